@@ -1,0 +1,218 @@
+"""Weights in: checkpoint files, or reproducible random ones."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from deblur_export import models
+from deblur_export.errors import DeblurExportError
+from deblur_export.models.random_weights import randomize
+from deblur_export.models.spec import ModelSpec
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
+RANDOM = re.compile(r"random:(\d+)")
+SHOWN_KEYS = 3
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, in eval mode and float32, and where they came from."""
+
+    spec: ModelSpec
+    variant: str
+    arguments: Mapping[str, Any]
+    net: nn.Module
+    weights: str
+    sha256: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.spec.name}:{self.variant}"
+
+
+def load_model(name: str | None, variant: str | None, weights: str) -> LoadedModel:
+    """Build a network and fill it.
+
+    Args:
+        name: a name of `models.NAMES`, or None to recognise a checkpoint by its keys.
+        variant: a variant of the model; None is the paper's for random weights, and the one
+            read from the shapes for a checkpoint.
+        weights: "random:SEED" or the path of a .pth, .pt, .ckpt or .safetensors file.
+
+    Raises:
+        DeblurExportError: unknown name, unreadable file, or a file that does not fit.
+    """
+    seed = RANDOM.fullmatch(weights)
+    if seed:
+        return _random_model(name, variant, weights, int(seed[1]))
+    state = load_state_dict(Path(weights))
+    spec = models.get(name) if name else identify(state, weights)
+    if variant is not None:
+        arguments = _variant(spec, variant)
+    elif spec.matches(state):
+        arguments = spec.hyperparameters(state)
+    else:
+        arguments = spec.variants[spec.default_variant]
+    net = spec.build(**arguments).eval()
+    _check_fit(net, state, spec.title, weights)
+    net.load_state_dict(state)
+    return _loaded(spec, arguments, net, weights)
+
+
+def _random_model(name: str | None, variant: str | None, weights: str, seed: int) -> LoadedModel:
+    if name is None:
+        raise DeblurExportError(f"--weights {weights} needs --model: there are no keys to recognise")
+    if seed >= 2**63:
+        raise DeblurExportError(f"--weights {weights}: the seed must be below 2**63")
+    spec = models.get(name)
+    arguments = _variant(spec, variant or spec.default_variant)
+    net = spec.build(**arguments).eval()
+    randomize(net, spec, seed)
+    return _loaded(spec, arguments, net, weights)
+
+
+def _loaded(
+    spec: ModelSpec, arguments: Mapping[str, Any], net: nn.Module, weights: str
+) -> LoadedModel:
+    return LoadedModel(
+        spec, spec.variant_of(arguments), arguments, net, weights, fingerprint(net.state_dict())
+    )
+
+
+def _variant(spec: ModelSpec, variant: str) -> Mapping[str, Any]:
+    if variant not in spec.variants:
+        known = ", ".join(spec.variants)
+        raise DeblurExportError(f"{spec.name} has no variant '{variant}'; it has: {known}")
+    return spec.variants[variant]
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, dtypes and values; independent of the container file."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, training wrappers removed, floating point as float32.
+
+    Unwraps {"params_ema" | "params" | "state_dict" | ...: tensors} and "module." prefixes.
+    Nothing is unpickled but tensors and plain containers.
+
+    Raises:
+        DeblurExportError: missing, empty, truncated or foreign file, code in the pickle.
+    """
+    if path.suffix not in SUFFIXES:
+        raise DeblurExportError(f"{path}: weights must be one of {', '.join(SUFFIXES)} or random:SEED")
+    if not path.is_file():
+        raise DeblurExportError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise DeblurExportError(f"{path}: the file is empty")
+    content = _read(path)
+    state = _unwrap(content)
+    if not state:
+        raise DeblurExportError(f"{path}: no tensors inside; expected a state dict")
+    return {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in state.items()
+    }
+
+
+def _read(path: Path) -> object:
+    damaged = f"{path}: truncated or corrupt; copy or download it again"
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise DeblurExportError(f"{damaged} ({error})") from error
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path) or "Unsupported" in str(error):
+            raise DeblurExportError(
+                f"{path}: holds Python objects other than tensors, which could run code; refused. "
+                "Save only the state dict: torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise DeblurExportError(damaged) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DeblurExportError(damaged) from error
+
+
+def _unwrap(content: object) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        wrapper = next((w for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    if not isinstance(content, Mapping):
+        return {}
+    return {
+        str(key).removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def identify(state: Mapping[str, Tensor], source: str) -> ModelSpec:
+    """The one network whose signature the keys match.
+
+    Raises:
+        DeblurExportError: none, or several.
+    """
+    found = [spec for spec in map(models.get, models.NAMES) if spec.matches(state)]
+    if len(found) != 1:
+        what = " and ".join(spec.name for spec in found) or "none of the known models"
+        raise DeblurExportError(
+            f"{source}: its keys match {what} ({', '.join(models.NAMES)}); name it with --model"
+        )
+    return found[0]
+
+
+def _check_fit(net: nn.Module, state: Mapping[str, Tensor], title: str, source: str) -> None:
+    expected = net.state_dict()
+    problems = []
+    for label, keys in (
+        ("missing", expected.keys() - state.keys()),
+        ("unexpected", state.keys() - expected.keys()),
+    ):
+        if keys:
+            problems.append(f"{len(keys)} {label} ({_some(sorted(keys))})")
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & state.keys())
+        if state[key].shape != expected[key].shape
+    ]
+    if reshaped:
+        problems.append(f"{len(reshaped)} of another shape ({_some(reshaped)})")
+    if problems:
+        raise DeblurExportError(
+            f"{source} does not fit {title}: {'; '.join(problems)}{_looks_like(state)}"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = f", ... {len(items) - SHOWN_KEYS} more" if len(items) > SHOWN_KEYS else ""
+    return ", ".join(items[:SHOWN_KEYS]) + more
+
+
+def _looks_like(state: Mapping[str, Tensor]) -> str:
+    for spec in map(models.get, models.NAMES):
+        if spec.matches(state):
+            variant = spec.variant_of(spec.hyperparameters(state))
+            return f". It looks like --model {spec.name}, variant {variant}"
+    return ". It looks like none of the known models"

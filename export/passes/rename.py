@@ -1,0 +1,81 @@
+"""Give nodes and values the names of the modules they come from.
+
+A node becomes `<module>/<OpType>`; the value that leaves a module is called like the module, so
+that Netron, polygraphy and our own layer comparison speak of `encoders.3.5` and not `add_417`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+
+import onnx_ir as ir
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def rename(model: ir.Model) -> None:
+    """Rename nodes, values and anonymous constants in place.
+
+    Needs the metadata of the torch exporter; run before it is stripped.
+    """
+    graph = model.graph
+    scopes = _modules(graph)
+    used = {value.name for value in (*graph.inputs, *graph.outputs)}
+    outputs = set(graph.outputs)
+    leaving = _values_that_leave(graph, scopes)
+    numbers: Counter[str] = Counter()
+    for node in graph:
+        base = f"{scopes[node]}/{node.op_type}" if scopes[node] else node.op_type
+        node.name = f"{base}_{numbers[base]}" if numbers[base] else base
+        numbers[base] += 1
+        for position, value in enumerate(node.outputs):
+            if value in outputs:
+                continue
+            name = scopes[node] if value in leaving else node.name
+            if len(node.outputs) > 1:
+                name = f"{name}.{position}"
+            value.name = name if name not in used else f"{node.name}.out"
+            used.add(value.name)
+    _rename_constants(graph)
+
+
+def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Dotted path of the module whose forward made each node; empty for the network itself.
+
+    Nodes inserted by the exporter's optimizer carry no scope; they belong to their first user.
+    """
+    modules: dict[ir.Node, str] = {}
+    for node in reversed(graph):
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+        if len(scopes) > 1 and not scopes[-2].startswith("_empty_nn_module"):
+            modules[node] = scopes[-2]
+        else:
+            users = (user for value in node.outputs for user, _ in value.uses())
+            modules[node] = modules.get(next(users, node), "")
+    return modules
+
+
+def _values_that_leave(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Value]:
+    """For each module, its last floating-point value that something outside the module uses."""
+    last: dict[str, ir.Value] = {}
+    for node in graph:
+        module = scopes[node]
+        for value in node.outputs:
+            users = [scopes[user] for user, _ in value.uses()]
+            outside = any(user != module and not user.startswith(f"{module}.") for user in users)
+            if outside and value.dtype is not None and value.dtype.is_floating_point():
+                last[module] = value
+    last.pop("", None)
+    return set(last.values())
+
+
+def _rename_constants(graph: ir.Graph) -> None:
+    """Constants that are no parameter are called after the first node that reads them."""
+    for name, value in list(graph.initializers.items()):
+        uses = value.uses()
+        if name.startswith("val_") and uses:
+            user, position = uses[0]
+            graph.initializers.pop(name)
+            value.name = f"{user.name}.const{position}"
+            graph.initializers[value.name] = value

@@ -1,0 +1,91 @@
+"""Fold batch normalization into the convolution or linear layer before it.
+
+    bn(conv(x))  ->  conv'(x),   W'[o] = W[o] g[o],   bias' = (bias - mean) g + beta,
+    g = gamma / sqrt(var + eps)
+
+None of the shipped networks has one in front of inference; blocks of other networks do.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from deblur_export.export.reparam.infra import Changes, set_module
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+class _ChildrenAsLeaves(torch.fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def fold_batch_norm(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold every batch norm whose only input is a convolution that feeds nothing else.
+
+    Each module is traced by itself with torch.fx, its children as leaves; a module whose forward
+    cannot be traced is declined.
+    """
+    changes = Changes()
+    for parent_name, parent in list(net.named_modules()):
+        norms = [name for name, child in parent.named_children() if isinstance(child, BATCH_NORMS)]
+        if norms:
+            _fold_children(net, parent_name, parent, norms, changes)
+    return changes
+
+
+def _fold_children(
+    net: nn.Module, parent_name: str, parent: nn.Module, norms: list[str], changes: Changes
+) -> None:
+    prefix = f"{parent_name}." if parent_name else ""
+    try:
+        graph = _ChildrenAsLeaves().trace(parent)
+    except Exception as error:  # torch.fx raises whatever the traced forward raises
+        changes.declined += [(prefix + n, f"torch.fx cannot trace its parent: {error}") for n in norms]
+        return
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    for norm_name in norms:
+        reason = _fold_one(net, prefix, parent, norm_name, calls)
+        if reason:
+            changes.declined.append((prefix + norm_name, reason))
+        else:
+            changes.changed.append(prefix + norm_name)
+
+
+def _fold_one(
+    net: nn.Module, prefix: str, parent: nn.Module, norm_name: str, calls: list[torch.fx.Node]
+) -> str:
+    """Fold one batch norm; returns why not, or an empty string."""
+    uses = [node for node in calls if node.target == norm_name]
+    if len(uses) != 1:
+        return f"called {len(uses)} times"
+    source = uses[0].args[0]
+    if not isinstance(source, torch.fx.Node) or source.op != "call_module":
+        return "its input is not the output of a layer"
+    if len(source.users) != 1 or sum(node.target == source.target for node in calls) != 1:
+        return f"{source.target} is used elsewhere as well"
+    layer, norm = parent.get_submodule(str(source.target)), parent.get_submodule(norm_name)
+    assert isinstance(norm, BATCH_NORMS)
+    if norm.running_mean is None:
+        return "it keeps no running statistics"
+    if isinstance(layer, CONVOLUTIONS):
+        transposed = "Transpose" in type(layer).__name__
+        fused: nn.Module = fuse_conv_bn_eval(layer, norm, transpose=transposed)  # type: ignore[type-var]
+    elif isinstance(layer, nn.Linear):
+        fused = fuse_linear_bn_eval(layer, norm)
+    else:
+        return f"{source.target} is a {type(layer).__name__}, not a convolution or linear layer"
+    set_module(net, prefix + str(source.target), fused)
+    set_module(net, prefix + norm_name, nn.Identity())
+    return ""

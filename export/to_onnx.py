@@ -1,0 +1,125 @@
+"""A PyTorch network to one ONNX file with its custom ops as model-local functions."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxscript
+import torch
+from torch import nn
+
+from deblur_export import __version__
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.manifest import METADATA_KEY
+from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
+from deblur_export.export.passes.rename import rename
+from deblur_export.export.passes.strip_metadata import strip_metadata
+from deblur_export.plugins.function_body import DOMAIN, VERSION
+from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.spec import OPSET, Target
+
+Shape = tuple[int, int, int, int]
+
+
+def _without_padding(net: nn.Module) -> nn.Module:
+    """The network with `forward_padded` as its forward: the exporter sees fitting sizes only."""
+    core = copy.copy(net)
+    core.forward = types.MethodType(type(net).forward_padded, core)  # type: ignore[method-assign, arg-type]
+    return core
+
+
+def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) -> ir.Model:
+    """Export a network that has `forward_padded`.
+
+    Args:
+        net: in eval mode, float32.
+        multiple: its size multiple; padding to it becomes part of the graph.
+        target: decides the bodies of the custom ops and the opset.
+        shape: fixed (N, 3, H, W), or None for dynamic batch, height and width.
+
+    Returns:
+        Input `image` [batch, 3, height, width], output `restored` of the same shape.
+    """
+    batch, _, height, width = shape or (2, 3, 2 * multiple, 3 * multiple)
+    sample = torch.zeros(batch, 3, _up(height, multiple), _up(width, multiple))
+    dynamic = None
+    if shape is None:
+        dim = torch.export.Dim
+        dynamic = {0: dim("batch"), 2: multiple * dim("h"), 3: multiple * dim("w")}
+    table = {
+        spec.torch_op: onnxscript.values.Op(
+            onnxscript.values.Opset(DOMAIN, VERSION), spec.name, spec.schema()
+        )
+        for spec in OPS.values()
+    }
+    with _quiet():
+        program = torch.onnx.export(
+            _without_padding(net),
+            (sample,),
+            dynamo=True,
+            opset_version=OPSET[target],
+            custom_translation_table=table,  # type: ignore[arg-type]
+            dynamic_shapes=(dynamic,),
+            input_names=["image"],
+            output_names=["restored"],
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    rename(model)
+    strip_metadata(model)
+    if shape is None:
+        pad_to_multiple(model, multiple, "height", "width")
+    elif sample.shape[2:] != (height, width):
+        pad_to_multiple(model, multiple, height, width)
+    attach_functions(model, target)
+    model.producer_name, model.producer_version = "deblur-export", __version__
+    return model
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter logs and warns about its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def save(model: ir.Model, path: Path, manifest: dict[str, Any]) -> None:
+    """Check the model and write it with its manifest inside, whole or not at all.
+
+    Raises:
+        DeblurExportError: the checker or strict shape inference finds a fault, or the file
+            cannot be written.
+    """
+    model.graph.name = f"{manifest['model']}_{manifest['variant']}"
+    model.metadata_props[METADATA_KEY] = json.dumps(manifest, sort_keys=True)
+    proto = ir.to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DeblurExportError(f"the exported graph is not valid ONNX: {error}") from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))

@@ -1,0 +1,103 @@
+"""Layers shared by the NAFNet family (Chen et al., "Simple Baselines for Image Restoration", 2022).
+
+Parameter names are those of the official code, so that its checkpoints load unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalization over the channels of each pixel, biased variance, eps 1e-6.
+
+    Written as `F.layer_norm` between two permutations so that it becomes one LayerNormalization
+    node: TensorRT computes that node's statistics in FP32, a decomposed one overflows in FP16.
+    `weight` and `bias` ([C]) are None once folded into the next convolution.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+        self.weight = Parameter(Tensor(channels).fill_(1))
+        self.bias = Parameter(Tensor(channels).fill_(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        y = F.layer_norm(
+            x.permute(0, 2, 3, 1), (self.channels,), self.weight, self.bias, self.eps
+        )
+        return y.permute(0, 3, 1, 2)
+
+
+class GlobalAveragePool(nn.Module):
+    """Mean over the image: [N, C, H, W] -> [N, C, 1, 1].
+
+    `nn.AdaptiveAvgPool2d(1)` is the same, but decomposes into index arithmetic on export.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3), keepdim=True)
+
+
+class SimpleGate(nn.Module):
+    """Product of the two channel halves: [N, 2C, H, W] -> [N, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)
+        return first * second
+
+
+class NAFBlock(nn.Module):
+    """NAFNet's block: gated depth-wise half with channel attention, then a gated 1x1 half.
+
+    `beta` and `gamma` ([1, C, 1, 1]) scale the two residuals and are None once folded.
+    The class attributes tell the reparameterization passes which parameters feed which
+    convolution.
+    """
+
+    layer_norms: ClassVar[Sequence[tuple[str, str]]] = (("norm1", "conv1"), ("norm2", "conv4"))
+    layer_norms_kept: ClassVar[Mapping[str, str]] = {}
+    residual_scales: ClassVar[Sequence[tuple[str, str]]] = (("beta", "conv3"), ("gamma", "conv5"))
+
+    beta: Parameter | None
+    gamma: Parameter | None
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.norm1 = LayerNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, wide, 1)
+        self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.gate = SimpleGate()
+        self.sca = nn.Sequential(GlobalAveragePool(), nn.Conv2d(channels, channels, 1))
+        self.conv3 = nn.Conv2d(channels, channels, 1)
+        self.norm2 = LayerNorm2d(channels)
+        self.conv4 = nn.Conv2d(channels, wide, 1)
+        self.conv5 = nn.Conv2d(channels, channels, 1)
+        self.beta = Parameter(Tensor(1, channels, 1, 1).fill_(0))
+        self.gamma = Parameter(Tensor(1, channels, 1, 1).fill_(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        y = self.gate(self.conv2(self.conv1(self.norm1(x))))
+        x = self.attend(x, y)
+        return add_scaled(x, self.conv5(self.gate(self.conv4(self.norm2(x)))), self.gamma)
+
+    def attend(self, x: Tensor, gated: Tensor) -> Tensor:
+        """Simplified channel attention on the gated features, then the first residual."""
+        return add_scaled(x, self.conv3(gated * self.sca(gated)), self.beta)
+
+
+def add_scaled(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    """x + scale * branch; scale None means one (folded into the branch)."""
+    return x + branch if scale is None else x + branch * scale

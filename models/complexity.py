@@ -1,0 +1,59 @@
+"""Parameters and multiply-adds of a network, with the counting rule stated."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from deblur_export.models.blocks.naf import GlobalAveragePool
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-adds of one image.
+
+    `pure` counts the products of convolutions and matrix products. `with_bias` adds one for every
+    output value of a convolution with a bias, every value an average pooling reads and every
+    value a pixel shuffle moves, which is the rule of the ptflops tool that several papers quote.
+    """
+
+    pure: int
+    with_bias: int
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Learnable values, buffers excluded."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def count_macs(net: nn.Module, height: int, width: int) -> Macs:
+    """Multiply-adds of one 3 x height x width image in eval mode, padding included."""
+    return count_macs_of(net, (torch.empty(1, 3, height, width, device="meta"),))
+
+
+def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Macs:
+    """Multiply-adds of one call in eval mode.
+
+    Custom ops count as their dense form. Runs on the meta device: nothing is computed.
+    """
+    net = copy.deepcopy(net).to("meta").eval()
+    extra = 0
+
+    def count_extra(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal extra
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            extra += output.numel()
+        elif isinstance(module, GlobalAveragePool | nn.PixelShuffle):
+            extra += inputs[0].numel()
+
+    for module in net.modules():
+        module.register_forward_hook(count_extra)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        net(*(tensor.to("meta") for tensor in inputs))
+    pure = counter.get_total_flops() // 2
+    return Macs(pure=pure, with_bias=pure + extra)

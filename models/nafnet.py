@@ -1,0 +1,137 @@
+"""NAFNet (Chen et al., ECCV 2022), the U-Net the deblurring networks here are built on.
+
+Layout and parameter names follow the official code (megvii-research/NAFNet, MIT), so that its
+GoPro checkpoints load unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deblur_export.models.blocks.naf import NAFBlock
+from deblur_export.models.spec import ModelSpec, Published, count_blocks
+
+STRIDE = 16
+
+
+def pad_to_multiple(x: Tensor, multiple: int = STRIDE) -> Tensor:
+    """Zeros on the right and bottom up to the next multiple; [N, C, H, W]."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+
+
+class NAFNet(nn.Module):
+    """Four encoder and four decoder stages around a middle stage, skips by addition.
+
+    Args:
+        width: channels at full resolution; they double at each stage.
+        encoder_blocks, middle_blocks, decoder_blocks: blocks a stage.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        encoder_blocks: Sequence[int] = (1, 1, 1, 28),
+        middle_blocks: int = 1,
+        decoder_blocks: Sequence[int] = (1, 1, 1, 1),
+    ) -> None:
+        super().__init__()
+        self.intro = nn.Conv2d(3, width, 3, padding=1)
+        self.encoders = nn.ModuleList()
+        self.downs = nn.ModuleList()
+        channels = width
+        for level, count in enumerate(encoder_blocks):
+            self.encoders.append(self.encoder_stage(level, channels, count))
+            self.downs.append(nn.Conv2d(channels, 2 * channels, 2, stride=2))
+            channels *= 2
+        self.middle_blks = nn.Sequential(*(NAFBlock(channels) for _ in range(middle_blocks)))
+        self.ups = nn.ModuleList()
+        self.decoders = nn.ModuleList()
+        for count in decoder_blocks:
+            self.ups.append(
+                nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
+            )
+            channels //= 2
+            self.decoders.append(nn.Sequential(*(NAFBlock(channels) for _ in range(count))))
+        self.ending = nn.Conv2d(width, 3, 3, padding=1)
+
+    def encoder_stage(self, level: int, channels: int, count: int) -> nn.Module:
+        """The blocks of one encoder stage."""
+        return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore a blurred image.
+
+        Args:
+            image: [N, 3, H, W], RGB in 0..1, any size.
+
+        Returns:
+            [N, 3, H, W], not clamped.
+        """
+        height, width = image.shape[-2:]
+        return self.forward_padded(pad_to_multiple(image))[..., :height, :width]
+
+    def forward_padded(self, image: Tensor) -> Tensor:
+        """`forward` for H and W that are multiples of 16, without padding and cropping."""
+        x = self.intro(image)
+        skips = []
+        for stage, down in zip(self.encoders, self.downs, strict=True):
+            x = stage(x)
+            skips.append(x)
+            x = down(x)
+        return self.decode(self.middle_blks(x), skips, image)
+
+    def decode(self, x: Tensor, skips: Sequence[Tensor], image: Tensor) -> Tensor:
+        """The decoder half: middle features and encoder skips to the restored image."""
+        for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            x = stage(up(x) + skip)
+        return self.ending(x) + image  # type: ignore[no-any-return]
+
+
+def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Constructor arguments read from the shapes and keys of a NAFNet-like state dict."""
+    return {
+        "width": state["intro.weight"].shape[0],
+        "encoder_blocks": [count_blocks(state, f"encoders.{i}.") for i in range(4)],
+        "middle_blocks": count_blocks(state, "middle_blks."),
+        "decoder_blocks": [count_blocks(state, f"decoders.{i}.") for i in range(4)],
+    }
+
+
+TINY: dict[str, object] = {
+    "width": 8,
+    "encoder_blocks": [1, 1, 1, 6],
+    "middle_blocks": 1,
+    "decoder_blocks": [1, 1, 1, 1],
+}
+
+
+def paper_variant(width: int) -> dict[str, object]:
+    """The deblurring configuration of the paper at the given width."""
+    return {
+        "width": width,
+        "encoder_blocks": [1, 1, 1, 28],
+        "middle_blocks": 1,
+        "decoder_blocks": [1, 1, 1, 1],
+    }
+
+
+SPEC = ModelSpec(
+    name="nafnet",
+    title="NAFNet",
+    source="Chen et al., Simple Baselines for Image Restoration, ECCV 2022 (arXiv:2204.04676)",
+    build=NAFNet,
+    variants={"32": paper_variant(32), "64": paper_variant(64), "tiny": TINY},
+    keys_present=("intro.weight", "encoders.0.0.sca.1.weight", "middle_blks.0.gamma"),
+    keys_absent=("mask_predictor.", "kernel_extra."),
+    hyperparameters=hyperparameters,
+    size_multiple=STRIDE,
+    receptive_field=None,
+    published={
+        "32": Published(parameters=17_111_907, gmacs=764, size=(1440, 2160)),
+        "64": Published(parameters=67_888_835, gmacs=63.5, size=(256, 256)),
+    },
+)

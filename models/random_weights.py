@@ -1,0 +1,46 @@
+"""Reproducible random weights that exercise every branch of a network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from deblur_export.models.spec import ModelSpec
+
+
+def randomize(net: nn.Module, spec: ModelSpec, seed: int) -> None:
+    """Fill every parameter from `seed`, none of them zero, one or negligible.
+
+    Matrices and kernels keep the variance of their input; norms, gates and residual scales lie
+    well away from 0 and 1; the last convolution is small, so that the output stays near the
+    range of an image and 8-bit comparisons mean something. Buffers keep their defaults.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(shape: torch.Size, std: float) -> Tensor:
+        return std * torch.randn(shape, generator=generator)
+
+    def away_from_zero(shape: torch.Size, low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            leaf = name.rsplit(".", 1)[-1]
+            shape = parameter.shape
+            if leaf == "weight" and parameter.dim() > 1:
+                value = normal(shape, 1 / math.sqrt(shape[1:].numel()))
+            elif leaf == "weight":
+                value = away_from_zero(shape, 0.6, 1.4)
+            elif leaf == "bias":
+                value = normal(shape, 0.1)
+            else:  # residual scales and gates
+                value = away_from_zero(shape, 0.2, 0.5)
+            parameter.copy_(value)
+        last = getattr(net, "ending", None)
+        if isinstance(last, nn.Conv2d):
+            last.weight.mul_(0.03)
+    if spec.after_random is not None:
+        net.eval()
+        spec.after_random(net)

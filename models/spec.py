@@ -1,0 +1,67 @@
+"""What the rest of the package needs to know about one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of a paper: parameters, multiply-adds (in units of 1e9) and the size they are for."""
+
+    parameters: int
+    gmacs: float | None = None
+    size: tuple[int, int] = (256, 256)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One network: how to build it, recognise it, and feed it.
+
+    `variants` maps a name to constructor arguments, the paper's first. A state dict belongs to
+    the network when every key of `keys_present` occurs and no key starts with one of
+    `keys_absent`. `receptive_field` is the radius in pixels, or None where global pooling makes
+    every output pixel depend on the whole image.
+    """
+
+    name: str
+    title: str
+    source: str
+    build: Callable[..., nn.Module]
+    variants: Mapping[str, Mapping[str, Any]]
+    keys_present: tuple[str, ...]
+    keys_absent: tuple[str, ...]
+    hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    size_multiple: int
+    receptive_field: int | None
+    published: Mapping[str, Published] = field(default_factory=dict)
+    after_random: Callable[[nn.Module], None] | None = None
+
+    @property
+    def default_variant(self) -> str:
+        return next(iter(self.variants))
+
+    def matches(self, keys: Iterable[str]) -> bool:
+        """Whether a state dict with these keys is this network's."""
+        keys = set(keys)
+        return keys.issuperset(self.keys_present) and not any(
+            key.startswith(self.keys_absent) for key in keys
+        )
+
+    def variant_of(self, arguments: Mapping[str, Any]) -> str:
+        """The name of the variant with these constructor arguments, or "custom"."""
+        for name, known in self.variants.items():
+            if dict(known) == dict(arguments):
+                return name
+        return "custom"
+
+
+def count_blocks(keys: Iterable[str], prefix: str) -> int:
+    """How many numbered children follow `prefix` in the keys of a state dict."""
+    numbers = {key[len(prefix) :].split(".", 1)[0] for key in keys if key.startswith(prefix)}
+    return len(numbers)

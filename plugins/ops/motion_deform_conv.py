@@ -1,0 +1,256 @@
+"""MotionDeformConv: depth-wise 3x3 deformable convolution, one offset field for all channels.
+
+    y[c, p] = bias[c] + sum_n weight[c, n] * bilinear(x[c], p + g_n + o_n(p)),   n = 0..8
+
+with g_n the regular 3x3 grid (row-major, padding 1) and o_n(p) = (dy, dx) the offset of tap n
+(M2AENet, Sec. 3.3: the taps follow the motion trajectory of the pixel; the sampling rule is that
+of Dai et al. 2017, Eq. 2-4, as in ONNX DeformConv and torchvision: a corner outside the image
+counts as zero). Sampling positions do not depend on the channel, so their indices and
+coefficients are computed once a pixel.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.spec import OPSET, OpSpec, Target
+
+TAPS = 9
+
+
+def bilinear_plan(offset: Tensor) -> tuple[Tensor, Tensor]:
+    """The four corners of every tap: flat pixel index and bilinear coefficient.
+
+    Args:
+        offset: [N, 18, H, W], channel 2n is dy and 2n+1 is dx of tap n, in pixels.
+
+    Returns:
+        index int64 and coefficient (dtype of offset), both [9, N*H*W, 4]; the index addresses
+        rows of an [N*H*W, C] tensor, corners outside the image have coefficient 0.
+    """
+    n, _, h, w = offset.shape
+    device, dtype = offset.device, offset.dtype
+    tap = torch.arange(TAPS, device=device).view(TAPS, 1, 1, 1)
+    y = torch.arange(h, device=device).view(1, 1, h, 1)
+    x = torch.arange(w, device=device).view(1, 1, 1, w)
+    field = offset.view(n, TAPS, 2, h, w).permute(2, 1, 0, 3, 4)
+    py = field[0] + (y + tap // 3 - 1).to(dtype)
+    px = field[1] + (x + tap % 3 - 1).to(dtype)
+    base = (torch.arange(n, device=device) * (h * w)).view(1, n, 1, 1)
+
+    def corners(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+        low = position.floor()
+        fraction = position - low
+        pairs = []
+        for corner, weight in ((low, 1 - fraction), (low + 1, fraction)):
+            inside = (corner >= 0) & (corner <= size - 1)
+            clamped = corner.clamp(0, size - 1).to(torch.int64)
+            pairs.append((clamped, torch.where(inside, weight, 0)))
+        return pairs
+
+    index, coefficient = [], []
+    for yi, yw in corners(py, h):
+        for xi, xw in corners(px, w):
+            index.append(base + yi * w + xi)
+            coefficient.append(yw * xw)
+    shape = (TAPS, n * h * w, 4)
+    return torch.stack(index, -1).view(shape), torch.stack(coefficient, -1).view(shape)
+
+
+def motion_deform_conv_reference(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """MotionDeformConv in plain differentiable torch; float16 and bfloat16 compute in float32."""
+    n, c, h, w = x.shape
+    compute = torch.promote_types(x.dtype, torch.float32)
+    rows = x.to(compute).permute(0, 2, 3, 1).reshape(-1, c)
+    index, coefficient = bilinear_plan(offset.to(compute))
+    taps = weight.to(compute).view(c, TAPS)
+    y = bias.to(compute).expand(len(rows), c)
+    for tap in range(TAPS):
+        sampled = F.embedding_bag(index[tap], rows, per_sample_weights=coefficient[tap], mode="sum")
+        y = torch.addcmul(y, sampled, taps[:, tap])
+    return y.view(n, h, w, c).permute(0, 3, 1, 2).contiguous().to(x.dtype)
+
+
+@torch.library.custom_op("deblur::motion_deform_conv", mutates_args=())
+def motion_deform_conv(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int
+) -> Tensor:
+    """Depth-wise 3x3 deformable convolution with offsets shared by all channels.
+
+    Args:
+        x: [N, C, H, W] features.
+        offset: [N, 18, H, W] displacement of each tap in pixels, (dy, dx) interleaved; 0 leaves
+            an ordinary 3x3 convolution with zero padding.
+        weight: [C, 1, 3, 3].
+        bias: [C].
+        group: C (depth-wise); kept as an attribute because ONNX convolutions need it static.
+
+    Returns:
+        [N, C, H, W], contiguous, dtype of x.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    _check(x, offset, weight, bias, group)
+    return motion_deform_conv_reference(x, offset, weight, bias)
+
+
+def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> None:
+    n, c, h, w = x.shape
+    expected = {
+        "offset": (offset, (n, 2 * TAPS, h, w)),
+        "weight": (weight, (c, 1, 3, 3)),
+        "bias": (bias, (c,)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"motion_deform_conv: {name} is {tuple(tensor.shape)}, not {shape}")
+    if group != c:
+        raise ValueError(f"motion_deform_conv: group is {group}, but x has {c} channels")
+
+
+@motion_deform_conv.register_fake
+def _(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    # Recomputing keeps nothing but the inputs; autograd differentiates the reference itself.
+    with torch.enable_grad():
+        inputs = [
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        ]
+        y = motion_deform_conv_reference(*inputs)
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    grads = iter(torch.autograd.grad(y, wanted, grad))
+    return (*(next(grads) if t.requires_grad else None for t in inputs), None)
+
+
+motion_deform_conv.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.deblur.motion_deform_conv)
+def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    """9 multiply-adds an output value, as for an ordinary depth-wise 3x3 convolution."""
+    n, c, h, w = x_shape
+    return int(2 * TAPS * n * c * h * w)
+
+
+def _body(target: Target) -> ir.Function:
+    b = FunctionBody(("x", "offset", "weight", "bias"), ("group",), OPSET[target])
+    x, offset, weight, bias = b.inputs
+    if target == "ort":
+        y = b.DeformConv(
+            x,
+            weight,
+            offset,
+            bias,
+            group=b.reference("group"),
+            kernel_shape=[3, 3],
+            pads=[1, 1, 1, 1],
+            offset_group=1,
+        )
+    else:
+        y = _gather_body(b, x, offset, weight, bias)
+    return b.function(SPEC.name, [("y", y)], SPEC.doc)
+
+
+def _gather_body(
+    b: FunctionBody, x: ir.Value, offset: ir.Value, weight: ir.Value, bias: ir.Value
+) -> ir.Value:
+    """36 row gathers in pixel coordinates.
+
+    Measured on ONNX Runtime against nine GridSample nodes: 3 to 6 times faster and 40 times more
+    accurate (normalised coordinates lose about 1e-5 px in float32).
+    """
+    channels = b.size(x, 1)
+    nhwc = b.Transpose(x, perm=[0, 2, 3, 1])
+    rows = b.Reshape(nhwc, b.Concat(b.ints(-1), channels, axis=0))
+    taps = b.Split(
+        b.Transpose(b.Reshape(weight, b.ints(0, TAPS)), perm=[1, 0]), axis=0, num_outputs=TAPS
+    )
+    corners = [
+        (_per_tap(b, index, b.ints(TAPS, -1)), _per_tap(b, coefficient, b.ints(TAPS, -1, 1)))
+        for index, coefficient in _corner_plan(b, offset)
+    ]
+    total = None
+    for tap in range(TAPS):
+        sample = None
+        for index, coefficient in corners:
+            corner = b.Mul(
+                b.Gather(rows, b.Squeeze(index[tap], b.ints(0)), axis=0),
+                b.CastLike(b.Squeeze(coefficient[tap], b.ints(0)), x),
+            )
+            sample = corner if sample is None else b.Add(sample, corner)
+        weighted = b.Mul(sample, taps[tap])
+        total = weighted if total is None else b.Add(total, weighted)
+    y = b.Reshape(b.Add(total, bias), b.Shape(nhwc))
+    return b.Transpose(y, perm=[0, 3, 1, 2])
+
+
+def _per_tap(b: FunctionBody, value: ir.Value, shape: ir.Value) -> list[ir.Value]:
+    """[N, 9, H, W] -> nine tensors over the flattened pixels."""
+    return b.Split(  # type: ignore[no-any-return]
+        b.Reshape(b.Transpose(value, perm=[1, 0, 2, 3]), shape), axis=0, num_outputs=TAPS
+    )
+
+
+def _corner_plan(b: FunctionBody, offset: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+    """`bilinear_plan` in standard operators: (index, coefficient), each [N, 9, H, W], float32.
+
+    It depends on the offsets alone: runtimes share it between all calls of a stage by common
+    subexpression elimination.
+    """
+    offset = b.Cast(offset, to=int(ir.DataType.FLOAT))
+    n, h, w = (b.Squeeze(b.size(offset, axis), b.ints(0)) for axis in (0, 2, 3))
+    tap = range(TAPS)
+    one, zero = b.floats(1.0), b.floats(0.0)
+
+    def positions(start: int, axis_range: ir.Value, grid: list[int]) -> ir.Value:
+        component = b.Slice(offset, b.ints(start), b.ints(2 * TAPS), b.ints(1), b.ints(2))
+        column = b.floats([[[float(value)]] for value in grid])
+        return b.Add(component, b.Add(axis_range, column))  # type: ignore[no-any-return]
+
+    def axis_range(size: ir.Value) -> ir.Value:
+        return b.Cast(b.Range(b.int(0), size, b.int(1)), to=int(ir.DataType.FLOAT))  # type: ignore[no-any-return]
+
+    def corners(position: ir.Value, size: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+        last = b.Sub(b.Cast(size, to=int(ir.DataType.FLOAT)), one)
+        low = b.Floor(position)
+        fraction = b.Sub(position, low)
+        pairs = []
+        for corner, weight in ((low, b.Sub(one, fraction)), (b.Add(low, one), fraction)):
+            clamped = b.Clip(corner, zero, last)
+            inside = b.Cast(b.Equal(corner, clamped), to=int(ir.DataType.FLOAT))
+            pairs.append((b.Cast(clamped, to=int(ir.DataType.INT64)), b.Mul(weight, inside)))
+        return pairs
+
+    ys = corners(positions(0, b.Unsqueeze(axis_range(h), b.ints(1)), [t // 3 - 1 for t in tap]), h)
+    xs = corners(positions(1, axis_range(w), [t % 3 - 1 for t in tap]), w)
+    base = b.Reshape(b.Mul(b.Range(b.int(0), n, b.int(1)), b.Mul(h, w)), b.ints(-1, 1, 1, 1))
+    plan = []
+    for yi, yw in ys:
+        row = b.Add(base, b.Mul(yi, w))
+        plan.extend((b.Add(row, xi), b.Mul(yw, xw)) for xi, xw in xs)
+    return plan
+
+
+SPEC = OpSpec(
+    name="MotionDeformConv",
+    doc="Depth-wise 3x3 deformable convolution; offset [N,18,H,W] as (dy,dx) a tap, in pixels.",
+    torch_op=torch.ops.deblur.motion_deform_conv.default,
+    inputs={"x": "T", "offset": "T", "weight": "T", "bias": "T"},
+    outputs={"y": "T"},
+    attributes=("group",),
+    body=_body,
+)

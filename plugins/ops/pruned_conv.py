@@ -1,0 +1,213 @@
+"""PrunedConv: the first half of a mask-aware block, computed only where the mask asks for it.
+
+    y[p] = gate(dw3x3(1x1(x)))[p]   where mask[p] > 0.5
+    y[p] = x[p] * x[p]              elsewhere        (gate of the repeated input)
+
+with gate the product of the two channel halves (M2AENet, Eq. 5; NAFNet's SimpleGate). A masked
+pixel needs the 1x1 result of its 3x3 neighbourhood, so the 1x1 runs on the dilated mask; outside
+the image that result is zero (the padding of the depth-wise convolution), not the 1x1's bias.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.spec import OPSET, OpSpec, Target
+
+TAPS = 9
+# Share of pixels in the dilated mask up to which gathering is faster than the dense form:
+# bench/ops.py measures both on CPU.
+BREAK_EVEN_TORCH = 0.40
+BREAK_EVEN_ONNXRUNTIME = 0.18
+
+
+def pruned_conv_reference(
+    x: Tensor, mask: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+) -> Tensor:
+    """PrunedConv as the dense masked network computes it; differentiable in x and the weights."""
+    hidden = F.conv2d(x, weight1, bias1)
+    hidden = F.conv2d(hidden, weight2, bias2, padding=1, groups=weight2.shape[0])
+    first, second = hidden.chunk(2, dim=1)
+    return torch.where(mask > 0.5, first * second, x * x)
+
+
+def _pruned_rows(
+    x: Tensor, mask: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+) -> Tensor:
+    """PrunedConv by gather -> 1x1 -> indexed depth-wise 3x3 -> gate -> scatter."""
+    n, c, h, w = x.shape
+    masked = mask > 0.5
+    dilated = F.max_pool2d(masked.to(torch.float32), 3, stride=1, padding=1) > 0.5
+    pixels = masked.flatten().nonzero().squeeze(1)
+    neighbours = dilated.flatten().nonzero().squeeze(1)
+
+    rows = x.permute(0, 2, 3, 1).reshape(-1, c)
+    hidden = F.linear(rows[neighbours], weight1.flatten(1), bias1)
+    hidden = F.pad(hidden, (0, 0, 1, 0))  # row 0 is the zero padding of the depth-wise conv
+    slot = torch.zeros(n, h + 2, w + 2, dtype=torch.int64, device=x.device)
+    slot[:, 1:-1, 1:-1][dilated[:, 0]] = torch.arange(1, len(neighbours) + 1, device=x.device)
+
+    taps = weight2.flatten(1)
+    total = bias2.expand(len(pixels), -1)
+    for tap in range(TAPS):
+        dy, dx = divmod(tap, 3)
+        where = slot[:, dy : dy + h, dx : dx + w].flatten()[pixels]
+        total = torch.addcmul(total, hidden[where], taps[:, tap])
+    first, second = total.chunk(2, dim=1)
+    y = (rows * rows).index_copy(0, pixels, first * second)
+    return y.view(n, h, w, c).permute(0, 3, 1, 2).contiguous()
+
+
+@torch.library.custom_op("deblur::pruned_conv", mutates_args=())
+def pruned_conv(
+    x: Tensor,
+    mask: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    group: int,
+) -> Tensor:
+    """Gated 1x1 + depth-wise 3x3 at masked pixels, x*x elsewhere. Inference only.
+
+    Args:
+        x: [N, C, H, W] normalised features.
+        mask: [N, 1, H, W], dtype of x; above 0.5 means computed.
+        weight1, bias1: the 1x1 convolution, [2C, C, 1, 1] and [2C].
+        weight2, bias2: the depth-wise convolution, [2C, 1, 3, 3] and [2C].
+        group: 2C, as an attribute because ONNX convolutions need it static.
+
+    Returns:
+        [N, C, H, W], contiguous, dtype of x.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    n, c, h, w = x.shape
+    expected = {
+        "mask": (mask, (n, 1, h, w)),
+        "weight1": (weight1, (2 * c, c, 1, 1)),
+        "bias1": (bias1, (2 * c,)),
+        "weight2": (weight2, (2 * c, 1, 3, 3)),
+        "bias2": (bias2, (2 * c,)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"pruned_conv: {name} is {tuple(tensor.shape)}, not {shape}")
+    if group != 2 * c:
+        raise ValueError(f"pruned_conv: group is {group}, not 2C = {2 * c}")
+    dilated = F.max_pool2d(mask.to(torch.float32), 3, stride=1, padding=1) > 0.5
+    dense = dilated.sum().item() > BREAK_EVEN_TORCH * dilated.numel()
+    form = pruned_conv_reference if dense else _pruned_rows
+    return form(x, mask, weight1, bias1, weight2, bias2).contiguous()
+
+
+@pruned_conv.register_fake
+def _(
+    x: Tensor,
+    mask: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    group: int,
+) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+@register_flop_formula(torch.ops.deblur.pruned_conv)
+def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    """Dense count (every pixel masked): the 1x1 C->2C and the depth-wise 3x3 on 2C channels."""
+    n, c, h, w = x_shape
+    return int(2 * n * h * w * (2 * c * c + 2 * c * TAPS))
+
+
+def _body(target: Target) -> ir.Function:
+    names = tuple(SPEC.inputs)
+    b = FunctionBody(names, SPEC.attributes, OPSET[target])
+    x, mask, weight1, bias1, weight2, bias2 = b.inputs
+    masked = b.Greater(mask, b.CastLike(b.floats(0.5), mask))
+    weights = (weight1, bias1, weight2, bias2)
+    if target == "portable":
+        y = _dense_body(b, x, masked, weights, b.reference("group"))
+    else:
+        as_float = b.Cast(masked, to=int(ir.DataType.FLOAT))
+        dilated = b.MaxPool(as_float, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        coverage = b.ReduceMean(dilated, keepdims=0)
+        pruned, dense = b.branch("pruned"), b.branch("dense")
+        group = b.reference("group")
+        y = b.If(
+            b.Less(coverage, b.floats(BREAK_EVEN_ONNXRUNTIME)),
+            then_branch=pruned.graph(_rows_body(pruned, x, masked, dilated, weights)),
+            else_branch=dense.graph(_dense_body(dense, x, masked, weights, group)),
+        )
+    return b.function(SPEC.name, [("y", y)], SPEC.doc)
+
+
+def _dense_body(
+    b: FunctionBody, x: ir.Value, masked: ir.Value, weights: tuple[ir.Value, ...], group: ir.Attr
+) -> ir.Value:
+    """No data-dependent shape: runs on every backend, saves nothing."""
+    weight1, bias1, weight2, bias2 = weights
+    hidden = b.Conv(x, weight1, bias1, kernel_shape=[1, 1])
+    hidden = b.Conv(hidden, weight2, bias2, group=group, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    first, second = b.Split(hidden, axis=1, num_outputs=2)
+    return b.Where(masked, b.Mul(first, second), b.Mul(x, x))  # type: ignore[no-any-return]
+
+
+def _rows_body(
+    b: FunctionBody,
+    x: ir.Value,
+    masked: ir.Value,
+    dilated: ir.Value,
+    weights: tuple[ir.Value, ...],
+) -> ir.Value:
+    """`_pruned_rows` in standard operators."""
+    weight1, bias1, weight2, bias2 = weights
+    int64 = int(ir.DataType.INT64)
+
+    def indices(flags: ir.Value) -> ir.Value:
+        return b.Squeeze(b.NonZero(b.Reshape(flags, b.ints(-1))), b.ints(0))  # type: ignore[no-any-return]
+
+    pixels = indices(masked)
+    nhwc = b.Transpose(x, perm=[0, 2, 3, 1])
+    rows = b.Reshape(nhwc, b.Concat(b.ints(-1), b.size(x, 1), axis=0))
+    matrix = b.Transpose(b.Reshape(weight1, b.ints(0, -1)), perm=[1, 0])
+    hidden = b.Add(b.MatMul(b.Gather(rows, indices(dilated), axis=0), matrix), bias1)
+    padding = b.Unsqueeze(b.Sub(bias1, bias1), b.ints(0))
+    hidden = b.Concat(padding, hidden, axis=0)
+
+    flags = b.Cast(dilated, to=int64)
+    count = b.CumSum(b.Reshape(flags, b.ints(-1)), b.int(0))
+    slot = b.Mul(b.Reshape(count, b.Shape(flags)), flags)
+    slot = b.Pad(slot, b.ints(0, 0, 1, 1, 0, 0, 1, 1))
+    height, width = b.size(x, 2), b.size(x, 3)
+    taps = b.Split(
+        b.Transpose(b.Reshape(weight2, b.ints(0, -1)), perm=[1, 0]), axis=0, num_outputs=TAPS
+    )
+    total = bias2
+    for tap in range(TAPS):
+        dy, dx = divmod(tap, 3)
+        start = b.ints(dy, dx)
+        window = b.Slice(slot, start, b.Add(start, b.Concat(height, width, axis=0)), b.ints(2, 3))
+        where = b.Gather(b.Reshape(window, b.ints(-1)), pixels, axis=0)
+        total = b.Add(total, b.Mul(b.Gather(hidden, where, axis=0), taps[tap]))
+    first, second = b.Split(total, axis=1, num_outputs=2)
+    y = b.ScatterND(b.Mul(rows, rows), b.Unsqueeze(pixels, b.ints(1)), b.Mul(first, second))
+    return b.Transpose(b.Reshape(y, b.Shape(nhwc)), perm=[0, 3, 1, 2])  # type: ignore[no-any-return]
+
+
+SPEC = OpSpec(
+    name="PrunedConv",
+    doc="gate(dw3x3(1x1(x))) where mask > 0.5, x*x elsewhere; gate multiplies channel halves.",
+    torch_op=torch.ops.deblur.pruned_conv.default,
+    inputs=dict.fromkeys(("x", "mask", "weight1", "bias1", "weight2", "bias2"), "T"),
+    outputs={"y": "T"},
+    attributes=("group",),
+    body=_body,
+)

@@ -1,0 +1,58 @@
+"""What one custom op is: the single description its torch, ONNX and native faces are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from deblur_export.plugins.function_body import DOMAIN, VERSION
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+Target = Literal["portable", "ort"]
+TARGETS: tuple[Target, ...] = ("portable", "ort")
+
+# DeformConv appeared in opset 19. 18 is the newest the torch exporter writes without conversion.
+OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22}
+
+FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One op of domain `deblur`.
+
+    `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`) or a concrete
+    type string. `attributes` are integers. `body(target)` returns the op in standard operators.
+    """
+
+    name: str
+    doc: str
+    torch_op: Any
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    body: Callable[[Target], ir.Function]
+    attributes: tuple[str, ...] = field(default=())
+
+    def schema(self) -> onnx.defs.OpSchema:
+        """The op's ONNX schema, version 1 of domain `deblur`."""
+        from onnx.defs import OpSchema
+
+        def formal(params: Mapping[str, str]) -> list[OpSchema.FormalParameter]:
+            return [OpSchema.FormalParameter(name, type_) for name, type_ in params.items()]
+
+        return OpSchema(
+            self.name,
+            DOMAIN,
+            VERSION,
+            doc=self.doc,
+            inputs=formal(self.inputs),
+            outputs=formal(self.outputs),
+            type_constraints=[("T", FLOAT_TYPES, "floating-point tensors")],
+            attributes=[
+                OpSchema.Attribute(name, OpSchema.AttrType.INT, "") for name in self.attributes
+            ],
+        )
