@@ -74,7 +74,9 @@ def load_model(name: str | None, variant: str | None, weights: str) -> LoadedMod
 
 def _random_model(name: str | None, variant: str | None, weights: str, seed: int) -> LoadedModel:
     if name is None:
-        raise DeblurExportError(f"--weights {weights} needs --model: there are no keys to recognise")
+        raise DeblurExportError(
+            f"--weights {weights} needs --model: there are no keys to recognise"
+        )
     if seed >= 2**63:
         raise DeblurExportError(f"--weights {weights}: the seed must be below 2**63")
     spec = models.get(name)
@@ -119,7 +121,9 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         DeblurExportError: missing, empty, truncated or foreign file, code in the pickle.
     """
     if path.suffix not in SUFFIXES:
-        raise DeblurExportError(f"{path}: weights must be one of {', '.join(SUFFIXES)} or random:SEED")
+        raise DeblurExportError(
+            f"{path}: weights must be one of {', '.join(SUFFIXES)} or random:SEED"
+        )
     if not path.is_file():
         raise DeblurExportError(f"{path}: no such file")
     if path.stat().st_size == 0:

@@ -25,6 +25,7 @@ from deblur_export.export.manifest import METADATA_KEY
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
 from deblur_export.export.passes.rename import rename
+from deblur_export.export.passes.share_sampling_plan import share_sampling_plan
 from deblur_export.export.passes.strip_metadata import strip_metadata
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
@@ -63,6 +64,7 @@ def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) 
             onnxscript.values.Opset(DOMAIN, VERSION), spec.name, spec.schema()
         )
         for spec in OPS.values()
+        if spec.torch_op is not None
     }
     with _quiet():
         program = torch.onnx.export(
@@ -84,6 +86,8 @@ def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) 
         pad_to_multiple(model, multiple, "height", "width")
     elif sample.shape[2:] != (height, width):
         pad_to_multiple(model, multiple, height, width)
+    if target == "portable":
+        share_sampling_plan(model)
     attach_functions(model, target)
     model.producer_name, model.producer_version = "deblur-export", __version__
     return model

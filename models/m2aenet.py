@@ -154,7 +154,7 @@ class MotionDeformConv2d(nn.Module):
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         """[N, C, H, W] and offsets [N, 18, H, W] -> [N, C, H, W]."""
-        return motion_deform_conv(x, offset, self.weight, self.bias, self.weight.shape[0])  # type: ignore[no-any-return]
+        return motion_deform_conv(x, offset, self.weight, self.bias, group=self.weight.shape[0])  # type: ignore[no-any-return]
 
 
 class M2ASBlock(NAFBlock):
@@ -182,7 +182,7 @@ class M2ASBlock(NAFBlock):
             return self.gate(mask * computed + (1 - mask) * torch.cat([x, x], dim=1))  # type: ignore[no-any-return]
         conv1, conv2 = self.conv1, self.conv2
         return pruned_conv(  # type: ignore[no-any-return]
-            x, mask, conv1.weight, conv1.bias, conv2.weight, conv2.bias, conv2.groups
+            x, mask, conv1.weight, conv1.bias, conv2.weight, conv2.bias, group=conv2.groups
         )
 
 

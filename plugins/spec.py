@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from deblur_export.plugins.function_body import DOMAIN, VERSION
@@ -26,7 +26,8 @@ class OpSpec:
     """One op of domain `deblur`.
 
     `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`) or a concrete
-    type string. `attributes` are integers. `body(target)` returns the op in standard operators.
+    type string; those in `optional` may be left out. `attributes` are integers. `torch_op` is None
+    for an op that only graph passes insert. `body(target)` returns the op in standard operators.
     """
 
     name: str
@@ -35,14 +36,24 @@ class OpSpec:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     body: Callable[[Target], ir.Function]
-    attributes: tuple[str, ...] = field(default=())
+    attributes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def schema(self) -> onnx.defs.OpSchema:
         """The op's ONNX schema, version 1 of domain `deblur`."""
         from onnx.defs import OpSchema
 
+        kinds = OpSchema.FormalParameterOption
+
         def formal(params: Mapping[str, str]) -> list[OpSchema.FormalParameter]:
-            return [OpSchema.FormalParameter(name, type_) for name, type_ in params.items()]
+            return [
+                OpSchema.FormalParameter(
+                    name,
+                    type_,
+                    param_option=kinds.Optional if name in self.optional else kinds.Single,
+                )
+                for name, type_ in params.items()
+            ]
 
         return OpSchema(
             self.name,

@@ -52,7 +52,9 @@ def _fold_children(
     try:
         graph = _ChildrenAsLeaves().trace(parent)
     except Exception as error:  # torch.fx raises whatever the traced forward raises
-        changes.declined += [(prefix + n, f"torch.fx cannot trace its parent: {error}") for n in norms]
+        changes.declined += [
+            (prefix + n, f"torch.fx cannot trace its parent: {error}") for n in norms
+        ]
         return
     calls = [node for node in graph.nodes if node.op == "call_module"]
     for norm_name in norms:

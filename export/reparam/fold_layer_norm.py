@@ -1,6 +1,6 @@
 """Fold the affine part of LayerNorm2d into the 1x1 convolution behind it.
 
-    conv(w * n + b)  ->  conv'(n),   W'[o, i] = W[o, i] w[i],   bias' = bias + W b
+conv(w * n + b)  ->  conv'(n),   W'[o, i] = W[o, i] w[i],   bias' = bias + W b
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fold softmax and threshold of the mask predictor into its last linear layer.
 
-    softmax(z)[0] > t  <=>  z0 - z1 - log(t / (1 - t)) > 0
-    two rows (w0, b0), (w1, b1)  ->  one row (w0 - w1, b0 - b1 - log(t / (1 - t)))
+softmax(z)[0] > t  <=>  z0 - z1 - log(t / (1 - t)) > 0
+two rows (w0, b0), (w1, b1)  ->  one row (w0 - w1, b0 - b1 - log(t / (1 - t)))
 """
 
 from __future__ import annotations

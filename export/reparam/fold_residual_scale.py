@@ -1,6 +1,6 @@
 """Fold a per-channel residual scale into the convolution before it.
 
-    x + s * conv(y)  ->  x + conv'(y),   W'[o] = s[o] W[o],   bias'[o] = s[o] bias[o]
+x + s * conv(y)  ->  x + conv'(y),   W'[o] = s[o] W[o],   bias'[o] = s[o] bias[o]
 """
 
 from __future__ import annotations

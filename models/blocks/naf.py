@@ -33,9 +33,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
-        y = F.layer_norm(
-            x.permute(0, 2, 3, 1), (self.channels,), self.weight, self.bias, self.eps
-        )
+        y = F.layer_norm(x.permute(0, 2, 3, 1), (self.channels,), self.weight, self.bias, self.eps)
         return y.permute(0, 3, 1, 2)
 
 

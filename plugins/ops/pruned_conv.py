@@ -71,6 +71,7 @@ def pruned_conv(
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
+    *,
     group: int,
 ) -> Tensor:
     """Gated 1x1 + depth-wise 3x3 at masked pixels, x*x elsewhere. Inference only.
@@ -115,6 +116,7 @@ def _(
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
+    *,
     group: int,
 ) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)

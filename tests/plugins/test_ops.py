@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.share_sampling_plan import share_sampling_plan
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv
 from deblur_export.plugins.ops.pixel_rows import pixel_gather, pixel_scatter
@@ -23,7 +25,7 @@ from deblur_export.plugins.ops.pruned_conv import (
     pruned_conv,
     pruned_conv_reference,
 )
-from deblur_export.plugins.spec import OPSET, TARGETS
+from deblur_export.plugins.spec import OPSET, TARGETS, Target
 from tests.tolerances import OP_FLOAT32, OP_FLOAT64
 
 
@@ -120,6 +122,8 @@ CASES = [
     Case("PixelScatter", "all", scatter(1, 3, 4, 5, 1.0)),
 ]
 
+RANK = {"PixelGather": 2}
+
 TORCH_OPS = {
     "MotionDeformConv": motion_deform_conv,
     "PrunedConv": pruned_conv,
@@ -187,18 +191,17 @@ def test_pruned_rows_at_any_coverage(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_opcheck(case: Case) -> None:
     inputs = case.make(torch.float32)
-    tensors = [
-        v.requires_grad_() if case.op == "MotionDeformConv" and isinstance(v, Tensor) else v
-        for v in inputs.values()
-    ]
-    torch.library.opcheck(TORCH_OPS[case.op], tuple(tensors))
+    if case.op == "MotionDeformConv":
+        inputs = {k: v.requires_grad_() if isinstance(v, Tensor) else v for k, v in inputs.items()}
+    group = {"group": inputs.pop("group")} if "group" in inputs else {}
+    torch.library.opcheck(TORCH_OPS[case.op], tuple(inputs.values()), group)
 
 
 def test_motion_deform_conv_gradients() -> None:
     inputs = deform(1, 2, 4, 3, 0.7)(torch.float64)
     group = inputs.pop("group")
     tensors = tuple(v.requires_grad_() for v in inputs.values())
-    assert torch.autograd.gradcheck(lambda *a: motion_deform_conv(*a, group), tensors)
+    assert torch.autograd.gradcheck(lambda *a: motion_deform_conv(*a, group=group), tensors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -211,48 +214,38 @@ def test_motion_deform_conv_half_accumulates_in_float32(dtype: torch.dtype) -> N
     torch.testing.assert_close(y, exact.to(dtype))
 
 
-def model_of(case: Case, target: Any, inputs: dict[str, Any]) -> onnx.ModelProto:
+def model_of(case: Case, target: Target, inputs: dict[str, Any]) -> onnx.ModelProto:
     """One node of the op, its function attached, every dimension dynamic."""
     spec = OPS[case.op]
     types = {torch.float32: onnx.TensorProto.FLOAT, torch.int64: onnx.TensorProto.INT64}
     tensors = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
-    rank = 2 if case.op == "PixelGather" else 4
+    node = onnx.helper.make_node(
+        spec.name,
+        list(tensors),
+        list(spec.outputs),
+        domain="deblur",
+        **{k: inputs[k] for k in spec.attributes},
+    )
+    info = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node(
-                spec.name,
-                list(spec.inputs),
-                list(spec.outputs),
-                domain="deblur",
-                **{k: inputs[k] for k in spec.attributes},
-            )
-        ],
+        [node],
         "case",
-        [
-            onnx.helper.make_tensor_value_info(k, types[v.dtype], [None] * v.dim())
-            for k, v in tensors.items()
-        ],
-        [
-            onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, [None] * rank)
-            for k in spec.outputs
-        ],
+        [info(k, types[v.dtype], [None] * v.dim()) for k, v in tensors.items()],
+        [info(k, types[torch.float32], [None] * RANK.get(case.op, 4)) for k in spec.outputs],
     )
-    model = onnx.helper.make_model(
-        graph,
-        opset_imports=[
-            onnx.helper.make_opsetid("", OPSET[target]),
-            onnx.helper.make_opsetid("deblur", 1),
-        ],
-        functions=[ir.to_proto(spec.body(target))],
-        ir_version=10,
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    opsets = [onnx.helper.make_opsetid("", OPSET[target]), onnx.helper.make_opsetid("deblur", 1)]
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
+    if target == "portable":
+        share_sampling_plan(model)
+    attach_functions(model, target)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_onnx_body_on_onnxruntime(case: Case, target: Any) -> None:
+def test_onnx_body_on_onnxruntime(case: Case, target: Target) -> None:
     inputs = case.make(torch.float32)
     session = ort.InferenceSession(
         model_of(case, target, inputs).SerializeToString(), providers=["CPUExecutionProvider"]
@@ -268,13 +261,13 @@ def test_onnx_body_on_onnxruntime(case: Case, target: Any) -> None:
     [
         (
             lambda: motion_deform_conv(
-                rand(1, 2, 3, 3), rand(1, 16, 3, 3), rand(2, 1, 3, 3), rand(2), 2
+                rand(1, 2, 3, 3), rand(1, 16, 3, 3), rand(2, 1, 3, 3), rand(2), group=2
             ),
             "offset",
         ),
         (
             lambda: motion_deform_conv(
-                rand(1, 2, 3, 3), rand(1, 18, 3, 3), rand(2, 1, 3, 3), rand(2), 1
+                rand(1, 2, 3, 3), rand(1, 18, 3, 3), rand(2, 1, 3, 3), rand(2), group=1
             ),
             "group",
         ),

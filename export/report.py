@@ -1,0 +1,177 @@
+"""The parity report: what was compared with what, how close it came, and where it first departed.
+
+Plain data. JSON (`to_json`) and a terminal table (`render_table`) here; HTML in `report_html`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# The key of `ParityReport.tolerance` that bounds `LayerError.rms_rel`, and the one for an image.
+LAYER_TOLERANCE, PIXEL_TOLERANCE = "layer_rms_rel", "max_abs"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CaseImages:
+    """Pictures of one case, for the HTML report only.
+
+    `input`, `reference`, `candidate`: uint8 [H,W,3], RGB. `error`: float32 [H,W], the largest
+    absolute difference over the channels, in the 0..1 range of the images, before rounding.
+    """
+
+    input: npt.NDArray[np.uint8]
+    reference: npt.NDArray[np.uint8]
+    candidate: npt.NDArray[np.uint8]
+    error: npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseResult:
+    """One input through both sides. `reason` says why it failed; empty if it passed."""
+
+    name: str
+    shape: tuple[int, ...]
+    max_abs: float
+    mean_abs: float
+    psnr: float
+    psnr_8bit: float
+    ssim: float
+    mask_flips: int | None
+    mask_pixels: int | None
+    passed: bool
+    reason: str = ""
+    images: CaseImages | None = dataclasses.field(default=None, compare=False, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """One layer's output. `rms_rel`: RMS of the difference over RMS of the reference."""
+
+    name: str
+    max_abs: float
+    rms_rel: float
+    departed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityReport:
+    """Everything that one comparison found; `tolerance` maps a metric's name to its bound."""
+
+    artifact: str
+    reference: str
+    candidate: str
+    tolerance: dict[str, float]
+    cases: tuple[CaseResult, ...]
+    layers: tuple[LayerError, ...] = ()
+    first_departed: str | None = None
+    manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Every case passed, and there was one: nothing compared is nothing proved."""
+        return bool(self.cases) and all(case.passed for case in self.cases)
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in one plain sentence, beginning with PASS or FAIL."""
+        failed, total = sum(not case.passed for case in self.cases), len(self.cases)
+        cases = "1 case" if total == 1 else f"{total} cases"
+        if not total:
+            return "FAIL: no case was compared."
+        if not failed:
+            return f"PASS: {cases} compared, all within tolerance."
+        return f"FAIL: {failed} of {cases} outside the tolerance."
+
+
+def to_json(report: ParityReport) -> str:
+    """The report as strict JSON, images left out; the same report gives the same text.
+
+    JSON has no infinity: non-finite numbers are the strings "Infinity", "-Infinity" and "NaN",
+    which Python's float() and JavaScript's Number() read back. Fields come in the order of the
+    dataclasses; keys of `tolerance` and `manifest` are sorted.
+    """
+    document = {"passed": report.passed, "verdict": report.verdict} | _fields(report)
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain(value: object) -> Any:
+    """`value` as JSON can hold it: non-finite floats and unknown objects become strings."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _non_finite(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (CaseResult, LayerError)):
+        return _fields(value)
+    return str(value)
+
+
+def render_table(report: ParityReport, console: Console) -> None:
+    """Print one row a case, then the failures, the tolerance, and the first layer that departs."""
+    columns = ["max abs", "mean abs", "PSNR", "8-bit", "SSIM", "mask flips"]
+    table = Table(title=Text(f"{report.reference}  vs  {report.candidate}"), title_justify="left")
+    table.add_column("case", overflow="fold")
+    table.add_column("shape")
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for case in report.cases:
+        verdict = Text("pass", style="green") if case.passed else Text("FAIL", style="bold red")
+        table.add_row(*(Text(cell) for cell in case_cells(case)), verdict)
+    console.print(table)
+    for case in report.cases:
+        if not case.passed:
+            console.print(Text(f"{case.name}: {case.reason or 'failed'}", style="red"))
+    console.print(Text(f"tolerance: {tolerance_text(report)}", style="dim"))
+    if report.first_departed is not None:
+        console.print(Text(f"first layer that departs: {report.first_departed}", style="red"))
+    console.print(Text(report.verdict, style="bold green" if report.passed else "bold red"))
+
+
+def case_cells(case: CaseResult) -> list[str]:
+    """The cells of a case's row: name, shape, max abs, mean abs, PSNR, PSNR 8-bit, SSIM, mask."""
+    flips = "-" if case.mask_flips is None else f"{case.mask_flips}"
+    if case.mask_flips is not None and case.mask_pixels is not None:
+        flips += f"/{case.mask_pixels}"
+    return [
+        case.name,
+        "x".join(str(size) for size in case.shape),
+        error_text(case.max_abs),
+        error_text(case.mean_abs),
+        "inf" if case.psnr == math.inf else f"{case.psnr:.2f}",
+        "inf" if case.psnr_8bit == math.inf else f"{case.psnr_8bit:.2f}",
+        f"{case.ssim:.6f}",
+        flips,
+    ]
+
+
+def error_text(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2e}"
+
+
+def tolerance_text(report: ParityReport) -> str:
+    return ", ".join(f"{name} {bound:g}" for name, bound in report.tolerance.items()) or "none"
+
+
+def _non_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _fields(value: CaseResult | LayerError | ParityReport) -> dict[str, Any]:
+    names = (field.name for field in dataclasses.fields(value))
+    return {name: plain(getattr(value, name)) for name in names if name != "images"}

@@ -1,0 +1,149 @@
+"""Restoring a large image tile by tile, with the same result as in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How to cut an image into overlapping tiles; all lengths in pixels.
+
+    tile:     side of a tile, halo included; at least 2 * halo + ramp + multiple
+    halo:     strip thrown away at each inner edge; at least the network's receptive-field radius
+              if the result is to equal the untiled one
+    ramp:     width of the raised-cosine blend between neighbours (0: none)
+    multiple: tile origins are multiples of it: the network's total stride
+
+    Raises DeblurExportError for lengths that leave no room to step from tile to tile.
+    """
+
+    tile: int
+    halo: int
+    ramp: int
+    multiple: int
+
+    def __post_init__(self) -> None:
+        if self.halo < 0 or self.ramp < 0 or self.multiple < 1:
+            raise DeblurExportError(
+                f"tiling: halo {self.halo} and ramp {self.ramp} must be 0 or more, "
+                f"and multiple {self.multiple} 1 or more"
+            )
+        smallest = 2 * self.halo + self.ramp + self.multiple
+        if self.tile < smallest:
+            raise DeblurExportError(
+                f"tiling: a tile of {self.tile} pixels is too small for halo {self.halo}, ramp "
+                f"{self.ramp} and multiple {self.multiple}; use a tile of {smallest} or more"
+            )
+
+    @property
+    def step(self) -> int:
+        """Distance between neighbouring origins: the largest that leaves the overlap whole."""
+        return (self.tile - 2 * self.halo - self.ramp) // self.multiple * self.multiple
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The crop image[..., y0:y1, x0:x1]."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+
+def plan(height: int, width: int, tiling: Tiling) -> list[Tile]:
+    """Tiles that cover a height x width image, row by row.
+
+    Neighbours overlap by 2 * halo + ramp or more. Every tile measures `tile`, but for the last of
+    a row or column, which ends with the image: up to multiple - 1 more, so that its origin stays
+    a multiple. A side not longer than `tile` is one tile.
+
+    Raises DeblurExportError where a side is below 1.
+    """
+    if height < 1 or width < 1:
+        raise DeblurExportError(f"tiling: an image of {height} x {width} pixels holds nothing")
+    return [
+        Tile(y0, y1, x0, x1)
+        for y0, y1 in _spans(height, tiling)
+        for x0, x1 in _spans(width, tiling)
+    ]
+
+
+def restore_tiled(
+    restore: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    image: NDArray[np.float32],
+    tiling: Tiling,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Run `restore` on every tile of `image` and blend the results.
+
+    image: [1, 3, H, W] float32, any range; returns the same shape and dtype.
+    restore: [1, 3, h, w] float32 -> the same shape.
+    progress: called after each tile with (tiles done, tiles in all).
+
+    The result equals restore(image) up to rounding if `restore` sees no further than `halo` and
+    depends on position only modulo `multiple`: padding at a tile's inner edge then spoils only
+    what is thrown away. Operators that see the whole image (global pooling, instance
+    normalisation) stay approximate whatever the halo.
+
+    Raises DeblurExportError for other shapes; what `restore` raises passes through.
+    """
+    if image.ndim != 4 or image.shape[:2] != (1, 3):
+        raise DeblurExportError(f"tiling: expected an image [1, 3, H, W], got {list(image.shape)}")
+    height, width = image.shape[2:]
+    tiles = plan(height, width, tiling)
+    # A tile's weight is a product of one weight per axis, so each axis is normalised alone.
+    rows, columns = _weights(height, tiling), _weights(width, tiling)
+    result = np.zeros(image.shape, np.float32)
+    for done, t in enumerate(tiles, start=1):
+        crop = np.ascontiguousarray(image[:, :, t.y0 : t.y1, t.x0 : t.x1], np.float32)
+        restored = restore(crop)
+        if restored.shape != crop.shape:
+            raise DeblurExportError(
+                f"tiling: a tile of shape {list(crop.shape)} came back as {list(restored.shape)}; "
+                "the network must return images of the size it is given"
+            )
+        weight = rows[t.y0, t.y1][:, None] * columns[t.x0, t.x1]
+        result[:, :, t.y0 : t.y1, t.x0 : t.x1] += weight * restored
+        if progress is not None:
+            progress(done, len(tiles))
+    return result
+
+
+def _spans(length: int, tiling: Tiling) -> list[Span]:
+    """(start, end) of the tiles along one axis."""
+    if length <= tiling.tile:
+        return [(0, length)]
+    last = (length - tiling.tile) // tiling.multiple * tiling.multiple
+    return [(start, start + tiling.tile) for start in range(0, last, tiling.step)] + [
+        (last, length)
+    ]
+
+
+def _weights(length: int, tiling: Tiling) -> dict[Span, NDArray[np.float32]]:
+    """Blending weights [end - start] of each span; over all spans they sum to 1 at every pixel.
+
+    At an inner edge: 0 for `halo` pixels, then a rise over `ramp`. At the image's border: 1.
+    """
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(tiling.ramp) + 0.5) / max(tiling.ramp, 1))
+    edge = np.concatenate([np.zeros(tiling.halo), rise])
+    weights: dict[Span, NDArray[np.float64]] = {}
+    total = np.zeros(length)
+    for start, end in _spans(length, tiling):
+        weight = np.ones(end - start)
+        if start > 0:
+            weight[: edge.size] *= edge
+        if end < length:
+            weight[weight.size - edge.size :] *= edge[::-1]
+        weights[start, end] = weight
+        total[start:end] += weight
+    return {(s, e): (w / total[s:e]).astype(np.float32) for (s, e), w in weights.items()}
