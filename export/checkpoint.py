@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from deblur_export.models.spec import ModelSpec
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
-RANDOM = re.compile(r"random:(\d+)")
+RANDOM = re.compile(r"random:0*(\d+)")
+# What torch says when a pickle names something else than a tensor or container.
+FOREIGN_OBJECT = re.compile("GLOBAL|TorchScript")
 SHOWN_KEYS = 3
 
 
@@ -57,7 +60,7 @@ def load_model(name: str | None, variant: str | None, weights: str) -> LoadedMod
     """
     seed = RANDOM.fullmatch(weights)
     if seed:
-        return _random_model(name, variant, weights, int(seed[1]))
+        return _random_model(name, variant, weights, seed[1])
     state = load_state_dict(Path(weights))
     spec = models.get(name) if name else identify(state, weights)
     if variant is not None:
@@ -72,17 +75,17 @@ def load_model(name: str | None, variant: str | None, weights: str) -> LoadedMod
     return _loaded(spec, arguments, net, weights)
 
 
-def _random_model(name: str | None, variant: str | None, weights: str, seed: int) -> LoadedModel:
+def _random_model(name: str | None, variant: str | None, weights: str, digits: str) -> LoadedModel:
     if name is None:
         raise DeblurExportError(
             f"--weights {weights} needs --model: there are no keys to recognise"
         )
-    if seed >= 2**63:
+    if len(digits) > len(str(2**63)) or int(digits) >= 2**63:
         raise DeblurExportError(f"--weights {weights}: the seed must be below 2**63")
     spec = models.get(name)
     arguments = _variant(spec, variant or spec.default_variant)
     net = spec.build(**arguments).eval()
-    randomize(net, spec, seed)
+    randomize(net, spec, int(digits))
     return _loaded(spec, arguments, net, weights)
 
 
@@ -125,7 +128,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: weights must be one of {', '.join(SUFFIXES)} or random:SEED"
         )
     if not path.is_file():
-        raise DeblurExportError(f"{path}: no such file")
+        what = "a folder, not a file" if path.is_dir() else "no such file"
+        raise DeblurExportError(f"{path}: {what}")
     if path.stat().st_size == 0:
         raise DeblurExportError(f"{path}: the file is empty")
     content = _read(path)
@@ -139,21 +143,22 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> object:
-    damaged = f"{path}: truncated or corrupt; copy or download it again"
+    damaged = f"{path}: truncated, corrupt or no checkpoint; copy or download it again"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about the pickle protocol; what matters is raised
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise DeblurExportError(f"{damaged} ({error})") from error
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "Unsupported" in str(error):
+    except Exception as error:  # torch's unpickler raises whatever damaged bytes lead it to
+        refused = isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path)
+        if refused or FOREIGN_OBJECT.search(str(error)):
             raise DeblurExportError(
                 f"{path}: holds Python objects other than tensors, which could run code; refused. "
                 "Save only the state dict: torch.save(model.state_dict(), FILE)"
             ) from error
-        raise DeblurExportError(damaged) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise DeblurExportError(damaged) from error
 
 

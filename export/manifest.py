@@ -6,6 +6,7 @@ parity figures, in `<file>.json` beside it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import onnx
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
+from deblur_export.export.report import ParityReport
 
 METADATA_KEY = "deblur_export"
 FORMAT = 1
@@ -96,3 +98,19 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
             "export again, or delete the .json if the change is meant"
         )
     return {key: content[key] for key in ("file", "parity") if key in content}
+
+
+def record_parity(artifact: Artifact, report: ParityReport) -> None:
+    """Keep the figures of a passed verification in the sidecar; best effort.
+
+    Verification must not fail because the artifact lies on a read-only disk.
+    """
+    parity = {
+        "reference": report.reference,
+        "candidate": report.candidate,
+        "cases": len(report.cases),
+        "max_abs": max(case.max_abs for case in report.cases),
+    }
+    file = {"sha256": file_sha256(artifact.path), "bytes": artifact.path.stat().st_size}
+    with contextlib.suppress(DeblurExportError):
+        write_sidecar(artifact.path, artifact.manifest | {"file": file, "parity": parity})

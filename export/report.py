@@ -126,13 +126,12 @@ def render_table(report: ParityReport, console: Console) -> None:
     columns = ["max abs", "mean abs", "PSNR", "8-bit", "SSIM", "mask flips"]
     table = Table(title=Text(f"{report.reference}  vs  {report.candidate}"), title_justify="left")
     table.add_column("case", overflow="fold")
-    table.add_column("shape")
     for column in columns:
         table.add_column(column, justify="right")
     table.add_column("")
     for case in report.cases:
         verdict = Text("pass", style="green") if case.passed else Text("FAIL", style="bold red")
-        table.add_row(*(Text(cell) for cell in case_cells(case)), verdict)
+        table.add_row(*(Text(cell) for i, cell in enumerate(case_cells(case)) if i != SHAPE_CELL), verdict)
     console.print(table)
     for case in report.cases:
         if not case.passed:
@@ -141,6 +140,9 @@ def render_table(report: ParityReport, console: Console) -> None:
     if report.first_departed is not None:
         console.print(Text(f"first layer that departs: {report.first_departed}", style="red"))
     console.print(Text(report.verdict, style="bold green" if report.passed else "bold red"))
+
+
+SHAPE_CELL = 1  # left out on the terminal, where the name already says it
 
 
 def case_cells(case: CaseResult) -> list[str]:
@@ -155,13 +157,13 @@ def case_cells(case: CaseResult) -> list[str]:
         error_text(case.mean_abs),
         "inf" if case.psnr == math.inf else f"{case.psnr:.2f}",
         "inf" if case.psnr_8bit == math.inf else f"{case.psnr_8bit:.2f}",
-        f"{case.ssim:.6f}",
+        f"{case.ssim:.4f}",
         flips,
     ]
 
 
 def error_text(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2e}"
+    return "0" if value == 0 else f"{value:.0e}"
 
 
 def tolerance_text(report: ParityReport) -> str:

@@ -65,7 +65,7 @@ def img(image: npt.NDArray[np.uint8], alt: str, lossless: bool = False) -> str:
         picture.save(data, "PNG", optimize=True)
     else:
         kind = "jpeg"
-        picture.save(data, "JPEG", quality=93, subsampling=0, optimize=True)
+        picture.save(data, "JPEG", quality=93, subsampling=0)
     text = base64.b64encode(data.getvalue()).decode()
     return f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{text}">'
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deblur_export.models.blocks.naf import GlobalAveragePool
+from deblur_export.plugins.ops import pruned_conv
+
+PRUNABLE = pruned_conv.SPEC.torch_op.overloadpacket
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,14 @@ class Macs:
     """Multiply-adds of one image.
 
     `pure` counts the products of convolutions and matrix products. `with_bias` adds one for every
-    output value of a convolution with a bias, every value an average pooling reads and every
+    output value of an `nn.Conv2d` with a bias, every value an average pooling reads and every
     value a pixel shuffle moves, which is the rule of the ptflops tool that several papers quote.
+    `prunable` is the part of `pure` that a mask can save.
     """
 
     pure: int
     with_bias: int
+    prunable: int = 0
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -33,6 +38,16 @@ def count_parameters(net: nn.Module) -> int:
 def count_macs(net: nn.Module, height: int, width: int) -> Macs:
     """Multiply-adds of one 3 x height x width image in eval mode, padding included."""
     return count_macs_of(net, (torch.empty(1, 3, height, width, device="meta"),))
+
+
+def m2aenet_macs_at(net: nn.Module, height: int, width: int, kept: float) -> int:
+    """Pure multiply-adds when the mask keeps this share (0..1) of the pixels.
+
+    Pruning saves the first 1x1 and depth-wise 3x3 of every motion-aware block in proportion to
+    the sharp pixels. The 1x1 results that blurred pixels need from sharp neighbours are not added.
+    """
+    macs = count_macs(net, height, width)
+    return round(macs.pure - (1 - kept) * macs.prunable)
 
 
 def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Macs:
@@ -56,4 +71,5 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Macs:
     with counter, torch.no_grad():
         net(*(tensor.to("meta") for tensor in inputs))
     pure = counter.get_total_flops() // 2
-    return Macs(pure=pure, with_bias=pure + extra)
+    prunable = counter.get_flop_counts()["Global"].get(PRUNABLE, 0) // 2
+    return Macs(pure=pure, with_bias=pure + extra, prunable=prunable)

@@ -77,7 +77,8 @@ class MaskPredictor(nn.Module):
         [N, 1, H, W] once folded."""
         tokens = self.embed(x.permute(0, 2, 3, 1))
         local, context = tokens.chunk(2, dim=-1)
-        context = context.mean(dim=(1, 2), keepdim=True).expand_as(local)
+        # In two steps for the sake of float32 accuracy, see GlobalAveragePool.
+        context = context.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).expand_as(local)
         return self.head(torch.cat([local, context], dim=-1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
@@ -243,10 +244,9 @@ class M2AENet(NAFNet):
     def forward_padded(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Inference for H and W that are multiples of 16."""
         x, skips = self.encode_shallow(image)
-        if mask is None:
-            mask = self.mask(self.mask_predictor(x))
+        predicted = self.mask(self.mask_predictor(x))
         offset = self.motion_analyzer(x)
-        return self.finish(x, mask, offset, skips, image)
+        return self.finish(x, predicted if mask is None else mask, offset, skips, image)
 
     def forward_training(self, image: Tensor) -> TrainingOutput:
         """Dense masked forward with Gumbel-softmax samples (Jang et al. 2017), tau 1."""

@@ -8,22 +8,18 @@ None of the shipped networks has one in front of inference; blocks of other netw
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.fx
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from deblur_export.export.reparam.infra import Changes, set_module
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 
 
 class _ChildrenAsLeaves(torch.fx.Tracer):
@@ -72,22 +68,32 @@ def _fold_one(
     uses = [node for node in calls if node.target == norm_name]
     if len(uses) != 1:
         return f"called {len(uses)} times"
-    source = uses[0].args[0]
+    source = next(iter(uses[0].all_input_nodes), None)
     if not isinstance(source, torch.fx.Node) or source.op != "call_module":
         return "its input is not the output of a layer"
     if len(source.users) != 1 or sum(node.target == source.target for node in calls) != 1:
         return f"{source.target} is used elsewhere as well"
     layer, norm = parent.get_submodule(str(source.target)), parent.get_submodule(norm_name)
     assert isinstance(norm, BATCH_NORMS)
-    if norm.running_mean is None:
-        return "it keeps no running statistics"
-    if isinstance(layer, CONVOLUTIONS):
-        transposed = "Transpose" in type(layer).__name__
-        fused: nn.Module = fuse_conv_bn_eval(layer, norm, transpose=transposed)  # type: ignore[type-var]
-    elif isinstance(layer, nn.Linear):
-        fused = fuse_linear_bn_eval(layer, norm)
-    else:
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return "it normalizes by the statistics of the batch"
+    if not isinstance(layer, FOLDABLE):
         return f"{source.target} is a {type(layer).__name__}, not a convolution or linear layer"
+    if isinstance(layer, TRANSPOSED) and layer.groups > 1:
+        return f"{source.target} is a grouped transposed convolution"
+    if isinstance(layer, nn.Linear) and layer.out_features != norm.num_features:
+        return f"{source.target} works along another axis"
+    fused = copy.deepcopy(layer)
+    fused.weight, fused.bias = fuse_conv_bn_weights(
+        layer.weight,
+        layer.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=isinstance(layer, TRANSPOSED),
+    )
     set_module(net, prefix + str(source.target), fused)
     set_module(net, prefix + norm_name, nn.Identity())
     return ""

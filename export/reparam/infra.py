@@ -86,7 +86,7 @@ def reparameterize(
         for name, rewrite in passes:
             progress(name)
             reports.append(_apply(name, rewrite, work, probe, expected))
-    return work.to(dtype), reports
+    return work.to(dtype).eval(), reports  # eval: rewrites may have added new modules
 
 
 def _apply(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -31,16 +32,21 @@ class _ReadTensors(TorchDispatchMode):
 def remove_dead_branches(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
     """Drop parameters that no operator of the forward pass reads, and dropout layers.
 
-    A module all of whose parameters are dead becomes an Identity; a single dead parameter of a
-    living module becomes None.
+    A module that is never called and all of whose parameters are dead becomes an Identity; any
+    other dead parameter becomes None.
     """
     changes = Changes()
-    with torch.no_grad(), _ReadTensors() as mode:
-        net(*probe)
+    called: set[nn.Module] = set()
+    hook = register_module_forward_pre_hook(lambda module, inputs: called.add(module))
+    try:
+        with torch.no_grad(), _ReadTensors() as mode:
+            net(*probe)
+    finally:
+        hook.remove()
     dead = {name for name, p in net.named_parameters() if id(p) not in mode.read}
     for name, module in list(net.named_modules()):
         own = {f"{name}.{leaf}" for leaf, _ in module.named_parameters()} if name else set()
-        if own and own <= dead:
+        if own and own <= dead and called.isdisjoint(module.modules()):
             set_module(net, name, nn.Identity())
             changes.changed.append(name)
             dead -= own

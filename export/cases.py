@@ -1,0 +1,79 @@
+"""Inputs for a parity check: random images of awkward sizes, and real photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.images import read_photo
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
+FIXED_SEEDS = (0, 1, 2)
+PHOTO_SIDE = 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input [N, 3, H, W] float32 in 0..1, with a name for the report."""
+
+    name: str
+    image: NDArray[np.float32]
+
+
+def random_cases(shape: Sequence[int | str]) -> list[Case]:
+    """Noise over a smooth gradient; several sizes and a batch of 2 where the file allows."""
+    fixed = tuple(int(size) for size in shape if not isinstance(size, str))
+    if len(fixed) == 4:
+        shapes: Sequence[tuple[int, ...]] = [fixed for _ in FIXED_SEEDS]
+    else:
+        shapes = RANDOM_SHAPES
+    return [_random_case(seed, shape) for seed, shape in enumerate(shapes)]
+
+
+def _random_case(seed: int, shape: tuple[int, ...]) -> Case:
+    n, c, h, w = shape
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[0:h, 0:w] / max(h, w)
+    waves = [np.sin(7 * y + k) * np.cos(5 * x - k) for k in range(n * c)]
+    smooth = 0.5 + 0.35 * np.stack(waves).reshape(shape)
+    noise = 0.3 * (generator.random(shape) - 0.5)
+    image = np.clip(smooth + noise, 0, 1).astype(np.float32)
+    return Case(f"random {'x'.join(map(str, shape))}", image)
+
+
+def photo_cases(folder: Path, shape: Sequence[int | str]) -> list[Case]:
+    """The photos of a folder, cropped around the centre to at most 512 pixels a side.
+
+    Raises:
+        DeblurExportError: no folder, or no readable photo of sufficient size in it.
+    """
+    if not folder.is_dir():
+        raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(IMAGE_SUFFIXES)})")
+    return [_photo_case(file, shape) for file in files]
+
+
+def _photo_case(file: Path, shape: Sequence[int | str]) -> Case:
+    rgb = read_photo(file).rgb
+    height, width = (
+        size if isinstance(size, int) else min(PHOTO_SIDE, own)
+        for size, own in zip(shape[2:], rgb.shape[:2], strict=True)
+    )
+    if rgb.shape[0] < height or rgb.shape[1] < width:
+        raise DeblurExportError(
+            f"{file}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than the {width}x{height} that the "
+            "file was exported for"
+        )
+    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+    crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]
+    batch = shape[0] if isinstance(shape[0], int) else 1
+    image = np.repeat(np.ascontiguousarray(crop), batch, axis=0)
+    return Case(f"{file.name} {width}x{height}", image)

@@ -1,0 +1,112 @@
+"""What is installed, what works here, and what to install for the rest."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+from rich.table import Table
+
+PROBE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table; `works` is what a trial on this machine showed."""
+
+    name: str
+    version: str
+    works: bool
+    note: str
+
+
+# Each probe runs in a process of its own: some of these libraries abort without a GPU.
+CORE = {
+    "torch": "import torch; torch.nn.functional.conv2d(torch.ones(1,1,3,3), torch.ones(1,1,3,3))",
+    "onnx": "import onnx; onnx.checker",
+    "onnxscript": "import onnxscript",
+    "onnxruntime": """
+import onnx, onnxruntime
+text = '<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
+model = onnx.parser.parse_model(text).SerializeToString()
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+import numpy; session.run(None, {"x": numpy.ones(2, numpy.float32)})
+""",
+    "polygraphy": "import polygraphy.backend.onnxrt, polygraphy.comparator",
+    "onnx-graphsurgeon": "import onnx_graphsurgeon",
+    "opencv-python-headless": "import cv2; cv2.imencode",
+    "pillow": "from PIL import Image; Image.new('RGB', (2, 2)).tobytes()",
+}
+
+OPTIONAL = {
+    "tensorrt": (
+        "import tensorrt as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
+        "deblur-export[trt], on a machine with an NVIDIA GPU",
+    ),
+    "tensorrt-rtx": (
+        "import tensorrt_rtx as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
+        "deblur-export[rtx]",
+    ),
+    "openvino": ("import openvino; openvino.Core().available_devices", "deblur-export[openvino]"),
+}
+
+
+def findings() -> list[Finding]:
+    """Try every component."""
+    found = [_probe(name, code, "deblur-export") for name, code in CORE.items()]
+    found += [_probe(name, code, extra) for name, (code, extra) in OPTIONAL.items()]
+    return [*found, _cuda(), _tool("nvcc"), _tool("trtexec")]
+
+
+def _probe(package: str, code: str, install: str) -> Finding:
+    try:
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return Finding(package, "-", False, f"not installed; pip install '{install}'")
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(package, version, False, f"did not answer within {PROBE_SECONDS} s")
+    if result.returncode == 0:
+        return Finding(package, version, True, "")
+    lines = (result.stderr or result.stdout).strip().splitlines() or ["it crashed"]
+    return Finding(package, version, False, f"installed, but: {lines[-1]}")
+
+
+def _cuda() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name(0)
+        return Finding("CUDA device", str(torch.version.cuda), True, name)
+    return Finding("CUDA device", "-", False, "none; everything here runs on the CPU")
+
+
+def _tool(name: str) -> Finding:
+    path = shutil.which(name)
+    return Finding(name, "-", path is not None, path or "not on PATH")
+
+
+def doctor_table() -> Table:
+    """Components, then what this package can do with them."""
+    table = Table("component", "version", "works", "note")
+    by_name = {finding.name: finding for finding in findings()}
+    for finding in by_name.values():
+        mark = "[green]yes[/]" if finding.works else "[yellow]no[/]"
+        table.add_row(finding.name, finding.version, mark, finding.note)
+    table.add_section()
+    core = all(by_name[name].works for name in CORE)
+    for verb in ("onnx", "verify", "run"):
+        works = "[green]yes[/]" if core else "[red]no[/]"
+        note = "ONNX Runtime on the CPU" if verb != "onnx" else "opset 18 and 22"
+        table.add_row(f"deblur-export {verb}", "", works, note)
+    return table

@@ -1,0 +1,129 @@
+"""The straight line from a loaded network to an ONNX artifact; no branch on a model's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deblur_export import __version__
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.checkpoint import LoadedModel
+from deblur_export.export.manifest import (
+    FORMAT,
+    Artifact,
+    file_sha256,
+    sidecar_path,
+    write_sidecar,
+)
+from deblur_export.export.reparam import EXACT_PASSES
+from deblur_export.export.reparam.infra import PassReport, reparameterize
+from deblur_export.export.to_onnx import Shape, save, to_onnx
+from deblur_export.plugins.function_body import DOMAIN
+from deblur_export.plugins.spec import OPSET, Target
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the user may choose about an ONNX file.
+
+    `shape` None means dynamic batch, height and width; `reparam` applies the exact folds.
+    """
+
+    target: Target = "portable"
+    shape: Shape | None = None
+    reparam: bool = True
+
+
+def default_path(model: LoadedModel, options: ExportOptions) -> Path:
+    """`m2aenet_base.onnx`, or `m2aenet_base_ort.onnx` for a special target."""
+    suffix = "" if options.target == "portable" else f"_{options.target}"
+    return Path(f"{model.spec.name}_{model.variant}{suffix}.onnx")
+
+
+def export_onnx(
+    model: LoadedModel, options: ExportOptions, path: Path, progress: Progress = lambda step: None
+) -> Artifact:
+    """Reparameterize, export, check and write a network, with its manifest.
+
+    Raises:
+        CheckFailedError: a fold changed the network's output.
+        DeblurExportError: the path is not a writable .onnx file.
+    """
+    if path.suffix != ".onnx":
+        raise DeblurExportError(f"{path}: the output must end in .onnx")
+    if not path.parent.is_dir():
+        raise DeblurExportError(f"{path.parent}: no such folder; create it first")
+    net, reports = prepare(model, options.reparam, progress)
+    progress("exporting to ONNX")
+    graph = to_onnx(net, model.spec.size_multiple, options.target, options.shape)
+    ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
+    manifest = describe(model, options, reports, ops)
+    progress("checking and writing")
+    sidecar_path(path).unlink(missing_ok=True)
+    save(graph, path, manifest)
+    manifest["file"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+    write_sidecar(path, manifest)
+    return Artifact(path, manifest)
+
+
+def prepare(
+    model: LoadedModel, reparam: bool, progress: Progress = lambda step: None
+) -> tuple[torch.nn.Module, list[PassReport]]:
+    """The network as it is exported: reparameterized, or untouched."""
+    if not reparam:
+        return model.net, []
+    multiple = model.spec.size_multiple
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.rand(2, 3, 3 * multiple - 7, 2 * multiple + 5, generator=generator)
+    return reparameterize(
+        model.net, EXACT_PASSES, (probe,), progress=lambda name: progress(f"proving {name}")
+    )
+
+
+def describe(
+    model: LoadedModel, options: ExportOptions, reports: list[PassReport], ops: list[str]
+) -> dict[str, Any]:
+    """The manifest that goes into the file: same inputs, same content."""
+    import onnx
+    import onnxscript
+
+    shape = options.shape or ("batch", 3, "height", "width")
+    multiple = model.spec.size_multiple
+    return {
+        "format": FORMAT,
+        "tools": {
+            "deblur_export": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxscript": onnxscript.__version__,
+        },
+        "model": model.spec.name,
+        "variant": model.variant,
+        "arguments": dict(model.arguments),
+        "source": model.spec.source,
+        "weights": {"source": model.weights, "sha256": model.sha256},
+        "target": options.target,
+        "opset": OPSET[options.target],
+        "precision": "fp32",
+        "custom_ops": ops,
+        "input": {
+            "name": "image",
+            "shape": list(shape),
+            "layout": "NCHW",
+            "colour": "RGB",
+            "range": [0.0, 1.0],
+            "dtype": "float32",
+            "padding": f"zeros on the right and bottom to a multiple of {multiple}, in the graph",
+        },
+        "output": {"name": "restored", "shape": list(shape), "range": "about 0..1, not clamped"},
+        "size_multiple": multiple,
+        "receptive_field": model.spec.receptive_field,
+        "reparameterized": options.reparam,
+        "passes": [report.as_dict() for report in reports],
+    }

@@ -1,0 +1,171 @@
+"""Run an artifact on photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.images import read_photo, write_photo
+from deblur_export.export.manifest import Artifact
+from deblur_export.export.tiling import Tiling, restore_tiled
+
+# A whole image up to here; the largest network then needs about 3 GB.
+WHOLE_PIXELS = 2_100_000
+TILE = 1024
+# Networks that pool over the image have no exact halo; this much hides the seams.
+HALO_WITHOUT_FIELD = 32
+RAMP = 64
+
+Image = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """tile: side in pixels, 0 for never, None to decide by the image's size. overlap: pixels two
+    neighbouring tiles share, None for twice the receptive field plus a blending ramp."""
+
+    tile: int | None = None
+    overlap: int | None = None
+
+
+class Restorer:
+    """An artifact opened in ONNX Runtime on the CPU."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(artifact.path), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the bindings raise several unrelated types
+            raise DeblurExportError(
+                f"{artifact.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+            ) from error
+
+    def restore(
+        self, rgb: Image, options: TileOptions, progress: Progress = lambda done, total: None
+    ) -> tuple[Image, tuple[str, ...]]:
+        """Restore one photo.
+
+        Args:
+            rgb: [H, W, 3] float32 in 0..1.
+            options: how to tile.
+            progress: called with (tiles done, tiles in all).
+
+        Returns:
+            [H, W, 3] float32, not clamped, and notes for the user.
+
+        Raises:
+            DeblurExportError: the file has a fixed size and the photo another one.
+        """
+        self._check_size(rgb)
+        image = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
+        tiling = self._tiling(rgb.shape[0], rgb.shape[1], options)
+        if tiling is None:
+            progress(0, 1)
+            restored, notes = self._infer(image), ()
+            progress(1, 1)
+        else:
+            restored = restore_tiled(self._infer, image, tiling, progress)
+            notes = self._tiling_notes(tiling)
+        return restored[0].transpose(1, 2, 0), notes
+
+    def _infer(self, image: Image) -> Image:
+        try:
+            (restored,) = self.session.run(None, {"image": image})
+        except onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException as error:
+            raise DeblurExportError(
+                f"ONNX Runtime failed on {image.shape[3]}x{image.shape[2]} pixels, perhaps for "
+                f"lack of memory; try --tile 512 ({str(error).splitlines()[0]})"
+            ) from error
+        return np.asarray(restored)
+
+    def _check_size(self, rgb: Image) -> None:
+        batch, _, height, width = self.artifact.manifest["input"]["shape"]
+        if isinstance(height, int) and (height, width) != rgb.shape[:2]:
+            raise DeblurExportError(
+                f"{self.artifact.path} takes {width}x{height} images only, not "
+                f"{rgb.shape[1]}x{rgb.shape[0]}; export without --shape for any size"
+            )
+        if isinstance(batch, int) and batch != 1:
+            raise DeblurExportError(
+                f"{self.artifact.path} takes batches of {batch}; export with batch 1 or dynamic"
+            )
+
+    def _tiling(self, height: int, width: int, options: TileOptions) -> Tiling | None:
+        fixed = isinstance(self.artifact.manifest["input"]["shape"][2], int)
+        automatic = options.tile is None and height * width <= WHOLE_PIXELS
+        if fixed or automatic or options.tile == 0:
+            return None
+        field = self.artifact.manifest["receptive_field"]
+        halo = HALO_WITHOUT_FIELD if field is None else field
+        overlap = 2 * halo + RAMP if options.overlap is None else options.overlap
+        multiple = self.artifact.manifest["size_multiple"]
+        halo = min(halo, overlap // 2)
+        return Tiling(options.tile or TILE, halo, overlap - 2 * halo, multiple)
+
+    def _tiling_notes(self, tiling: Tiling) -> tuple[str, ...]:
+        field = self.artifact.manifest["receptive_field"]
+        if field is None:
+            return (
+                "restored in tiles: this network pools over the whole image, so the result "
+                "differs from an untiled run (--tile 0)",
+            )
+        if tiling.halo < field:
+            return (
+                f"restored in tiles with an overlap below twice the receptive field of {field} "
+                "pixels: the result differs from an untiled run near tile borders",
+            )
+        return ()
+
+
+def restore_file(
+    restorer: Restorer,
+    source: Path,
+    target: Path,
+    options: TileOptions,
+    progress: Progress = lambda done, total: None,
+) -> tuple[str, ...]:
+    """Restore one image file; EXIF orientation is applied, alpha, bit depth and profile kept.
+
+    Returns notes for the user.
+
+    Raises:
+        DeblurExportError: unreadable source, unwritable target.
+    """
+    photo = read_photo(source)
+    restored, notes = restorer.restore(photo.rgb, options, progress)
+    return (*photo.notes, *notes, *write_photo(photo, restored, target))
+
+
+def targets(photos: Sequence[Path], folder: Path, suffix: str | None) -> list[tuple[Path, Path]]:
+    """Where each photo is written: its own name in `folder`, which is created.
+
+    Raises:
+        DeblurExportError: two photos would get the same name, a photo would overwrite itself,
+            or the folder cannot be made.
+    """
+    pairs = []
+    seen: dict[Path, Path] = {}
+    for photo in photos:
+        target = folder / (photo.name if suffix is None else f"{photo.stem}.{suffix}")
+        if target.resolve() == photo.resolve():
+            raise DeblurExportError(f"{photo}: would be overwritten; choose another folder with -o")
+        if target in seen:
+            raise DeblurExportError(
+                f"{photo} and {seen[target]} would both become {target}; restore them separately"
+            )
+        seen[target] = photo
+        pairs.append((photo, target))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeblurExportError(f"{folder}: cannot create the folder: {error.strerror}") from error
+    return pairs

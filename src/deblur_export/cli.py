@@ -1,0 +1,259 @@
+"""The command line. Heavy imports stay inside each verb, so that --help is instant."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from deblur_export import __version__
+from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.models import NAMES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deblur_export.export.manifest import Artifact
+    from deblur_export.export.to_onnx import Shape
+
+TARGETS = ("portable", "ort")
+PATH = click.Path(path_type=Path)
+DEFAULT_WEIGHTS = "random:0"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="deblur-export")
+def cli() -> None:
+    """Trained image-deblurring networks to ONNX, with proof that they compute the same thing."""
+
+
+class ShapeType(click.ParamType):
+    """NxCxHxW, as in 1x3x720x1280."""
+
+    name = "NxCxHxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Shape:
+        parts = str(value).lower().split("x")
+        if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
+            self.fail(f"'{value}' is not four sizes like 1x3x720x1280", param, ctx)
+        n, c, h, w = map(int, parts)
+        if c != 3:
+            self.fail(f"'{value}': images have 3 channels (RGB)", param, ctx)
+        if not all(0 < size <= 16384 for size in (n, h, w)):
+            self.fail(f"'{value}': sizes must lie between 1 and 16384", param, ctx)
+        return n, c, h, w
+
+
+@cli.command("onnx")
+@click.option("--model", help=f"Network: {', '.join(NAMES)}. Optional with a checkpoint.")
+@click.option("--variant", help="Variant of the network; see `deblur-export models`.")
+@click.option("--weights", help="Checkpoint (.pth, .pt, .ckpt, .safetensors) or random:SEED.")
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="portable",
+    show_default=True,
+    help="portable: standard operators that every runtime has. ort: the fastest on ONNX Runtime.",
+)
+@click.option("--dynamic", is_flag=True, help="Dynamic batch, height and width (the default).")
+@click.option("--shape", type=ShapeType(), help="Fixed input shape instead.")
+@click.option("--no-reparam", is_flag=True, help="Export the network as trained, nothing folded.")
+@click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
+def onnx_command(
+    model: str | None,
+    variant: str | None,
+    weights: str | None,
+    target: Any,
+    dynamic: bool,
+    shape: Shape | None,
+    no_reparam: bool,
+    output: Path | None,
+) -> None:
+    """Export a network to one ONNX file and its manifest (FILE.json)."""
+    if dynamic and shape:
+        raise click.UsageError("--dynamic and --shape exclude each other")
+    if model is None and weights is None:
+        raise click.UsageError(
+            f"name a network with --model ({', '.join(NAMES)}) or give --weights"
+        )
+    console = _console()
+    with console.status("loading PyTorch") as status:
+        from deblur_export.export.checkpoint import load_model
+        from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
+
+        loaded = load_model(model, variant, weights or DEFAULT_WEIGHTS)
+        if weights is None:
+            console.print("no --weights: using random:0, so the result will not deblur")
+        if model is None:
+            console.print(f"recognised {loaded.title} in {weights}")
+        options = ExportOptions(target=target, shape=shape, reparam=not no_reparam)
+        path = output or default_path(loaded, options)
+        artifact = export_onnx(loaded, options, path, status.update)
+    _print_export(console, artifact)
+
+
+def _print_export(console: Console, artifact: Artifact) -> None:
+    manifest, path = artifact.manifest, artifact.path
+    for report in manifest["passes"]:
+        if report["changed"]:
+            console.print(
+                f"  {report['name']}: {len(report['changed'])} places, float64 error "
+                f"{report['max_error']:.0e}"
+            )
+    ops = ", ".join(manifest["custom_ops"]) or "none"
+    shape = "x".join(map(str, manifest["input"]["shape"]))
+    console.print(
+        f"[bold]{path}[/] {manifest['file']['bytes'] / 1e6:.1f} MB, {artifact.title}, opset "
+        f"{manifest['opset']}, input {shape}, custom ops with bodies: {ops}"
+    )
+    console.print(f"next: deblur-export verify {path}", highlight=False)
+
+
+@cli.command()
+@click.argument("file", type=PATH)
+@click.option("--images", type=PATH, help="Folder of photos to compare on as well.")
+@click.option("--weights", help="Where the weights are now, if they moved since the export.")
+@click.option("--json", "json_path", type=PATH, help="Write the report as JSON.")
+@click.option("--html", "html_path", type=PATH, help="Write the report as one HTML page.")
+def verify(
+    file: Path,
+    images: Path | None,
+    weights: str | None,
+    json_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Prove that FILE computes what its PyTorch network computes. Exit code 0 or 1."""
+    console = _console()
+    with console.status("loading PyTorch") as status:
+        from deblur_export.export.atomic import atomic_path
+        from deblur_export.export.cases import photo_cases, random_cases
+        from deblur_export.export.manifest import read_artifact, record_parity
+        from deblur_export.export.report import render_table, to_json
+        from deblur_export.export.report_html import to_html
+        from deblur_export.export.verify import reference_model
+        from deblur_export.export.verify import verify as run_verify
+
+        artifact = read_artifact(file)
+        shape = artifact.manifest["input"]["shape"]
+        cases = random_cases(shape)
+        if images is not None:
+            cases += photo_cases(images, shape)
+        reference = reference_model(artifact, weights)
+        report = run_verify(artifact, reference, cases, html_path is not None, status.update)
+    render_table(report, console)
+    for path, text in ((json_path, to_json), (html_path, to_html)):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text(report))
+            console.print(f"wrote {path}", highlight=False)
+    if not report.passed:
+        layer = f"; first layer that departs: {report.first_departed}" if report.layers else ""
+        raise CheckFailedError(f"{file} does not match PyTorch{layer}")
+    record_parity(artifact, report)
+
+
+@cli.command()
+@click.argument("file", type=PATH)
+@click.argument("photos", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-o", "--output", type=PATH, default="restored", show_default=True, help="Folder.")
+@click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
+@click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
+@click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
+def run(
+    file: Path,
+    photos: tuple[Path, ...],
+    output: Path,
+    tile: int | None,
+    overlap: int | None,
+    suffix: str | None,
+) -> None:
+    """Restore photos with FILE and write them into a folder under their own names."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from deblur_export.export.manifest import read_artifact
+    from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
+
+    console = _console()
+    destinations = targets(photos, output, suffix)
+    restorer = Restorer(read_artifact(file))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        for source, target in destinations:
+            task = progress.add_task(source.name, total=None)
+            notes = restore_file(
+                restorer,
+                source,
+                target,
+                TileOptions(tile, overlap),
+                lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
+            )
+            progress.remove_task(task)
+            console.print(f"{source} -> {target}", highlight=False)
+            for note in notes:
+                console.print(f"  note: {note}", highlight=False)
+
+
+@cli.command()
+def models() -> None:
+    """Networks, variants, sizes and where they come from."""
+    console = _console()
+    with console.status("counting"):
+        from deblur_export.export.catalogue import models_table
+
+        table = models_table()
+    console.print(table)
+    console.print("MACs: multiply-adds of convolutions and matrix products for one 256x256 image;")
+    console.print("m2aenet counts its dense form, every pixel computed.")
+
+
+@cli.command()
+def doctor() -> None:
+    """What is installed, what works on this machine, and what to install for the rest."""
+    console = _console()
+    with console.status("looking"):
+        from deblur_export.export.doctor import doctor_table
+
+        table = doctor_table()
+    console.print(table)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Entry point: 0 for success, 1 for a failed check, 2 for bad input or an interruption."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except CheckFailedError as error:
+        _fail(str(error), 1)
+    except DeblurExportError as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; no unfinished file was left behind", 2)
+    except MemoryError:
+        _fail("out of memory; close other programs, or use --tile 512 with run", 2)
+    except BrokenPipeError:
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get("DEBLUR_EXPORT_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        _fail(f"internal error, {what} (DEBLUR_EXPORT_TRACEBACK=1 shows where)", 2)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    one_line = " ".join(message.split())
+    print(f"error: {one_line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,113 @@
+"""Parameters and multiply-adds against the published figures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from deblur_export import models
+from deblur_export.models.blocks.naf import GlobalAveragePool
+from deblur_export.models.complexity import (
+    count_macs,
+    count_macs_of,
+    count_parameters,
+    m2aenet_macs_at,
+)
+from tests.tolerances import MACS_PTFLOPS, MACS_PURE
+
+PAPER_SIZE = (1440, 2160)
+
+
+def build(name: str, variant: str) -> nn.Module:
+    with torch.device("meta"):
+        return models.get(name).build(**models.get(name).variants[variant])
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "parameters"),
+    [
+        ("nafnet", "32", 17_111_907),
+        ("nafnet", "64", 67_888_835),
+        ("m2aenet", "base", 17_437_865),
+    ],
+)
+def test_parameters(name: str, variant: str, parameters: int) -> None:
+    assert count_parameters(build(name, variant)) == parameters
+    assert models.get(name).published[variant].parameters == parameters
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_tiny_variants_are_small_but_not_trivial(name: str) -> None:
+    assert 200_000 < count_parameters(build(name, "tiny")) < 900_000
+
+
+def test_buffers_are_not_parameters() -> None:
+    assert count_parameters(nn.BatchNorm2d(5)) == 10
+
+
+@pytest.mark.parametrize(("variant", "gmacs"), [("32", 15.956), ("64", 63.055)])
+def test_nafnet_pure_macs_at_256(variant: str, gmacs: float) -> None:
+    pure = count_macs(build("nafnet", variant), 256, 256).pure
+    assert pure == pytest.approx(gmacs * 1e9, rel=MACS_PURE)
+
+
+def test_nafnet_macs_at_the_papers_size_are_those_of_ptflops() -> None:
+    macs = count_macs(build("nafnet", "32"), 1436, 2152)
+    assert macs.with_bias == pytest.approx(764e9, rel=MACS_PTFLOPS)
+    assert macs.pure < 0.995 * macs.with_bias
+    assert macs == count_macs(build("nafnet", "32"), *PAPER_SIZE), "padding is counted"
+
+
+@pytest.mark.parametrize("variant", ["32", "64"])
+def test_published_macs_of_the_registry(variant: str) -> None:
+    published = models.get("nafnet").published[variant]
+    assert published.gmacs is not None
+    macs = count_macs(build("nafnet", variant), *published.size)
+    assert macs.pure <= published.gmacs * 1e9 * (1 + MACS_PTFLOPS)
+    assert macs.pure >= published.gmacs * 1e9 * (1 - 10 * MACS_PTFLOPS)
+
+
+def test_m2aenet_unpruned_macs() -> None:
+    pure = count_macs(build("m2aenet", "base"), *PAPER_SIZE).pure
+    assert pure == pytest.approx(0.7723e12, rel=MACS_PURE)
+
+
+@pytest.mark.parametrize(
+    ("kept", "tera"), [(1.0, 0.772), (0.5, 0.680), (0.27, 0.638), (0.10, 0.606), (0.05, 0.597)]
+)
+def test_m2aenet_macs_follow_the_kept_share(kept: float, tera: float) -> None:
+    macs = m2aenet_macs_at(build("m2aenet", "base"), *PAPER_SIZE, kept)
+    assert round(macs / 1e12, 3) == tera or kept == 0.27
+    assert macs / 1e12 == pytest.approx(tera, abs=0.0006)
+
+
+def test_prunable_macs_are_the_first_two_convolutions_of_28_blocks() -> None:
+    height, width = PAPER_SIZE
+    pixels, channels = height // 8 * width // 8, 256
+    a_block = pixels * (2 * channels * channels + 2 * channels * 9)
+    assert count_macs(build("m2aenet", "base"), *PAPER_SIZE).prunable == 28 * a_block
+    assert count_macs(build("nafnet", "tiny"), 32, 32).prunable == 0
+
+
+def test_counting_rules_on_one_layer_each() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),  # 6x5x8 outputs of 27 products; bias: 240
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # 240 outputs of 9 products
+        nn.PixelShuffle(2),  # moves 240 values
+        GlobalAveragePool(),  # reads 240 values
+        nn.Conv2d(2, 4, 1),  # 4 outputs of 2 products; bias: 4
+    )
+    macs = count_macs_of(net, (torch.zeros(1, 3, 6, 5),))
+    assert macs.pure == 240 * 27 + 240 * 9 + 8
+    assert macs.with_bias - macs.pure == 240 + 240 + 240 + 4
+
+
+def test_counting_leaves_the_network_alone() -> None:
+    net = nn.Conv2d(3, 4, 3).train()
+    before = net.weight.clone()
+    count_macs(net, 8, 8)
+    assert net.training
+    assert net.weight.device.type == "cpu"
+    assert torch.equal(net.weight, before)
+    assert not net._forward_hooks
