@@ -131,7 +131,9 @@ def render_table(report: ParityReport, console: Console) -> None:
     table.add_column("")
     for case in report.cases:
         verdict = Text("pass", style="green") if case.passed else Text("FAIL", style="bold red")
-        table.add_row(*(Text(cell) for i, cell in enumerate(case_cells(case)) if i != SHAPE_CELL), verdict)
+        table.add_row(
+            *(Text(cell) for i, cell in enumerate(case_cells(case)) if i != SHAPE_CELL), verdict
+        )
     console.print(table)
     for case in report.cases:
         if not case.passed:

@@ -70,11 +70,11 @@ class Restorer:
         tiling = self._tiling(rgb.shape[0], rgb.shape[1], options)
         if tiling is None:
             progress(0, 1)
-            restored, notes = self._infer(image), ()
+            restored = self._infer(image)
             progress(1, 1)
         else:
             restored = restore_tiled(self._infer, image, tiling, progress)
-            notes = self._tiling_notes(tiling)
+        notes = self._tiling_notes(tiling) if tiling else ()
         return restored[0].transpose(1, 2, 0), notes
 
     def _infer(self, image: Image) -> Image:

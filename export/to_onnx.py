@@ -10,7 +10,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import onnx_ir as ir
@@ -37,7 +37,8 @@ Shape = tuple[int, int, int, int]
 def _without_padding(net: nn.Module) -> nn.Module:
     """The network with `forward_padded` as its forward: the exporter sees fitting sizes only."""
     core = copy.copy(net)
-    core.forward = types.MethodType(type(net).forward_padded, core)  # type: ignore[method-assign, arg-type]
+    forward = cast(Any, type(net)).forward_padded
+    core.forward = types.MethodType(forward, core)
     return core
 
 
@@ -72,7 +73,7 @@ def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) 
             (sample,),
             dynamo=True,
             opset_version=OPSET[target],
-            custom_translation_table=table,  # type: ignore[arg-type]
+            custom_translation_table=table,
             dynamic_shapes=(dynamic,),
             input_names=["image"],
             output_names=["restored"],

@@ -188,7 +188,8 @@ def _margins(net: nn.Module, case: Case) -> Array:
 
 def _images(case: Case, reference: Array, candidate: Array) -> CaseImages:
     def to_8bit(image: Array) -> NDArray[np.uint8]:
-        return np.rint(255 * np.clip(image[0], 0, 1)).astype(np.uint8).transpose(1, 2, 0)
+        levels: NDArray[np.uint8] = np.rint(255 * np.clip(image[0], 0, 1)).astype(np.uint8)
+        return levels.transpose(1, 2, 0)
 
     return CaseImages(
         input=to_8bit(case.image),
@@ -219,7 +220,7 @@ def _called_once(net: nn.Module, case: Case) -> set[str]:
     """Modules that run exactly once; a hook on another one would see several outputs."""
     calls: Counter[str] = Counter()
     handles = [
-        module.register_forward_hook(lambda m, i, o, name=name: calls.update([name]))  # type: ignore[misc]
+        module.register_forward_hook(lambda m, i, o, name=name: calls.update([name]))
         for name, module in net.named_modules()
         if name
     ]

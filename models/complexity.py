@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as fx_config
 from torch.utils.flop_counter import FlopCounterMode
 
+from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.blocks.naf import GlobalAveragePool
 from deblur_export.plugins.ops import pruned_conv
 
@@ -53,23 +55,27 @@ def m2aenet_macs_at(net: nn.Module, height: int, width: int, kept: float) -> int
 def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Macs:
     """Multiply-adds of one call in eval mode.
 
-    Custom ops count as their dense form. Runs on the meta device: nothing is computed.
+    Custom ops count as their dense form, as if every pixel of a mask were set. Runs on the meta
+    device: nothing is computed.
     """
     net = copy.deepcopy(net).to("meta").eval()
-    extra = 0
+    extra = unfolded = 0
 
     def count_extra(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal extra
+        nonlocal extra, unfolded
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             extra += output.numel()
         elif isinstance(module, GlobalAveragePool | nn.PixelShuffle):
             extra += inputs[0].numel()
+        elif isinstance(module, UnfoldedMaskedConv):
+            unfolded += output[:, 0].numel() * module.weight.numel()
 
     for module in net.modules():
         module.register_forward_hook(count_extra)
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    every_pixel = fx_config.patch(meta_nonzero_assume_all_nonzero=True)  # type: ignore[attr-defined]
+    with counter, every_pixel, torch.no_grad():
         net(*(tensor.to("meta") for tensor in inputs))
     pure = counter.get_total_flops() // 2
-    prunable = counter.get_flop_counts()["Global"].get(PRUNABLE, 0) // 2
+    prunable = counter.get_flop_counts()["Global"].get(PRUNABLE, 0) // 2 + unfolded
     return Macs(pure=pure, with_bias=pure + extra, prunable=prunable)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.blocks.naf import NAFBlock, add_scaled
 from deblur_export.models.nafnet import (
     STRIDE,
@@ -169,8 +170,9 @@ class M2ASBlock(NAFBlock):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.deform = MotionDeformConv2d(2 * channels)
+        self.unfolded: UnfoldedMaskedConv | None = None  # replaces conv1 and conv2 once merged
 
-    def forward(self, x: Tensor, mask: Tensor, offset: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
         """x [N, C, H, W], mask [N, 1, H, W] (1 = blurred), offset [N, 18, H, W] -> as x."""
         x = self.attend(x, self.masked_gate(self.norm1(x), mask))
         y = self.deform(self.conv4(self.norm2(x)), offset)
@@ -178,6 +180,8 @@ class M2ASBlock(NAFBlock):
 
     def masked_gate(self, x: Tensor, mask: Tensor) -> Tensor:
         """Gate of dw3x3(1x1 x) at blurred pixels, of the repeated input at sharp ones."""
+        if self.unfolded is not None:
+            return self.unfolded(x, mask)  # type: ignore[no-any-return]
         if self.training:  # dense, so that the straight-through mask gets its gradient
             computed = self.conv2(self.conv1(x))
             return self.gate(mask * computed + (1 - mask) * torch.cat([x, x], dim=1))  # type: ignore[no-any-return]

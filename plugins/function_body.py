@@ -53,7 +53,7 @@ class FunctionBody:
         """A constant int64 vector."""
         return self._constant(np.asarray(values, np.int64))
 
-    def int(self, value: int) -> ir.Value:
+    def scalar(self, value: int) -> ir.Value:
         """A constant int64 scalar."""
         return self._constant(np.asarray(value, np.int64))
 
@@ -66,7 +66,7 @@ class FunctionBody:
 
     def size(self, x: ir.Value, axis: int) -> ir.Value:
         """The extent of one axis of x as an int64 vector of one element."""
-        return self.Shape(x, start=axis, end=axis + 1)
+        return self.Shape(x, start=axis, end=axis + 1)  # type: ignore[no-any-return]
 
     def branch(self, name: str) -> FunctionBody:
         """A recorder for one branch of an If node; it may use this body's values."""

@@ -10,3 +10,21 @@ OP_FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}
 MACS_PURE = 1e-4
 # ... and figures of the ptflops tool, which are printed with three.
 MACS_PTFLOPS = 1e-3
+
+# A whole network, ONNX Runtime against PyTorch, both float32; measured 1e-6 (tiny) to 4e-6 (base).
+NETWORK_FLOAT32 = {"rtol": 0.0, "atol": 2e-5}
+# ... and figures whose counting rule is not stated: the rules in use differ by up to 1 %.
+MACS_ANY_RULE = 1e-2
+
+# A whole network in float64, two formulations or two batch sizes: rounding of some hundred layers.
+NETWORK_FLOAT64 = {"rtol": 1e-9, "atol": 1e-10}
+# What a changed parameter must move the output by, in float64: far above NETWORK_FLOAT64.
+NOTICEABLE = 1e-6
+
+# Standard deviation of what a random network adds to an image in 0..1: large enough that a wrong
+# network is seen in 8 bits (1/256), small enough that the output stays near the range.
+RANDOM_RESIDUAL_STD = (0.01, 0.6)
+
+# A folded network against the original, both float32, outputs of size 1: other roundings of the
+# same sums; measured 4e-7 on the tiny networks.
+FOLDED_FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}

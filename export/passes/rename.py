@@ -73,7 +73,7 @@ def _values_that_leave(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Va
 def _rename_constants(graph: ir.Graph) -> None:
     """Constants that are no parameter are called after the first node that reads them."""
     for name, value in list(graph.initializers.items()):
-        uses = value.uses()
+        uses = list(value.uses())
         if name.startswith("val_") and uses:
             user, position = uses[0]
             graph.initializers.pop(name)

@@ -24,6 +24,7 @@ def fold_motion_interpolation(net: nn.Module, probe: tuple[Tensor, ...]) -> Chan
         folded = nn.Conv2d(
             flow.in_channels, len(matrix), flow.kernel_size, padding=flow.padding
         ).to(flow.weight)
+        assert folded.bias is not None and flow.bias is not None
         folded.weight.data = (matrix @ flow.weight.data.flatten(1)).view_as(folded.weight)
         folded.bias.data = matrix @ flow.bias.data
         analyzer.flow = folded

@@ -15,11 +15,11 @@ from deblur_export.export.reparam.infra import Changes, named_instances, set_mod
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
-class _ReadTensors(TorchDispatchMode):
+class _ReadTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers every tensor that an operator takes as input."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.read: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -25,7 +25,7 @@ def _body(target: Target) -> ir.Function:
     columns = _range(b, w)
     ys = _corners(b, _positions(b, offset, 0, rows, [tap // 3 - 1 for tap in range(TAPS)]), h)
     xs = _corners(b, _positions(b, offset, 1, columns, [tap % 3 - 1 for tap in range(TAPS)]), w)
-    base = b.Reshape(b.Mul(b.Range(b.int(0), n, b.int(1)), b.Mul(h, w)), b.ints(-1, 1, 1, 1))
+    base = b.Reshape(b.Mul(b.Range(b.scalar(0), n, b.scalar(1)), b.Mul(h, w)), b.ints(-1, 1, 1, 1))
     indices, coefficients = [], []
     for yi, yw in ys:
         row = b.Add(base, b.Mul(yi, w))
@@ -37,7 +37,7 @@ def _body(target: Target) -> ir.Function:
 
 
 def _range(b: FunctionBody, size: ir.Value) -> ir.Value:
-    return b.Cast(b.Range(b.int(0), size, b.int(1)), to=FLOAT)  # type: ignore[no-any-return]
+    return b.Cast(b.Range(b.scalar(0), size, b.scalar(1)), to=FLOAT)  # type: ignore[no-any-return]
 
 
 def _positions(

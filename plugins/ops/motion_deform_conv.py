@@ -12,6 +12,8 @@ coefficients are computed once a pixel.
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Callable
 
 import onnx_ir as ir
 import torch
@@ -24,6 +26,10 @@ from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
 CORNERS = 4
+
+with warnings.catch_warnings():  # torch says once a process that CSR tensors are in beta
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
 
 
 def bilinear_plan(offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,33 +45,60 @@ def bilinear_plan(offset: Tensor) -> tuple[Tensor, Tensor]:
     n, _, h, w = offset.shape
     device, dtype = offset.device, offset.dtype
     tap = torch.arange(TAPS, device=device).view(TAPS, 1, 1, 1)
-    y = torch.arange(h, device=device).view(1, 1, h, 1)
-    x = torch.arange(w, device=device).view(1, 1, 1, w)
+    y = tap // 3 - 1 + torch.arange(h, device=device).view(h, 1)
+    x = tap % 3 - 1 + torch.arange(w, device=device)
+    image = torch.arange(n, device=device).view(n, 1, 1, 1) * (h * w)
     field = offset.view(n, TAPS, 2, h, w).permute(2, 1, 0, 3, 4)
-    py = field[0] + (y + tap // 3 - 1).to(dtype)
-    px = field[1] + (x + tap % 3 - 1).to(dtype)
-    base = (torch.arange(n, device=device) * (h * w)).view(1, n, 1, 1)
 
-    def corners(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    def corners(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Lower and upper neighbour (new last axis): clamped, and weight, 0 outside the image."""
         low = position.floor()
         fraction = position - low
-        pairs = []
-        for corner, weight in ((low, 1 - fraction), (low + 1, fraction)):
-            inside = (corner >= 0) & (corner <= size - 1)
-            clamped = corner.clamp(0, size - 1).to(torch.int64)
-            pairs.append((clamped, torch.where(inside, weight, 0)))
-        return pairs
+        corner = torch.stack([low, low + 1], -1).to(torch.int64)
+        clamped = corner.clamp(0, size - 1)  # in integers: also nan becomes a valid index
+        weight = torch.stack([1 - fraction, fraction], -1)
+        return clamped, weight * (corner == clamped)
 
-    index, coefficient = [], []
-    for yi, yw in corners(py, h):
-        for xi, xw in corners(px, w):
-            index.append(base + yi * w + xi)
-            coefficient.append(yw * xw)
-    shape = (TAPS, n * h * w, 4)
-    return torch.stack(index, -1).view(shape), torch.stack(coefficient, -1).view(shape)
+    yi, yw = corners(field[0] + y.to(dtype), h)
+    xi, xw = corners(field[1] + x.to(dtype), w)
+    index = (image + yi * w).unsqueeze(-1) + xi.unsqueeze(-2)
+    coefficient = yw.unsqueeze(-1) * xw.unsqueeze(-2)
+    shape = (TAPS, n * h * w, CORNERS)
+    return index.view(shape), coefficient.view(shape)
 
 
-def motion_deform_conv_reference(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+Interpolate = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _by_embedding_bag(rows: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
+    """Weighted sum of four rows a pixel: [R, C], [P, 4], [P, 4] -> [P, C]; differentiable."""
+    return F.embedding_bag(index, rows, per_sample_weights=coefficient, mode="sum")
+
+
+def _by_sparse_product(rows: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
+    """`_by_embedding_bag` as a sparse matrix product: 6 to 8 times faster on CPU (bench/ops.py).
+
+    Not differentiable: a pixel at the border lists a clamped index twice (once with coefficient
+    0), which the product sums but torch's sparse gradient does not expect.
+    """
+    starts = torch.arange(0, index.numel() + 1, CORNERS, device=index.device)
+    matrix = torch.sparse_csr_tensor(
+        starts,
+        index.flatten(),
+        coefficient.flatten(),
+        (len(index), len(rows)),
+        check_invariants=False,
+    )
+    return matrix @ rows
+
+
+def motion_deform_conv_reference(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    interpolate: Interpolate = _by_embedding_bag,
+) -> Tensor:
     """MotionDeformConv in plain differentiable torch; float16 and bfloat16 compute in float32."""
     n, c, h, w = x.shape
     compute = torch.promote_types(x.dtype, torch.float32)
@@ -74,8 +107,7 @@ def motion_deform_conv_reference(x: Tensor, offset: Tensor, weight: Tensor, bias
     taps = weight.to(compute).view(c, TAPS)
     y = bias.to(compute).expand(len(rows), c)
     for tap in range(TAPS):
-        sampled = F.embedding_bag(index[tap], rows, per_sample_weights=coefficient[tap], mode="sum")
-        y = torch.addcmul(y, sampled, taps[:, tap])
+        y = torch.addcmul(y, interpolate(rows, index[tap], coefficient[tap]), taps[:, tap])
     return y.view(n, h, w, c).permute(0, 3, 1, 2).contiguous().to(x.dtype)
 
 
@@ -100,7 +132,8 @@ def motion_deform_conv(
         ValueError: a shape does not fit.
     """
     _check(x, offset, weight, bias, group)
-    return motion_deform_conv_reference(x, offset, weight, bias)
+    interpolate = _by_sparse_product if x.is_cpu else _by_embedding_bag
+    return motion_deform_conv_reference(x, offset, weight, bias, interpolate)
 
 
 def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> None:

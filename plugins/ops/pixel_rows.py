@@ -72,7 +72,7 @@ def _gather_body(target: Target) -> ir.Function:
     b = FunctionBody(("x", "index"), ("kernel",), OPSET[target])
     x, index = b.inputs
     kernel = b.Constant(value_int=b.reference("kernel", "value_int"))
-    radius = b.Reshape(b.Div(kernel, b.int(2)), b.ints(1))
+    radius = b.Reshape(b.Div(kernel, b.scalar(2)), b.ints(1))
     none = b.ints(0, 0)
     pads = b.Concat(none, radius, radius, none, radius, radius, axis=0)
     padded = b.Transpose(b.Pad(x, pads), perm=[0, 2, 3, 1])
@@ -84,7 +84,7 @@ def _gather_body(target: Target) -> ir.Function:
         b.Mul(b.Add(b.Mul(b.Div(index, area), padded_height), b.Div(pixel, width)), padded_width),
         b.Mod(pixel, width),
     )
-    step = b.Range(b.int(0), kernel, b.int(1))
+    step = b.Range(b.scalar(0), kernel, b.scalar(1))
     offsets = b.Add(b.Mul(b.Unsqueeze(step, b.ints(1)), padded_width), step)
     where = b.Add(b.Unsqueeze(origin, b.ints(1)), b.Reshape(offsets, b.ints(1, -1)))
     rows = b.Reshape(padded, b.Concat(b.ints(-1), b.size(x, 1), axis=0))

@@ -185,7 +185,7 @@ def _rows_body(
     hidden = b.Concat(padding, hidden, axis=0)
 
     flags = b.Cast(dilated, to=int64)
-    count = b.CumSum(b.Reshape(flags, b.ints(-1)), b.int(0))
+    count = b.CumSum(b.Reshape(flags, b.ints(-1)), b.scalar(0))
     slot = b.Mul(b.Reshape(count, b.Shape(flags)), flags)
     slot = b.Pad(slot, b.ints(0, 0, 1, 1, 0, 0, 1, 1))
     height, width = b.size(x, 2), b.size(x, 3)

@@ -31,7 +31,7 @@ def cli() -> None:
     """Trained image-deblurring networks to ONNX, with proof that they compute the same thing."""
 
 
-class ShapeType(click.ParamType):
+class ShapeType(click.ParamType):  # type: ignore[type-arg]
     """NxCxHxW, as in 1x3x720x1280."""
 
     name = "NxCxHxW"
@@ -178,8 +178,8 @@ def run(
     from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
 
     console = _console()
-    destinations = targets(photos, output, suffix)
     restorer = Restorer(read_artifact(file))
+    destinations = targets(photos, output, suffix)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         for source, target in destinations:
@@ -232,9 +232,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+    except click.UsageError as error:
+        verb = error.ctx.command_path if error.ctx else "deblur-export"
+        _fail(f"{error.format_message()} (see {verb} --help)", 2)
     except CheckFailedError as error:
         _fail(str(error), 1)
     except DeblurExportError as error:

@@ -1,0 +1,41 @@
+# Both commands set up their own virtual environment; nothing else has to be installed first but
+# Python 3.10 or newer and make.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev
+# CPU-only machines save several GB with
+#   make demo TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
+TORCH_INDEX ?=
+DEMO ?= demo
+VARIANT ?= base
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.installed-$(EXTRAS)
+
+.PHONY: demo test test-all lint
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH_INDEX) -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	touch $@
+
+# Export M2AENet, prove it equal to PyTorch on random images and photos, restore the photos.
+demo: $(READY)
+	mkdir -p $(DEMO)
+	$(BIN)/python bench/photos.py $(DEMO)/photos
+	$(BIN)/deblur-export onnx --model m2aenet --variant $(VARIANT) -o $(DEMO)/m2aenet_$(VARIANT).onnx
+	$(BIN)/deblur-export verify $(DEMO)/m2aenet_$(VARIANT).onnx --images $(DEMO)/photos --html $(DEMO)/parity.html
+	$(BIN)/deblur-export run $(DEMO)/m2aenet_$(VARIANT).onnx $(DEMO)/photos/* -o $(DEMO)/restored
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+# Also the slow tests: the paper variant of M2AENet, long runs.
+test-all: $(READY)
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,390 @@
+"""Checkpoint files: every container that loads, and every fault that is answered in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from deblur_export import models
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.checkpoint import (
+    SUFFIXES,
+    fingerprint,
+    identify,
+    load_model,
+    load_state_dict,
+)
+from deblur_export.models.random_weights import randomize
+from deblur_export.models.spec import ModelSpec
+
+State = dict[str, Tensor]
+
+SMALL: dict[str, Any] = {
+    "width": 4,
+    "encoder_blocks": [1, 1, 1, 2],
+    "middle_blocks": 1,
+    "decoder_blocks": [1, 1, 1, 1],
+}
+
+
+def donor(name: str, seed: int = 0, **arguments: Any) -> State:
+    spec = models.get(name)
+    net = spec.build(**{**SMALL, **arguments})
+    randomize(net, spec, seed)
+    return net.state_dict()
+
+
+def save(content: object, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        assert isinstance(content, dict)
+        safetensors.torch.save_file(content, path)
+    else:
+        torch.save(content, path)
+    return path
+
+
+def parallel(state: State) -> State:
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+def noise(state: State) -> State:
+    return {key: torch.ones_like(value) for key, value in state.items()}
+
+
+WRAPPINGS: dict[str, Callable[[State], object]] = {
+    "raw": lambda s: s,
+    "params": lambda s: {"params": s},
+    "params_ema wins": lambda s: {"params": noise(s), "params_ema": s},
+    "no ema kept": lambda s: {"params_ema": None, "params": s},
+    "state_dict, module.": lambda s: {"epoch": 3, "state_dict": parallel(s)},
+    "model_state_dict": lambda s: {"model_state_dict": s, "optimizer": {"lr": 0.1}},
+    "nested": lambda s: {"model": {"state_dict": s}},
+    "counters beside tensors": lambda s: {**s, "epoch": 3, "best": 31.5},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_wrapped_state_dicts_load(name: str, wrapping: str, tmp_path: Path) -> None:
+    state = donor(name)
+    path = save(WRAPPINGS[wrapping](state), tmp_path / "weights.pth")
+    model = load_model(None, None, str(path))
+    assert model.spec.name == name
+    assert model.sha256 == fingerprint(state)
+    assert fingerprint(model.net.state_dict()) == fingerprint(state)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("wrap", [dict, parallel])
+def test_every_container_loads(suffix: str, wrap: Callable[[State], State], tmp_path: Path) -> None:
+    state = donor("nafnet")
+    path = save(wrap(state), tmp_path / f"weights{suffix}")
+    assert fingerprint(load_state_dict(path)) == fingerprint(state)
+
+
+def test_old_torch_format_loads(tmp_path: Path) -> None:
+    state = donor("nafnet")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert fingerprint(load_state_dict(tmp_path / "old.pth")) == fingerprint(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_other_precisions_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) -> None:
+    stored = {key: value.to(dtype) for key, value in donor("m2aenet").items()}
+    path = save(stored, tmp_path / f"weights{suffix}")
+    for state in (load_state_dict(path), load_model(None, None, str(path)).net.state_dict()):
+        for key, value in state.items():
+            assert value.dtype == torch.float32
+            assert torch.equal(value, stored[key].float()), key
+
+
+def test_integers_stay_integers(tmp_path: Path) -> None:
+    path = save({"bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "weights.pth")
+    (count,) = load_state_dict(path).values()
+    assert count.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_loaded_model_describes_itself(name: str, tmp_path: Path) -> None:
+    path = save(donor(name), tmp_path / "weights.pth")
+    model = load_model(name, None, str(path))
+    assert model.variant == "custom"
+    assert model.arguments == SMALL
+    assert model.title == f"{name}:custom"
+    assert model.weights == str(path)
+    assert not any(module.training for module in model.net.modules())
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_variant_is_read_from_the_shapes(name: str, tmp_path: Path) -> None:
+    state = donor(name, **models.get(name).variants["tiny"])
+    path = save(state, tmp_path / "weights.safetensors")
+    assert load_model(None, None, str(path)).variant == "tiny"
+    assert load_model(name, "tiny", str(path)).sha256 == fingerprint(state)
+
+
+def test_random_weights() -> None:
+    first, again = (load_model("m2aenet", "tiny", "random:7") for _ in range(2))
+    assert first.sha256 == again.sha256 == load_model("m2aenet", "tiny", "random:007").sha256
+    assert first.sha256 != load_model("m2aenet", "tiny", "random:8").sha256
+    assert first.sha256 != load_model("nafnet", "tiny", "random:7").sha256
+    assert first.weights == "random:7"
+    assert not any(module.training for module in first.net.modules())
+    assert load_model("nafnet", "tiny", f"random:{2**63 - 1}").variant == "tiny"
+
+
+def test_fingerprint_sees_names_shapes_types_and_values_only() -> None:
+    state = {"a": torch.arange(6.0), "b": torch.zeros(2)}
+    same = {"b": torch.zeros(2), "a": torch.arange(6.0).repeat_interleave(2)[::2]}
+    assert fingerprint(same) == fingerprint(state)
+    for other in (
+        {**state, "a": state["a"] + torch.eye(6)[5] * 1e-6},
+        {**state, "a": state["a"].view(2, 3)},
+        {**state, "b": torch.zeros(2, dtype=torch.int32)},  # the same bytes
+        {"c": state["a"], "b": state["b"]},
+        {"a": state["a"]},
+    ):
+        assert fingerprint(other) != fingerprint(state)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The one-line message of a refusal, with no warning beside it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DeblurExportError) as caught:
+            call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def without(state: Mapping[str, Tensor], *keys: str) -> State:
+    return {key: value for key, value in state.items() if key not in keys}
+
+
+DAMAGED = "truncated, corrupt or no checkpoint; copy or download it again"
+UNSAFE = "holds Python objects other than tensors, which could run code; refused. Save only"
+
+
+def test_missing_file_folder_empty_file_and_suffix(tmp_path: Path) -> None:
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "weights.onnx").touch()
+    for name, reason in (
+        ("absent.pth", "no such file"),
+        ("folder.pth", "a folder, not a file"),
+        ("empty.pth", "the file is empty"),
+        ("weights.onnx", "weights must be one of .pth, .pt, .ckpt, .safetensors or random:SEED"),
+    ):
+        path = tmp_path / name
+        assert refusal(lambda path=path: load_state_dict(path)) == f"{path}: {reason}"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.9999])
+def test_truncated_file(suffix: str, share: float, tmp_path: Path) -> None:
+    path = save(donor("nafnet"), tmp_path / f"weights{suffix}")
+    size = max(1, int(share * path.stat().st_size))
+    path.write_bytes(path.read_bytes()[:size])
+    assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: {DAMAGED}")
+
+
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.9999])
+def test_truncated_old_format(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(donor("nafnet"), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert refusal(lambda: load_state_dict(path)) == f"{path}: {DAMAGED}"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes(suffix: str, seed: int, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(random.Random(seed).randbytes(500))
+    assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: {DAMAGED}")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hello, this is no checkpoint\n",
+        "<!DOCTYPE html><html><body>Not Found</body></html>",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+        "\n",
+    ],
+)
+def test_text_file(suffix: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_text(text)
+    assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: {DAMAGED}")
+
+
+def test_container_under_the_other_suffix(tmp_path: Path) -> None:
+    state = donor("nafnet")
+    shutil.move(save(state, tmp_path / "a.pth"), tmp_path / "b.safetensors")
+    shutil.move(save(state, tmp_path / "a.safetensors"), tmp_path / "b.pth")
+    for name in ("b.safetensors", "b.pth"):
+        assert DAMAGED in refusal(lambda name=name: load_state_dict(tmp_path / name))
+
+
+class Attack:
+    """Unpickling it creates a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def zipped(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def torch_before_1_6(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def test_the_attack_works_on_an_unguarded_reader(tmp_path: Path) -> None:
+    attack = {"intro.weight": Attack(tmp_path / "ran")}
+    torch.load(io.BytesIO(zipped(attack)), weights_only=False)
+    (tmp_path / "ran").rmdir()
+    pickle.loads(pickle.dumps(attack))
+    assert (tmp_path / "ran").is_dir()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("write", "names_the_danger"),
+    [
+        pytest.param(zipped, True, id="zip"),
+        pytest.param(torch_before_1_6, True, id="old"),
+        *(
+            pytest.param(lambda c, p=p: pickle.dumps(c, p), 1 <= p <= 3, id=f"pickle-{p}")
+            for p in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+    ],
+)
+def test_code_in_a_pickle_does_not_run(
+    write: Callable[[object], bytes], names_the_danger: bool, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(write({"params": {"intro.weight": Attack(tmp_path / "ran")}}))
+    message = refusal(lambda: load_state_dict(path))
+    assert not (tmp_path / "ran").exists()
+    unpickled = suffix != ".safetensors"
+    assert (UNSAFE if names_the_danger and unpickled else DAMAGED) in message
+
+
+def test_whole_modules_and_torchscript_are_refused(tmp_path: Path) -> None:
+    net = nn.Conv2d(1, 1, 1)
+    torch.save(net, tmp_path / "module.pth")
+    torch.jit.script(net).save(str(tmp_path / "script.pt"))
+    for name in ("module.pth", "script.pt"):
+        assert UNSAFE in refusal(lambda name=name: load_state_dict(tmp_path / name))
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"params": {}}, torch.ones(3)])
+def test_no_tensors(content: object, tmp_path: Path) -> None:
+    path = save(content, tmp_path / "weights.pth")
+    message = refusal(lambda: load_state_dict(path))
+    assert message == f"{path}: no tensors inside; expected a state dict"
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "variant", "message"),
+    [
+        ("random:0", None, None, "--weights random:0 needs --model"),
+        ("random:0", "nafnet", "33", "nafnet has no variant '33'; it has: 32, 64, tiny"),
+        ("random:0", "nafent", None, "unknown model 'nafent'; did you mean 'nafnet'?"),
+        (f"random:{2**63}", "nafnet", "tiny", "the seed must be below 2**63"),
+        ("random:" + 5000 * "9", "nafnet", "tiny", "the seed must be below 2**63"),
+        ("random:-1", "nafnet", "tiny", "or random:SEED"),
+        ("random:", "nafnet", "tiny", "or random:SEED"),
+        ("random:1.5", "nafnet", "tiny", "or random:SEED"),
+    ],
+)
+def test_random_weights_are_refused(
+    weights: str, name: str | None, variant: str | None, message: str
+) -> None:
+    assert message in refusal(lambda: load_model(name, variant, weights))
+
+
+def test_unknown_variant_of_a_checkpoint(tmp_path: Path) -> None:
+    path = save(donor("nafnet"), tmp_path / "weights.pth")
+    assert "nafnet has no variant 'big'" in refusal(lambda: load_model(None, "big", str(path)))
+
+
+MISFITS: dict[str, tuple[Callable[[State], State], str]] = {
+    "missing": (lambda s: without(s, "ending.bias"), "1 missing (ending.bias)"),
+    "unexpected": (lambda s: {**s, "head.bias": torch.ones(1)}, "1 unexpected (head.bias)"),
+    "other shape": (
+        lambda s: {**s, "ending.bias": torch.ones(4)},
+        "1 of another shape (ending.bias (4,) instead of (3,))",
+    ),
+    "all three": (
+        lambda s: {**without(s, "ending.bias"), "x": torch.ones(1), "intro.bias": torch.ones(9)},
+        "1 missing (ending.bias); 1 unexpected (x); 1 of another shape (intro.bias (9,) instead",
+    ),
+    "many": (
+        lambda s: without(s, *(f"downs.{i}.{leaf}" for i in (0, 2) for leaf in ("bias", "weight"))),
+        "4 missing (downs.0.bias, downs.0.weight, downs.2.bias, ... 1 more)",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_misfit_names_the_keys(name: str, misfit: str, tmp_path: Path) -> None:
+    change, expected = MISFITS[misfit]
+    path = save(change(donor(name)), tmp_path / "weights.pth")
+    message = refusal(lambda: load_model(None, None, str(path)))
+    assert message.startswith(f"{path} does not fit {models.get(name).title}: ")
+    assert expected in message
+
+
+@pytest.mark.parametrize(("name", "other"), [("nafnet", "m2aenet"), ("m2aenet", "nafnet")])
+def test_weights_of_the_other_model(name: str, other: str, tmp_path: Path) -> None:
+    path = save(donor(other, **models.get(other).variants["tiny"]), tmp_path / "weights.pth")
+    message = refusal(lambda: load_model(name, None, str(path)))
+    assert f"does not fit {models.get(name).title}" in message
+    assert message.endswith(f"It looks like --model {other}, variant tiny")
+
+
+def test_weights_of_another_variant(tmp_path: Path) -> None:
+    path = save(donor("nafnet"), tmp_path / "weights.pth")
+    message = refusal(lambda: load_model("nafnet", "tiny", str(path)))
+    assert "decoders.0.0.beta (1, 32, 1, 1) instead of (1, 64, 1, 1)" in message
+    assert message.endswith("It looks like --model nafnet, variant custom")
+
+
+def test_foreign_weights(tmp_path: Path) -> None:
+    path = save({"fc.weight": torch.ones(2, 2)}, tmp_path / "weights.pth")
+    message = refusal(lambda: load_model(None, None, str(path)))
+    assert "match none of the known models (m2aenet, nafnet); name it with --model" in message
+    message = refusal(lambda: load_model("nafnet", None, str(path)))
+    assert message.endswith("It looks like none of the known models")
+
+
+def test_ambiguous_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSpec, "matches", lambda self, keys: True)
+    assert "match m2aenet and nafnet" in refusal(lambda: identify({}, "weights.pth"))

@@ -1,0 +1,166 @@
+"""The exported file: valid, named, reproducible, and usable without this package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import numpy_helper
+
+from deblur_export.export.checkpoint import load_model
+from deblur_export.export.manifest import read_artifact
+from deblur_export.export.pipeline import ExportOptions, export_onnx
+from deblur_export.plugins.spec import Target
+from tests.conftest import Exported
+from tests.tolerances import NETWORK_FLOAT32
+
+VARIANTS = [
+    pytest.param("m2aenet", ExportOptions(), id="m2aenet-portable"),
+    pytest.param("m2aenet", ExportOptions(target="ort"), id="m2aenet-ort"),
+    pytest.param("m2aenet", ExportOptions(reparam=False), id="m2aenet-plain"),
+    pytest.param("nafnet", ExportOptions(), id="nafnet-portable"),
+]
+SHAPES = [(1, 3, 64, 96), (2, 3, 33, 47), (3, 3, 17, 16), (1, 3, 3, 5), (2, 3, 1, 1)]
+
+
+def restore(path: Path, image: np.ndarray) -> np.ndarray:
+    """ONNX Runtime alone, nothing of ours."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (restored,) = session.run(None, {"image": image})
+    return np.asarray(restored)
+
+
+def image(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+@pytest.mark.parametrize(("model", "options"), VARIANTS)
+def test_equals_pytorch_at_any_size(exported: Exported, model: str, options: ExportOptions) -> None:
+    artifact = exported(model, options=options)
+    net = load_model(model, "tiny", "random:0").net
+    for shape in SHAPES:
+        with torch.no_grad():
+            expected = net(torch.from_numpy(image(shape))).numpy()
+        np.testing.assert_allclose(
+            restore(artifact.path, image(shape)), expected, **NETWORK_FLOAT32
+        )
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+@pytest.mark.parametrize("bias", [-50.0, 0.0, 50.0], ids=["nothing", "some", "everything"])
+def test_extreme_coverage(exported: Exported, tmp_path: Path, target: Target, bias: float) -> None:
+    """No pixel, some pixels and every pixel masked, in both forms of the graph."""
+    net = load_model("m2aenet", "tiny", "random:0").net
+    net.mask_predictor.head[4].bias.data[0] += bias  # type: ignore[union-attr, index, operator]
+    model = onnx.load(exported(options=ExportOptions(target=target)).path)
+    name = "mask_predictor.head.4.bias"
+    tensor = next(i for i in model.graph.initializer if i.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(bias), name))
+    path = tmp_path / "biased.onnx"
+    onnx.save(model, path)
+    x = image((2, 3, 40, 56))
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(restore(path, x), expected, **NETWORK_FLOAT32)
+
+
+def test_fixed_shape_with_padding(tmp_path: Path) -> None:
+    shape = (1, 3, 50, 70)
+    model = load_model("m2aenet", "tiny", "random:0")
+    artifact = export_onnx(model, ExportOptions(shape=shape), tmp_path / "fixed.onnx")
+    with torch.no_grad():
+        expected = model.net(torch.from_numpy(image(shape))).numpy()
+    np.testing.assert_allclose(restore(artifact.path, image(shape)), expected, **NETWORK_FLOAT32)
+    dims = onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims] == list(shape)
+
+
+def test_names_layers_and_functions(exported: Exported) -> None:
+    model = onnx.load(exported().path)
+    operators = Counter(node.op_type for node in model.graph.node)
+    # 14 LayerNorm2d outside stage 4 (7 blocks), 12 in its 6 blocks, 1 in the mask predictor.
+    assert operators["LayerNormalization"] == 2 * 8 + 2 * 6 + 1
+    assert operators["MotionDeformConv"] == operators["PrunedConv"] == 6
+    assert operators["BilinearCorners"] == 1, "sampling positions are computed once a stage"
+    assert {f.name for f in model.functions} == {
+        "BilinearCorners",
+        "MotionDeformConv",
+        "PrunedConv",
+    }
+    names = {node.name for node in model.graph.node}
+    assert len(names) == len(model.graph.node)
+    assert {"encoders.3.5/PrunedConv", "encoders.0.0.norm1/LayerNormalization"} <= names
+    values = {name for node in model.graph.node for name in node.output}
+    assert {"intro", "encoders.3.0", "mask", "middle_blks.0", "ending", "restored"} <= values
+    anonymous = [i.name for i in model.graph.initializer if i.name.startswith("val_")]
+    assert not anonymous
+
+
+def test_no_reparam_keeps_the_trained_parameters(exported: Exported) -> None:
+    plain = onnx.load(exported(options=ExportOptions(reparam=False)).path)
+    folded = onnx.load(exported().path)
+    assert "encoders.3.0.beta" in {i.name for i in plain.graph.initializer}
+    assert "encoders.3.0.beta" not in {i.name for i in folded.graph.initializer}
+
+
+def test_nothing_of_the_machine_leaks(exported: Exported) -> None:
+    content = exported().path.read_bytes()
+    for text in (str(Path.cwd()), "site-packages", "stack_trace", "forward\n"):
+        assert text.encode() not in content
+
+
+def test_same_input_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    """Also across processes: hash seeds and memory addresses differ there."""
+    code = (
+        "from pathlib import Path\n"
+        "from deblur_export.export.checkpoint import load_model\n"
+        "from deblur_export.export.pipeline import ExportOptions, export_onnx\n"
+        "model = load_model('m2aenet', 'tiny', 'random:0')\n"
+        f"export_onnx(model, ExportOptions(), Path({str(tmp_path / 'again.onnx')!r}))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "again.onnx").read_bytes() == exported().path.read_bytes()
+
+
+def test_manifest_travels_with_the_file(exported: Exported, tmp_path: Path) -> None:
+    artifact = exported()
+    alone = tmp_path / "alone.onnx"
+    alone.write_bytes(artifact.path.read_bytes())
+    manifest = read_artifact(alone).manifest
+    assert manifest["model"] == "m2aenet"
+    assert manifest["weights"]["source"] == "random:0"
+    changed = [p["name"] for p in manifest["passes"] if p["changed"]]
+    assert "fold_motion_interpolation" in changed
+    assert all(p["max_error"] < 1e-10 for p in manifest["passes"])
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+def test_polygraphy_runs_and_inspects_the_file(exported: Exported, target: Target) -> None:
+    path = exported(options=ExportOptions(target=target)).path
+    tool = Path(sys.executable).with_name("polygraphy")
+    for arguments in (["run", path, "--onnxrt"], ["inspect", "model", path]):
+        result = subprocess.run(
+            [tool, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert "deblur" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["portable", "ort"])
+def test_paper_variant_equals_pytorch(exported: Exported, target: Target) -> None:
+    artifact = exported(variant="base", options=ExportOptions(target=target))
+    net = load_model("m2aenet", "base", "random:0").net
+    for shape in ((1, 3, 129, 190), (2, 3, 48, 33)):
+        with torch.no_grad():
+            expected = net(torch.from_numpy(image(shape))).numpy()
+        np.testing.assert_allclose(
+            restore(artifact.path, image(shape)), expected, **NETWORK_FLOAT32
+        )

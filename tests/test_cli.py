@@ -1,0 +1,286 @@
+"""What people meet at the command line: the verbs, and every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from deblur_export import cli
+from deblur_export.export.checkpoint import load_model
+from deblur_export.export.manifest import Artifact
+from deblur_export.export.pipeline import ExportOptions
+from tests.conftest import Exported
+
+COMMAND = (sys.executable, "-m", "deblur_export")
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def invoke(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Invoke:
+    """invoke(*arguments) -> (exit code, stdout, stderr), run inside tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["deblur-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+def assert_refused(result: tuple[int, str, str], *words: str) -> None:
+    """Exit code 2 and one line that holds the given words."""
+    code, _, err = result
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    assert all(word in err for word in words), err
+
+
+@pytest.fixture
+def tiny(exported: Exported) -> Artifact:
+    return exported()
+
+
+def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (23, 17)) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def test_onnx_then_verify_then_run(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, err = invoke("onnx", "--model", "m2aenet", "--variant", "tiny")
+    assert (code, err) == (0, "")
+    assert "will not deblur" in out
+    assert "m2aenet_tiny.onnx" in out
+    manifest = json.loads((tmp_path / "m2aenet_tiny.onnx.json").read_text())
+    assert manifest["weights"]["source"] == "random:0"
+
+    photo(tmp_path / "small.png")
+    (tmp_path / "photos").mkdir()
+    photo(tmp_path / "photos" / "one.jpg", size=(40, 30))
+    code, out, err = invoke(
+        "verify", "m2aenet_tiny.onnx", "--images", "photos", "--json", "r.json", "--html", "r.html"
+    )
+    assert (code, err) == (0, "")
+    assert "PASS: 5 cases" in out
+    assert json.loads((tmp_path / "r.json").read_text())["passed"] is True
+    assert "data:image" in (tmp_path / "r.html").read_text()
+
+    code, out, err = invoke("run", "m2aenet_tiny.onnx", "small.png", "photos/one.jpg", "-o", "out")
+    assert (code, err) == (0, "")
+    assert Image.open(tmp_path / "out" / "small.png").size == (23, 17)
+    assert Image.open(tmp_path / "out" / "one.jpg").size == (40, 30)
+
+
+def test_checkpoint_is_recognised_without_a_model_name(invoke: Invoke, tmp_path: Path) -> None:
+    model = load_model("nafnet", "tiny", "random:5")
+    torch.save({"params": model.net.state_dict()}, tmp_path / "net.pth")
+    code, out, _ = invoke("onnx", "--weights", "net.pth", "--shape", "1x3x32x32", "-o", "a.onnx")
+    assert code == 0
+    assert "recognised nafnet:tiny" in out
+
+
+def test_failed_verification_exits_with_1_and_names_the_layer(
+    invoke: Invoke, tiny: Artifact, tmp_path: Path
+) -> None:
+    model = onnx.load(tiny.path)
+    tensor = next(i for i in model.graph.initializer if i.name == "downs.1.weight")
+    values = onnx.numpy_helper.to_array(tensor) * 0.9
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, "downs.1.weight"))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    code, out, err = invoke("verify", "wrong.onnx", "--html", "r.html")
+    assert code == 1
+    assert "FAIL" in out
+    assert "first layer that departs: downs.1" in err
+    assert (tmp_path / "r.html").exists()
+
+
+def test_models_and_doctor(invoke: Invoke) -> None:
+    code, out, _ = invoke("models")
+    assert code == 0
+    assert "17,437,865" in out
+    code, out, _ = invoke("doctor")
+    assert code == 0
+    assert "onnxruntime" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["onnx"], ["--model"]),
+        (["onnx", "--model", "m2aent"], ["m2aent", "did you mean 'm2aenet'"]),
+        (["onnx", "--model", "m2aenet", "--variant", "huge"], ["huge", "base, tiny"]),
+        (["onnx", "--model", "m2aenet", "--shape", "3x64x64"], ["3x64x64"]),
+        (["onnx", "--model", "m2aenet", "--shape", "1x1x64x64"], ["3 channels"]),
+        (["onnx", "--model", "m2aenet", "--shape", "1x3x0x64"], ["between 1"]),
+        (["onnx", "--model", "m2aenet", "--target", "trt9"], ["trt9"]),
+        (["onnx", "--model", "m2aenet", "--dynamic", "--shape", "1x3x8x8"], ["exclude"]),
+        (["onnx", "--model", "m2aenet", "-o", "x.pb"], ["x.pb", ".onnx"]),
+        (["onnx", "--model", "m2aenet", "-o", "no/such/x.onnx"], ["no/such", "create"]),
+        (["onnx", "--model", "m2aenet", "--weights", "gone.pth"], ["gone.pth", "no such file"]),
+        (["onnx", "--model", "m2aenet", "--weights", "random:x"], ["random:x"]),
+        (["verify", "gone.onnx"], ["gone.onnx", "no such file"]),
+        (["run", "gone.onnx", "a.png"], ["gone.onnx"]),
+        (["run", "gone.onnx"], ["IMAGE"]),
+        (["fly"], ["fly"]),
+    ],
+)
+def test_wrong_usage(
+    invoke: Invoke, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    assert_refused(invoke(*arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Exploit:
+    """A pickle that would create a file when loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_bad_checkpoints(invoke: Invoke, tmp_path: Path) -> None:
+    def export(name: str) -> tuple[int, str, str]:
+        return invoke("onnx", "--model", "m2aenet", "--weights", name, "-o", "out.onnx")
+
+    state = load_model("nafnet", "tiny", "random:0").net.state_dict()
+    torch.save(state, tmp_path / "nafnet.pth")
+    assert_refused(export("nafnet.pth"), "missing", "looks like --model nafnet, variant tiny")
+
+    whole = (tmp_path / "nafnet.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    assert_refused(export("cut.pth"), "truncated")
+
+    torch.save({"weights": Exploit(tmp_path / "ran")}, tmp_path / "code.pth")
+    assert_refused(export("code.pth"), "could run code")
+    (tmp_path / "legacy.pth").write_bytes(pickle.dumps(Exploit(tmp_path / "ran")))
+    assert_refused(export("legacy.pth"))
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_onnx_files_that_are_not_ours(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    assert_refused(invoke("verify", "text.onnx"), "not an ONNX file")
+    foreign = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
+    )
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    photo(tmp_path / "a.png")
+    assert_refused(invoke("verify", "foreign.onnx"), "not written by deblur-export")
+    assert_refused(invoke("run", "foreign.onnx", "a.png"), "not written by deblur-export")
+    assert not (tmp_path / "restored" / "a.png").exists()
+
+
+def test_folders_of_photos(invoke: Invoke, tiny: Artifact, tmp_path: Path) -> None:
+    assert_refused(invoke("verify", tiny.path, "--images", "gone"), "gone", "no such folder")
+    (tmp_path / "empty").mkdir()
+    assert_refused(invoke("verify", tiny.path, "--images", "empty"), "no photos inside")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.png", b"hello", "text.png"),
+        ("empty.jpg", b"", "empty"),
+        ("cut.png", None, "cut.png"),
+        ("gone.png", ..., "gone.png"),
+    ],
+)
+def test_unreadable_images(
+    invoke: Invoke, tiny: Artifact, tmp_path: Path, name: str, content: object, words: str
+) -> None:
+    if content is None:
+        whole = photo(tmp_path / "whole.png", size=(90, 90)).read_bytes()
+        (tmp_path / name).write_bytes(whole[:500])
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    assert_refused(invoke("run", tiny.path, name, "-o", "out"), words)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "LA", "1"])
+def test_small_and_unusual_images_are_restored(
+    invoke: Invoke, tiny: Artifact, tmp_path: Path, mode: str, size: tuple[int, int]
+) -> None:
+    name = "image.jpg" if mode == "CMYK" else "image.png"
+    photo(tmp_path / name, mode, size)
+    code, _, err = invoke("run", tiny.path, name, "-o", "out")
+    assert (code, err) == (0, "")
+    assert Image.open(tmp_path / "out" / name).size == size
+
+
+def test_outputs_that_cannot_be_written(invoke: Invoke, tiny: Artifact, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    assert_refused(invoke("run", tiny.path, "a.png", "-o", "file"), "file")
+    assert_refused(invoke("run", tiny.path, "a.png", "-o", "file/below"), "file/below")
+    assert_refused(invoke("run", tiny.path, "a.png", "-o", "."), "overwritten")
+    assert_refused(invoke("verify", tiny.path, "--json", "file/r.json"), "file/r.json")
+
+
+def test_fixed_shape_refuses_other_sizes(
+    invoke: Invoke, exported: Exported, tmp_path: Path
+) -> None:
+    fixed = exported(model="nafnet", options=ExportOptions(shape=(1, 3, 17, 23)))
+    photo(tmp_path / "fits.png")
+    photo(tmp_path / "large.png", size=(30, 30))
+    assert invoke("run", fixed.path, "fits.png")[0] == 0
+    assert_refused(invoke("run", fixed.path, "large.png"), "23x17", "30x30")
+
+
+def test_no_disk_space_leaves_nothing(tiny: Artifact, tmp_path: Path) -> None:
+    """A file-size limit of the process stands for a full disk."""
+    photo(tmp_path / "a.png", size=(200, 200))
+    limit = 2000
+    result = subprocess.run(
+        [*COMMAND, "run", str(tiny.path), "a.png", "-o", "out"],
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_refused((result.returncode, result.stdout, result.stderr), "out/a.png")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_interruption_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "onnx", "--model", "m2aenet", "--variant", "tiny", "-o", "out.onnx"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert "random:0" in process.stdout.readline()  # weights are loaded, the export begins
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    # click ends the terminal's ^C line first
+    assert_refused((process.returncode, "", err.lstrip("\n")), "interrupted")
+    assert list(tmp_path.iterdir()) == []
