@@ -32,7 +32,7 @@ def pixel_gather(x: Tensor, index: Tensor, kernel: int) -> Tensor:
     """
     if kernel not in (1, 3):
         raise ValueError(f"pixel_gather: kernel is {kernel}, not 1 or 3")
-    n, c, h, w = x.shape
+    h, w = x.shape[2:]
     r = kernel // 2
     padded = F.pad(x, (r, r, r, r)).permute(0, 2, 3, 1)
     image, pixel = index // (h * w), index % (h * w)

@@ -1,0 +1,127 @@
+"""Running photos: tiles equal the whole where the network is local, a note says so elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export import restore as restore_module
+from deblur_export.export.manifest import METADATA_KEY, read_artifact
+from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
+from tests.conftest import Exported
+
+LEVEL = 1 / 255
+RADIUS = 6
+
+
+@pytest.fixture
+def local_file(tmp_path: Path) -> Path:
+    """Two 7x7 convolutions (radius 6) as an artifact that declares its receptive field."""
+    generator = np.random.default_rng(0)
+    weights = [generator.normal(0, 0.08, (3, 3, 7, 7)).astype(np.float32) for _ in range(2)]
+    convolution = {"kernel_shape": [7, 7], "pads": [3, 3, 3, 3]}
+    make = onnx.helper
+    info = [
+        make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
+        for name in ("image", "restored")
+    ]
+    graph = make.make_graph(
+        [
+            make.make_node("Conv", ["image", "w0"], ["x"], **convolution),
+            make.make_node("Tanh", ["x"], ["y"]),
+            make.make_node("Conv", ["y", "w1"], ["restored"], **convolution),
+        ],
+        "local",
+        info[:1],
+        info[1:],
+        [onnx.numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=10)
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "model": "local",
+        "variant": "test",
+        "input": {"name": "image", "shape": ["batch", 3, "height", "width"]},
+        "size_multiple": 1,
+        "receptive_field": RADIUS,
+    }
+    make.set_model_props(model, {METADATA_KEY: json.dumps(manifest)})
+    path = tmp_path / "local.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(1).random((height, width, 3), np.float32)
+
+
+@pytest.mark.parametrize("tile", [96, 128])
+@pytest.mark.parametrize("size", [(97, 211), (300, 140), (40, 260)])
+def test_tiles_equal_the_whole_for_a_local_network(
+    local_file: Path, size: tuple[int, int], tile: int
+) -> None:
+    restorer = Restorer(read_artifact(local_file))
+    whole, _ = restorer.restore(picture(*size), TileOptions(tile=0))
+    tiled, notes = restorer.restore(picture(*size), TileOptions(tile=tile))
+    assert np.abs(tiled - whole).max() < 1e-5 < LEVEL
+    assert notes == ()
+
+
+def test_overlap_below_the_receptive_field_is_told(local_file: Path) -> None:
+    restorer = Restorer(read_artifact(local_file))
+    whole, _ = restorer.restore(picture(97, 211), TileOptions(tile=0))
+    tiled, notes = restorer.restore(picture(97, 211), TileOptions(tile=64, overlap=4))
+    assert np.abs(tiled - whole).max() > LEVEL
+    assert "receptive field" in notes[0]
+
+
+def test_global_pooling_is_told(exported: Exported) -> None:
+    restorer = Restorer(read_artifact(exported().path))
+    _, notes = restorer.restore(picture(200, 260), TileOptions(tile=192))
+    assert "pools over the whole image" in notes[0]
+    assert restorer.restore(picture(60, 60), TileOptions())[1] == ()
+
+
+def test_large_images_are_tiled_without_being_asked(
+    local_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore_module, "WHOLE_PIXELS", 100 * 100)
+    monkeypatch.setattr(restore_module, "TILE", 96)
+    calls: list[tuple[int, int]] = []
+    restorer = Restorer(read_artifact(local_file))
+    restorer.restore(picture(150, 150), TileOptions(), lambda *call: calls.append(call))
+    assert calls[-1][1] > 1
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_too_small_a_tile_is_refused(local_file: Path) -> None:
+    with pytest.raises(DeblurExportError, match="too small"):
+        Restorer(read_artifact(local_file)).restore(picture(99, 99), TileOptions(tile=20))
+
+
+def test_alpha_and_depth_survive(local_file: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "in.png")
+    restore_file(
+        Restorer(read_artifact(local_file)),
+        tmp_path / "in.png",
+        tmp_path / "out.png",
+        TileOptions(),
+    )
+    with Image.open(tmp_path / "out.png") as out:
+        assert out.mode == "RGBA"
+        assert (np.asarray(out)[..., 3] == pixels[..., 3]).all()
+
+
+def test_targets(tmp_path: Path) -> None:
+    pairs = targets([Path("a/x.png"), Path("b/y.jpg")], tmp_path / "out", "webp")
+    assert [target.name for _, target in pairs] == ["x.webp", "y.webp"]
+    with pytest.raises(DeblurExportError, match="both become"):
+        targets([Path("a/x.png"), Path("b/x.png")], tmp_path / "out", None)
