@@ -66,7 +66,7 @@ def load_model(name: str | None, variant: str | None, weights: str) -> LoadedMod
     if variant is not None:
         arguments = _variant(spec, variant)
     elif spec.matches(state):
-        arguments = spec.hyperparameters(state)
+        arguments = _arguments(spec, state, weights)
     else:
         arguments = spec.variants[spec.default_variant]
     net = spec.build(**arguments).eval()
@@ -97,6 +97,18 @@ def _loaded(
     )
 
 
+def _arguments(spec: ModelSpec, state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Constructor arguments that the shapes imply."""
+    try:
+        arguments = spec.hyperparameters(state)
+        spec.build(**arguments)
+    except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise DeblurExportError(
+            f"{source}: the shapes of its tensors make no {spec.title}"
+        ) from error
+    return arguments
+
+
 def _variant(spec: ModelSpec, variant: str) -> Mapping[str, Any]:
     if variant not in spec.variants:
         known = ", ".join(spec.variants)
@@ -121,7 +133,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     Nothing is unpickled but tensors and plain containers.
 
     Raises:
-        DeblurExportError: missing, empty, truncated or foreign file, code in the pickle.
+        DeblurExportError: missing, empty, truncated or foreign file, code in the pickle, values
+            that are not finite.
     """
     if path.suffix not in SUFFIXES:
         raise DeblurExportError(
@@ -136,6 +149,12 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     state = _unwrap(content)
     if not state:
         raise DeblurExportError(f"{path}: no tensors inside; expected a state dict")
+    broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise DeblurExportError(
+            f"{path}: {len(broken)} tensors hold nan or inf ({_some(broken)}); the training "
+            "diverged or the file is damaged"
+        )
     return {
         key: tensor.float() if tensor.is_floating_point() else tensor
         for key, tensor in state.items()

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from deblur_export.export.checkpoint import load_model
 from deblur_export.export.manifest import Artifact
 from deblur_export.export.pipeline import ExportOptions, export_onnx
+
+# Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
+# threads slow the suite down tenfold.
+torch.set_num_threads(1)
 
 Exported = Callable[..., Artifact]
 

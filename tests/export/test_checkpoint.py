@@ -388,3 +388,18 @@ def test_foreign_weights(tmp_path: Path) -> None:
 def test_ambiguous_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSpec, "matches", lambda self, keys: True)
     assert "match m2aenet and nafnet" in refusal(lambda: identify({}, "weights.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(value: float, tmp_path: Path) -> None:
+    state = donor("nafnet")
+    state["encoders.3.1.conv4.weight"][0, 0] = value
+    with pytest.raises(DeblurExportError, match=r"nan or inf \(encoders.3.1.conv4.weight\)"):
+        load_state_dict(save(state, tmp_path / "net.pth"))
+
+
+@pytest.mark.parametrize("intro", [torch.tensor(1.0), torch.zeros(0, 3, 3, 3)])
+def test_shapes_that_make_no_network(intro: Tensor, tmp_path: Path) -> None:
+    state = donor("nafnet") | {"intro.weight": intro}
+    with pytest.raises(DeblurExportError, match=r"make no NAFNet|does not fit"):
+        load_model("nafnet", None, str(save(state, tmp_path / "net.pth")))
