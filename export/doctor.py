@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 PROBE_SECONDS = 120
 
@@ -44,7 +45,7 @@ import numpy; session.run(None, {"x": numpy.ones(2, numpy.float32)})
 OPTIONAL = {
     "tensorrt": (
         "import tensorrt as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
-        "deblur-export[trt], on a machine with an NVIDIA GPU",
+        "deblur-export[trt]",
     ),
     "tensorrt-rtx": (
         "import tensorrt_rtx as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
@@ -98,15 +99,17 @@ def _tool(name: str) -> Finding:
 
 def doctor_table() -> Table:
     """Components, then what this package can do with them."""
-    table = Table("component", "version", "works", "note")
+    table = Table("component", "version", "works", Column("note", overflow="fold"))
     by_name = {finding.name: finding for finding in findings()}
     for finding in by_name.values():
-        mark = "[green]yes[/]" if finding.works else "[yellow]no[/]"
-        table.add_row(finding.name, finding.version, mark, finding.note)
+        table.add_row(finding.name, finding.version, _mark(finding.works), finding.note)
     table.add_section()
     core = all(by_name[name].works for name in CORE)
     for verb in ("onnx", "verify", "run"):
-        works = "[green]yes[/]" if core else "[red]no[/]"
         note = "ONNX Runtime on the CPU" if verb != "onnx" else "opset 18 and 22"
-        table.add_row(f"deblur-export {verb}", "", works, note)
+        table.add_row(f"deblur-export {verb}", "", _mark(core), note)
     return table
+
+
+def _mark(works: bool) -> Text:
+    return Text("yes", style="green") if works else Text("no", style="yellow")

@@ -11,22 +11,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Published:
-    """Figures of a paper: parameters, multiply-adds (in units of 1e9) and the size they are for."""
-
-    parameters: int
-    gmacs: float | None = None
-    size: tuple[int, int] = (256, 256)
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """One network: how to build it, recognise it, and feed it.
 
     `variants` maps a name to constructor arguments, the paper's first. A state dict belongs to
     the network when every key of `keys_present` occurs and no key starts with one of
     `keys_absent`. `receptive_field` is the radius in pixels, or None where global pooling makes
-    every output pixel depend on the whole image.
+    every output pixel depend on the whole image. `published` quotes the paper's figures.
     """
 
     name: str
@@ -39,7 +30,7 @@ class ModelSpec:
     hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
     size_multiple: int
     receptive_field: int | None
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, str] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None
 
     @property

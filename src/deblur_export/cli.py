@@ -107,10 +107,10 @@ def _print_export(console: Console, artifact: Artifact) -> None:
     ops = ", ".join(manifest["custom_ops"]) or "none"
     shape = "x".join(map(str, manifest["input"]["shape"]))
     console.print(
-        f"[bold]{path}[/] {manifest['file']['bytes'] / 1e6:.1f} MB, {artifact.title}, opset "
+        f"{path}: {manifest['file']['bytes'] / 1e6:.1f} MB, {artifact.title}, opset "
         f"{manifest['opset']}, input {shape}, custom ops with bodies: {ops}"
     )
-    console.print(f"next: deblur-export verify {path}", highlight=False)
+    console.print(f"next: deblur-export verify {path}")
 
 
 @cli.command()
@@ -149,7 +149,7 @@ def verify(
         if path is not None:
             with atomic_path(path) as temporary:
                 temporary.write_text(text(report))
-            console.print(f"wrote {path}", highlight=False)
+            console.print(f"wrote {path}")
     if not report.passed:
         layer = f"; first layer that departs: {report.first_departed}" if report.layers else ""
         raise CheckFailedError(f"{file} does not match PyTorch{layer}")
@@ -192,9 +192,9 @@ def run(
                 lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
             )
             progress.remove_task(task)
-            console.print(f"{source} -> {target}", highlight=False)
+            console.print(f"{source} -> {target}")
             for note in notes:
-                console.print(f"  note: {note}", highlight=False)
+                console.print(f"  note: {note}")
 
 
 @cli.command()
@@ -202,12 +202,16 @@ def models() -> None:
     """Networks, variants, sizes and where they come from."""
     console = _console()
     with console.status("counting"):
-        from deblur_export.export.catalogue import models_table
+        from deblur_export.export.catalogue import models_table, sources
 
         table = models_table()
     console.print(table)
-    console.print("MACs: multiply-adds of convolutions and matrix products for one 256x256 image;")
-    console.print("m2aenet counts its dense form, every pixel computed.")
+    console.print(
+        "GMACs: multiply-adds of convolutions and matrix products for one 256x256 image; m2aenet "
+        "with every pixel computed."
+    )
+    for line in sources():
+        console.print(line)
 
 
 @cli.command()
@@ -224,7 +228,8 @@ def doctor() -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=True)
+    # File names may hold brackets; nothing printed here is markup.
+    return Console(soft_wrap=True, markup=False)
 
 
 def main() -> NoReturn:

@@ -135,9 +135,7 @@ def test_onnx_with_dynamic_size_on_onnxruntime(target: Any) -> None:
     net, _ = unfolded()
     model = ir.to_proto(to_onnx(net, 16, target, None))
     assert {"PixelGather", "PixelScatter"} <= {function.name for function in model.functions}
-    session = ort.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for shape in [(1, 3, 33, 47), (2, 3, 64, 48), (3, 3, 5, 16)]:
         x = image(*shape)
         with torch.no_grad():

@@ -34,7 +34,6 @@ def build(name: str, variant: str) -> nn.Module:
 )
 def test_parameters(name: str, variant: str, parameters: int) -> None:
     assert count_parameters(build(name, variant)) == parameters
-    assert models.get(name).published[variant].parameters == parameters
 
 
 @pytest.mark.parametrize("name", models.NAMES)
@@ -59,12 +58,10 @@ def test_nafnet_macs_at_the_papers_size_are_those_of_ptflops() -> None:
     assert macs == count_macs(build("nafnet", "32"), *PAPER_SIZE), "padding is counted"
 
 
-@pytest.mark.parametrize("variant", ["32", "64"])
-def test_published_macs_of_the_registry(variant: str) -> None:
-    published = models.get("nafnet").published[variant]
-    assert published.gmacs is not None
-    macs = count_macs(build("nafnet", variant), *published.size)
-    assert macs.pure == pytest.approx(published.gmacs * 1e9, rel=MACS_ANY_RULE)
+@pytest.mark.parametrize(("variant", "gmacs"), [("32", 16.1), ("64", 63.5)])
+def test_nafnet_macs_as_published_at_256(variant: str, gmacs: float) -> None:
+    pure = count_macs(build("nafnet", variant), 256, 256).pure
+    assert pure == pytest.approx(gmacs * 1e9, rel=MACS_ANY_RULE)
 
 
 def test_m2aenet_unpruned_macs() -> None:
