@@ -25,7 +25,7 @@ from deblur_export.export.manifest import METADATA_KEY
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
 from deblur_export.export.passes.rename import rename
-from deblur_export.export.passes.share_sampling_plan import share_sampling_plan
+from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.strip_metadata import strip_metadata
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
@@ -88,7 +88,7 @@ def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) 
     elif sample.shape[2:] != (height, width):
         pad_to_multiple(model, multiple, height, width)
     if target == "portable":
-        share_sampling_plan(model)
+        share_sampling_grid(model)
     attach_functions(model, target)
     model.producer_name, model.producer_version = "deblur-export", __version__
     return model

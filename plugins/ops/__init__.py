@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from deblur_export.plugins.ops import bilinear_corners, motion_deform_conv, pixel_rows, pruned_conv
+from deblur_export.plugins.ops import motion_deform_conv, pixel_rows, pruned_conv, sampling_grid
 from deblur_export.plugins.spec import OpSpec
 
 OPS: dict[str, OpSpec] = {
     spec.name: spec
     for spec in (
-        bilinear_corners.SPEC,
+        sampling_grid.SPEC,
         motion_deform_conv.SPEC,
         pruned_conv.SPEC,
         pixel_rows.PIXEL_GATHER,

@@ -11,7 +11,6 @@ coefficients are computed once a pixel.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 
@@ -67,37 +66,36 @@ def bilinear_plan(offset: Tensor) -> tuple[Tensor, Tensor]:
     return index.view(shape), coefficient.view(shape)
 
 
-Interpolate = Callable[[Tensor, Tensor, Tensor], Tensor]
+# (sum so far [P, C], rows [P, C], index [P, 4], coefficient [P, 4], weight [C]) -> sum with a tap
+AddTap = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def _by_embedding_bag(rows: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
-    """Weighted sum of four rows a pixel: [R, C], [P, 4], [P, 4] -> [P, C]; differentiable."""
-    return F.embedding_bag(index, rows, per_sample_weights=coefficient, mode="sum")
+def _add_tap(y: Tensor, rows: Tensor, index: Tensor, coefficient: Tensor, weight: Tensor) -> Tensor:
+    sampled = F.embedding_bag(index, rows, per_sample_weights=coefficient, mode="sum")
+    return torch.addcmul(y, sampled, weight)
 
 
-def _by_sparse_product(rows: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
-    """`_by_embedding_bag` as a sparse matrix product: 6 to 8 times faster on CPU (bench/ops.py).
+def _add_tap_in_place(
+    y: Tensor, rows: Tensor, index: Tensor, coefficient: Tensor, weight: Tensor
+) -> Tensor:
+    """`_add_tap` as a sparse matrix product: on CPU 3 to 5 times faster, not differentiable.
 
-    Not differentiable: a pixel at the border lists a clamped index twice (once with coefficient
-    0), which the product sums but torch's sparse gradient does not expect.
+    At the border a clamped index is listed twice, once with coefficient 0. The product sums
+    both; only torch's invariants and its gradient of sparse tensors exclude that.
     """
     starts = torch.arange(0, index.numel() + 1, CORNERS, device=index.device)
-    matrix = torch.sparse_csr_tensor(
+    interpolation = torch.sparse_csr_tensor(
         starts,
         index.flatten(),
         coefficient.flatten(),
-        (len(index), len(rows)),
+        (len(y), len(rows)),
         check_invariants=False,
     )
-    return matrix @ rows
+    return y.addmm_(interpolation, rows * weight)
 
 
 def motion_deform_conv_reference(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    interpolate: Interpolate = _by_embedding_bag,
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, add_tap: AddTap = _add_tap
 ) -> Tensor:
     """MotionDeformConv in plain differentiable torch; float16 and bfloat16 compute in float32."""
     n, c, h, w = x.shape
@@ -105,9 +103,9 @@ def motion_deform_conv_reference(
     rows = x.to(compute).permute(0, 2, 3, 1).reshape(-1, c)
     index, coefficient = bilinear_plan(offset.to(compute))
     taps = weight.to(compute).view(c, TAPS)
-    y = bias.to(compute).expand(len(rows), c)
+    y = bias.to(compute).repeat(len(rows), 1)
     for tap in range(TAPS):
-        y = torch.addcmul(y, interpolate(rows, index[tap], coefficient[tap]), taps[:, tap])
+        y = add_tap(y, rows, index[tap], coefficient[tap], taps[:, tap])
     return y.view(n, h, w, c).permute(0, 3, 1, 2).contiguous().to(x.dtype)
 
 
@@ -132,8 +130,8 @@ def motion_deform_conv(
         ValueError: a shape does not fit.
     """
     _check(x, offset, weight, bias, group)
-    interpolate = _by_sparse_product if x.is_cpu else _by_embedding_bag
-    return motion_deform_conv_reference(x, offset, weight, bias, interpolate)
+    add_tap = _add_tap_in_place if x.is_cpu else _add_tap
+    return motion_deform_conv_reference(x, offset, weight, bias, add_tap)
 
 
 def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> None:
@@ -184,7 +182,7 @@ def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-
 
 def _body(target: Target) -> ir.Function:
     b = FunctionBody(tuple(SPEC.inputs), SPEC.attributes, OPSET[target])
-    x, offset, weight, bias, index, coefficient = b.inputs
+    x, offset, weight, bias, grid = b.inputs
     if target == "ort":
         y = b.DeformConv(
             x,
@@ -197,46 +195,29 @@ def _body(target: Target) -> ir.Function:
             offset_group=1,
         )
     else:
-        y = _gather_body(b, x, weight, bias, index, coefficient)
+        y = _grid_sample_body(b, x, weight, bias, grid)
     return b.function(SPEC.name, [("y", y)], SPEC.doc)
 
 
-def _gather_body(
-    b: FunctionBody,
-    x: ir.Value,
-    weight: ir.Value,
-    bias: ir.Value,
-    index: ir.Value,
-    coefficient: ir.Value,
+def _grid_sample_body(
+    b: FunctionBody, x: ir.Value, weight: ir.Value, bias: ir.Value, grid: ir.Value
 ) -> ir.Value:
-    """36 row gathers in pixel coordinates.
-
-    Measured on ONNX Runtime against nine GridSample nodes: 3 to 6 times faster and 40 times more
-    accurate (normalised coordinates lose about 1e-5 px in float32); bench/ops.py.
-    """
-    nhwc = b.Transpose(x, perm=[0, 2, 3, 1])
-    rows = b.Reshape(nhwc, b.Concat(b.ints(-1), b.size(x, 1), axis=0))
-    matrix = b.Transpose(b.Reshape(weight, b.ints(0, TAPS)), perm=[1, 0])
-    taps = b.Split(matrix, axis=0, num_outputs=TAPS)
-    where = b.Split(index, axis=0, num_outputs=TAPS * CORNERS)
-    share = b.Split(b.CastLike(coefficient, x), axis=0, num_outputs=TAPS * CORNERS)
-    total = bias
+    """One GridSample a tap; bench/ops.py compares it with the other formulations."""
+    grids = b.Split(grid, axis=0, num_outputs=TAPS)
+    weights = b.Split(b.Reshape(weight, b.ints(0, TAPS, 1)), axis=1, num_outputs=TAPS)
+    total = b.Reshape(bias, b.ints(-1, 1, 1))
     for tap in range(TAPS):
-        corners = [
-            b.Mul(b.Gather(rows, where[row], axis=0), share[row])
-            for row in range(CORNERS * tap, CORNERS * (tap + 1))
-        ]
-        total = b.Add(total, b.Mul(functools.reduce(b.Add, corners), taps[tap]))
-    return b.Transpose(b.Reshape(total, b.Shape(nhwc)), perm=[0, 3, 1, 2])  # type: ignore[no-any-return]
+        sampled = b.GridSample(x, b.Squeeze(grids[tap], b.ints(0)), align_corners=0)
+        total = b.Add(total, b.Mul(sampled, weights[tap]))
+    return total
 
 
 SPEC = OpSpec(
     name="MotionDeformConv",
     doc="Depth-wise 3x3 deformable convolution; offset [N,18,H,W] as (dy,dx) a tap, in pixels.",
     torch_op=torch.ops.deblur.motion_deform_conv.default,
-    inputs={"x": "T", "offset": "T", "weight": "T", "bias": "T"}
-    | {"index": "tensor(int64)", "coefficient": "tensor(float)"},
-    optional=("index", "coefficient"),
+    inputs={"x": "T", "offset": "T", "weight": "T", "bias": "T"} | {"grid": "tensor(float)"},
+    optional=("grid",),
     outputs={"y": "T"},
     attributes=("group",),
     body=_body,

@@ -88,9 +88,9 @@ def test_names_layers_and_functions(exported: Exported) -> None:
     # 14 LayerNorm2d outside stage 4 (7 blocks), 12 in its 6 blocks, 1 in the mask predictor.
     assert operators["LayerNormalization"] == 2 * 8 + 2 * 6 + 1
     assert operators["MotionDeformConv"] == operators["PrunedConv"] == 6
-    assert operators["BilinearCorners"] == 1, "sampling positions are computed once a stage"
+    assert operators["SamplingGrid"] == 1, "sampling positions are computed once a stage"
     assert {f.name for f in model.functions} == {
-        "BilinearCorners",
+        "SamplingGrid",
         "MotionDeformConv",
         "PrunedConv",
     }

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deblur_export.export.passes.attach_functions import attach_functions
-from deblur_export.export.passes.share_sampling_plan import share_sampling_plan
+from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv
 from deblur_export.plugins.ops.pixel_rows import pixel_gather, pixel_scatter
@@ -236,7 +236,7 @@ def model_of(case: Case, target: Target, inputs: dict[str, Any]) -> onnx.ModelPr
     opsets = [onnx.helper.make_opsetid("", OPSET[target]), onnx.helper.make_opsetid("deblur", 1)]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
     if target == "portable":
-        share_sampling_plan(model)
+        share_sampling_grid(model)
     attach_functions(model, target)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
