@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.reparam.unfold_masked_conv import merge
 from deblur_export.plugins.ops import pruned_conv as pruned_module
-from deblur_export.plugins.ops.motion_deform_conv import bilinear_plan, motion_deform_conv
+from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv
 from deblur_export.plugins.ops.pruned_conv import _pruned_rows, pruned_conv_reference
 from deblur_export.plugins.spec import OPSET, Target
 
@@ -128,44 +128,35 @@ def bench_motion(channels: int, size: int, repeats: int) -> dict[str, Timing]:
     tensors = (x, offset, weight, bias)
     inputs = {"x": x.numpy(), "offset": offset.numpy()}
     weights = {"weight": weight.numpy(), "bias": bias.numpy()}
-    index, coefficient = bilinear_plan(offset)  # [9, P, 4] to the layout of BilinearCorners
-    plan = {
-        "index": index.transpose(1, 2).reshape(4 * TAPS, -1).numpy(),
-        "coefficient": coefficient.transpose(1, 2).reshape(4 * TAPS, -1, 1).numpy(),
-    }
-    planning = "index, coefficient = deblur.BilinearCorners(offset)"
     ours = f"y = deblur.MotionDeformConv<group={channels}>(x, offset, weight, bias"
-    planned = f"{ours}, index, coefficient)"
-    grids = _grid_weights(size)
+    corners, centres = _grid_weights(size, align_corners=1), _grid_weights(size, align_corners=0)
     candidates = {
         "ONNX Runtime: ours, portable body": onnx_call(
-            f"{planning}\n{planned}", inputs, weights, "portable"
-        ),
-        "ONNX Runtime: ours, portable body, plan given": onnx_call(
-            planned, inputs | plan, weights, "portable"
+            f"grid = deblur.SamplingGrid(offset)\n{ours}, grid)", inputs, weights, "portable"
         ),
         "ONNX Runtime: ours, ort body": onnx_call(f"{ours})", inputs, weights, "ort"),
-        "ONNX Runtime: 9 GridSample (peer)": onnx_call(
-            GRID_SAMPLE_NODES, inputs, {**_tap_weights(weight, bias), **grids}, "ort"
+        "ONNX Runtime: 9 GridSample, align_corners=1 (peer)": onnx_call(
+            GRID_SAMPLE_NODES, inputs, {**_tap_weights(weight, bias), **corners}, "ort"
         ),
         "torch: ours": torch_call(motion_deform_conv, *tensors, group=channels),
         "torch: 9 grid_sample (peer)": torch_call(
-            nine_grid_samples, *tensors, *(torch.from_numpy(grids[k]) for k in ("scale", "base"))
+            nine_grid_samples, *tensors, *(torch.from_numpy(centres[k]) for k in ("scale", "base"))
         ),
     }
     exact = motion_deform_conv(*(tensor.double() for tensor in tensors), group=channels).numpy()
     return measure(candidates, exact, repeats)
 
 
-def _grid_weights(size: int) -> dict[str, np.ndarray]:
+def _grid_weights(size: int, align_corners: int) -> dict[str, np.ndarray]:
     """Offsets in pixels to normalised coordinates: ready-made factors, the peer's best case."""
+    span, shift = (size - 1, 0) if align_corners else (size, 1)
     own = np.arange(size)
     tap = np.arange(TAPS).reshape(TAPS, 1, 1)
     y, x = own[:, None] + tap // 3 - 1, own + tap % 3 - 1
     y, x = np.broadcast_arrays(y, x)
-    base = (2 * np.stack([y, x], axis=1) + 1) / size - 1
+    base = (2 * np.stack([y, x], axis=1) + shift) / span - 1
     return {
-        "scale": np.float32(2 / size).reshape(1),
+        "scale": np.float32(2 / span).reshape(1),
         "base": base.reshape(1, 2 * TAPS, size, size).astype(np.float32),
     }
 
@@ -203,7 +194,7 @@ GRID_SAMPLE_NODES = "\n".join(
         ", ".join(f"g{tap}" for tap in range(TAPS))
         + f" = Split<axis = 0, num_outputs = {TAPS}>(grids)",
         *(
-            f"s{tap} = GridSample<align_corners = 0>(x, g{tap})\n"
+            f"s{tap} = GridSample<align_corners = 1>(x, g{tap})\n"
             f"p{tap} = Mul(s{tap}, w{tap})\n"
             f"{'y' if tap == TAPS - 1 else f'y{tap + 1}'} = Add(y{tap}, p{tap})"
             for tap in range(TAPS)

@@ -9,6 +9,7 @@ from deblur_export.export.reparam.fold_motion_interpolation import fold_motion_i
 from deblur_export.export.reparam.fold_residual_scale import fold_residual_scale
 from deblur_export.export.reparam.infra import Rewrite
 from deblur_export.export.reparam.remove_dead_branches import remove_dead_branches
+from deblur_export.export.reparam.unfold_masked_conv import unfold_masked_conv
 
 EXACT_PASSES: tuple[tuple[str, Rewrite], ...] = (
     ("fold_batch_norm", fold_batch_norm),
@@ -16,5 +17,6 @@ EXACT_PASSES: tuple[tuple[str, Rewrite], ...] = (
     ("fold_residual_scale", fold_residual_scale),
     ("fold_motion_interpolation", fold_motion_interpolation),
     ("fold_mask_threshold", fold_mask_threshold),
+    ("unfold_masked_conv", unfold_masked_conv),
     ("remove_dead_branches", remove_dead_branches),
 )

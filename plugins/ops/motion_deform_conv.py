@@ -5,14 +5,10 @@
 with g_n the regular 3x3 grid (row-major, padding 1) and o_n(p) = (dy, dx) the offset of tap n
 (M2AENet, Sec. 3.3: the taps follow the motion trajectory of the pixel; the sampling rule is that
 of Dai et al. 2017, Eq. 2-4, as in ONNX DeformConv and torchvision: a corner outside the image
-counts as zero). Sampling positions do not depend on the channel, so their indices and
-coefficients are computed once a pixel.
+counts as zero). Sampling positions do not depend on the channel: they are computed once a pixel.
 """
 
 from __future__ import annotations
-
-import warnings
-from collections.abc import Callable
 
 import onnx_ir as ir
 import torch
@@ -24,89 +20,33 @@ from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
-CORNERS = 4
-
-with warnings.catch_warnings():  # torch says once a process that CSR tensors are in beta
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
 
 
-def bilinear_plan(offset: Tensor) -> tuple[Tensor, Tensor]:
-    """The four corners of every tap: flat pixel index and bilinear coefficient.
+def sampling_grids(offset: Tensor) -> Tensor:
+    """Offsets [N, 18, H, W] in pixels to grids [N, 9, H, W, 2] for grid_sample, (x, y).
 
-    Args:
-        offset: [N, 18, H, W], channel 2n is dy and 2n+1 is dx of tap n, in pixels.
-
-    Returns:
-        index int64 and coefficient (dtype of offset), both [9, N*H*W, 4]; the index addresses
-        rows of an [N*H*W, C] tensor, corners outside the image have coefficient 0.
+    Normalised for align_corners=False, which an axis of one pixel does not break.
     """
     n, _, h, w = offset.shape
-    device, dtype = offset.device, offset.dtype
-    tap = torch.arange(TAPS, device=device).view(TAPS, 1, 1, 1)
-    y = tap // 3 - 1 + torch.arange(h, device=device).view(h, 1)
-    x = tap % 3 - 1 + torch.arange(w, device=device)
-    image = torch.arange(n, device=device).view(n, 1, 1, 1) * (h * w)
-    field = offset.view(n, TAPS, 2, h, w).permute(2, 1, 0, 3, 4)
-
-    def corners(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Lower and upper neighbour (new last axis): clamped, and weight, 0 outside the image."""
-        low = position.floor()
-        fraction = position - low
-        corner = torch.stack([low, low + 1], -1).to(torch.int64)
-        clamped = corner.clamp(0, size - 1)  # in integers: also nan becomes a valid index
-        weight = torch.stack([1 - fraction, fraction], -1)
-        return clamped, weight * (corner == clamped)
-
-    yi, yw = corners(field[0] + y.to(dtype), h)
-    xi, xw = corners(field[1] + x.to(dtype), w)
-    index = (image + yi * w).unsqueeze(-1) + xi.unsqueeze(-2)
-    coefficient = yw.unsqueeze(-1) * xw.unsqueeze(-2)
-    shape = (TAPS, n * h * w, CORNERS)
-    return index.view(shape), coefficient.view(shape)
+    field = offset.view(n, TAPS, 2, h, w)
+    tap = torch.arange(TAPS, device=offset.device).view(TAPS, 1, 1)
+    rows = tap // 3 - 1 + torch.arange(h, device=offset.device).view(h, 1)
+    columns = tap % 3 - 1 + torch.arange(w, device=offset.device)
+    y, x = field[:, :, 0] + rows, field[:, :, 1] + columns
+    return torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1)
 
 
-# (sum so far [P, C], rows [P, C], index [P, 4], coefficient [P, 4], weight [C]) -> sum with a tap
-AddTap = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def _add_tap(y: Tensor, rows: Tensor, index: Tensor, coefficient: Tensor, weight: Tensor) -> Tensor:
-    sampled = F.embedding_bag(index, rows, per_sample_weights=coefficient, mode="sum")
-    return torch.addcmul(y, sampled, weight)
-
-
-def _add_tap_in_place(
-    y: Tensor, rows: Tensor, index: Tensor, coefficient: Tensor, weight: Tensor
-) -> Tensor:
-    """`_add_tap` as a sparse matrix product: on CPU 3 to 5 times faster, not differentiable.
-
-    At the border a clamped index is listed twice, once with coefficient 0. The product sums
-    both; only torch's invariants and its gradient of sparse tensors exclude that.
-    """
-    starts = torch.arange(0, index.numel() + 1, CORNERS, device=index.device)
-    interpolation = torch.sparse_csr_tensor(
-        starts,
-        index.flatten(),
-        coefficient.flatten(),
-        (len(y), len(rows)),
-        check_invariants=False,
-    )
-    return y.addmm_(interpolation, rows * weight)
-
-
-def motion_deform_conv_reference(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, add_tap: AddTap = _add_tap
-) -> Tensor:
+def motion_deform_conv_reference(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """MotionDeformConv in plain differentiable torch; float16 and bfloat16 compute in float32."""
-    n, c, h, w = x.shape
     compute = torch.promote_types(x.dtype, torch.float32)
-    rows = x.to(compute).permute(0, 2, 3, 1).reshape(-1, c)
-    index, coefficient = bilinear_plan(offset.to(compute))
-    taps = weight.to(compute).view(c, TAPS)
-    y = bias.to(compute).repeat(len(rows), 1)
+    features = x.to(compute, memory_format=torch.channels_last)  # up to 1.5 times faster
+    grids = sampling_grids(offset.to(compute))
+    taps = weight.to(compute).view(1, -1, TAPS, 1, 1)
+    y = bias.to(compute).view(1, -1, 1, 1)
     for tap in range(TAPS):
-        y = add_tap(y, rows, index[tap], coefficient[tap], taps[:, tap])
-    return y.view(n, h, w, c).permute(0, 3, 1, 2).contiguous().to(x.dtype)
+        sampled = F.grid_sample(features, grids[:, tap], align_corners=False)
+        y = torch.addcmul(y, sampled, taps[:, :, tap])
+    return y.contiguous().to(x.dtype)
 
 
 @torch.library.custom_op("deblur::motion_deform_conv", mutates_args=())
@@ -130,8 +70,7 @@ def motion_deform_conv(
         ValueError: a shape does not fit.
     """
     _check(x, offset, weight, bias, group)
-    add_tap = _add_tap_in_place if x.is_cpu else _add_tap
-    return motion_deform_conv_reference(x, offset, weight, bias, add_tap)
+    return motion_deform_conv_reference(x, offset, weight, bias)
 
 
 def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> None:
@@ -209,7 +148,7 @@ def _grid_sample_body(
     for tap in range(TAPS):
         sampled = b.GridSample(x, b.Squeeze(grids[tap], b.ints(0)), align_corners=0)
         total = b.Add(total, b.Mul(sampled, weights[tap]))
-    return total
+    return total  # type: ignore[no-any-return]
 
 
 SPEC = OpSpec(

@@ -106,7 +106,7 @@ def test_network_with_a_given_mask(coverage: str) -> None:
 
 
 def test_pass_declines_unless_forced() -> None:
-    net, (report,) = reparameterize(
+    _, (report,) = reparameterize(
         tiny(), [("unfold_masked_conv", unfold_masked_conv)], (image(1, 3, 16, 16),)
     )
     assert report.changed == ()

@@ -150,23 +150,20 @@ def dense(case: Case, inputs: dict[str, Any]) -> Tensor:
     if case.op == "PrunedConv":
         without_group = {k: v for k, v in inputs.items() if k != "group"}
         return pruned_conv_reference(**without_group)
-    return grid_sample_deform(**inputs)
+    return tent_deform(**inputs)
 
 
-def grid_sample_deform(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int
-) -> Tensor:
-    """Nine grid_sample calls on a padded image, so that a one-pixel axis has a defined grid."""
+def tent_deform(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> Tensor:
+    """The definition: every sample is a sum over all pixels q of x[q] tent(y - qy) tent(x - qx)."""
     n, c, h, w = x.shape
-    x = F.pad(x, (2, 2, 2, 2))
     y = bias.view(1, c, 1, 1).expand(n, c, h, w).clone()
-    rows = torch.arange(h).view(h, 1).to(x)
-    columns = torch.arange(w).view(1, w).to(x)
+    rows, columns = torch.arange(h).to(x), torch.arange(w).to(x)
     for tap in range(9):
-        py = rows + tap // 3 - 1 + offset[:, 2 * tap] + 2
-        px = columns + tap % 3 - 1 + offset[:, 2 * tap + 1] + 2
-        grid = torch.stack([2 * px / (w + 3) - 1, 2 * py / (h + 3) - 1], dim=-1)
-        sample = F.grid_sample(x, grid, padding_mode="zeros", align_corners=True)
+        py = rows.view(h, 1) + tap // 3 - 1 + offset[:, 2 * tap]
+        px = columns + tap % 3 - 1 + offset[:, 2 * tap + 1]
+        tent_y = (1 - (py[..., None] - rows).abs()).clamp(min=0)  # [N, H, W, H]
+        tent_x = (1 - (px[..., None] - columns).abs()).clamp(min=0)  # [N, H, W, W]
+        sample = torch.einsum("ncij,nhwi,nhwj->nchw", x, tent_y, tent_x)
         y += sample * weight.view(c, 9)[:, tap].view(1, c, 1, 1)
     return y
 
