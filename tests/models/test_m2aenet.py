@@ -29,7 +29,7 @@ from tests.models.test_nafnet import (
     pointwise,
     rand,
 )
-from tests.plugins.test_ops import blob_mask, grid_sample_deform
+from tests.plugins.test_ops import blob_mask, tent_deform
 from tests.tolerances import (
     NETWORK_FLOAT64,
     NOTICEABLE,
@@ -72,7 +72,7 @@ def paper_block(block: M2ASBlock, x: Tensor, mask: Tensor, offset: Tensor) -> Te
     y = x + block.beta * pointwise(attention(gate(f2), block), block.conv3)
     f4 = pointwise(layer_norm(y, block.norm2), block.conv4)
     deform = block.deform
-    f5 = gate(grid_sample_deform(f4, offset, deform.weight, deform.bias, len(deform.bias)))
+    f5 = gate(tent_deform(f4, offset, deform.weight, deform.bias, len(deform.bias)))
     return y + block.gamma * pointwise(f5, block.conv5)
 
 
