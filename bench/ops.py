@@ -46,6 +46,8 @@ QUICK_COVERAGES = (0.05, 0.20, 0.60)
 REPEATS, QUICK_REPEATS = 7, 3
 SETTLE = 0.01  # seconds; until the worker threads of the candidate before sleep
 
+RUNTIMES = ("ONNX Runtime", "torch")  # how the names of the candidates begin
+
 Call = Callable[[], np.ndarray]
 Arrays = Mapping[str, np.ndarray]
 
@@ -83,7 +85,9 @@ def _error(y: np.ndarray, exact: np.ndarray) -> float:
 
 def onnx_call(nodes: str, inputs: Arrays, weights: Arrays, target: Target) -> Call:
     """ONNX Runtime on a graph in ONNX text syntax that computes `y`; height and width dynamic."""
-    signature = ", ".join(_declaration(name, array) for name, array in inputs.items())
+    signature = ", ".join(
+        f"float[{array.shape[0]}, {array.shape[1]}, H, W] {name}" for name, array in inputs.items()
+    )
     proto = onnx.parser.parse_model(
         f'<ir_version: 10, opset_import: ["": {OPSET[target]}, "deblur": 1]>\n'
         f"bench ({signature}) => (float[N, C, H, W] y) {{\n{nodes}\n}}"
@@ -99,13 +103,6 @@ def onnx_call(nodes: str, inputs: Arrays, weights: Arrays, target: Target) -> Ca
         ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return lambda: session.run(["y"], inputs)[0]
-
-
-def _declaration(name: str, array: np.ndarray) -> str:
-    kind = {np.float32: "float", np.int64: "int64"}[array.dtype.type]
-    images = [str(array.shape[0]), str(array.shape[1]), "H", "W"]
-    dims = images if array.ndim == 4 else [f"{name}{axis}" for axis in range(array.ndim)]
-    return f"{kind}[{', '.join(dims)}] {name}"
 
 
 def torch_call(function: Callable[..., Tensor], *inputs: Tensor, **attributes: int) -> Call:
@@ -270,7 +267,7 @@ def bench_pruned(
     for coverage in coverages:
         mask, share, dilated = blob_mask(size, coverage)
         inputs = {"x": x.numpy(), "mask": mask.numpy()}
-        with mock.patch.object(pruned_module, "BREAK_EVEN_ONNXRUNTIME", 2.0):
+        with mock.patch.object(pruned_module, "BREAK_EVEN", 2.0):
             rows = onnx_call(node, inputs, weights, "ort")
         candidates = {
             "ONNX Runtime: dense": onnx_call(node, inputs, weights, "portable"),
@@ -293,11 +290,11 @@ def break_even(results: Sequence[PrunedResult], form: str, other: str) -> str:
         for result in results
     ]
     if points[0][1] >= 0:
-        return f"never (slower already at {points[0][0]:.1%})"
+        return f"below {points[0][0]:.0%}"
     for (low, gain), (high, loss) in itertools.pairwise(points):
         if loss >= 0:
             return f"{low + (high - low) * gain / (gain - loss):.0%}"
-    return f"always (still faster at {points[-1][0]:.0%})"
+    return f"{points[-1][0]:.0%} (all measured)"
 
 
 def motion_table(channels: int, size: int, timings: Mapping[str, Timing]) -> Table:
@@ -309,15 +306,19 @@ def motion_table(channels: int, size: int, timings: Mapping[str, Timing]) -> Tab
     return table
 
 
-def pruned_table(channels: int, size: int, results: Sequence[PrunedResult]) -> Table:
-    title = f"PrunedConv, C = {channels}, {size} x {size}: median ms (min - max)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("dilated mask\nmask")
+def pruned_table(channels: int, size: int, runtime: str, results: Sequence[PrunedResult]) -> Table:
+    title = f"PrunedConv, C = {channels}, {size} x {size}, {runtime}: median and min-max in ms"
+    table = Table(title=title, title_justify="left", show_lines=True)
+    names = [name for name in results[0].timings if name.startswith(runtime)]
+    table.add_column("mask\ndilated", justify="right")
+    for name in names:
+        table.add_column(name.removeprefix(f"{runtime}: "), justify="right")
     for result in results:
-        table.add_column(f"{result.dilated:.1%}\n{result.mask:.1%}", justify="right")
-    for name in results[0].timings:
-        cells = (result.timings[name] for result in results)
-        table.add_row(name, *(f"{t.median:.2f}\n({t.low:.2f} - {t.high:.2f})" for t in cells))
+        cells = (result.timings[name] for name in names)
+        table.add_row(
+            f"{result.mask:.1%}\n{result.dilated:.1%}",
+            *(f"{t.median:.3g}\n{t.low:.3g}-{t.high:.3g}" for t in cells),
+        )
     return table
 
 
@@ -326,7 +327,7 @@ def break_even_table(pruned: Mapping[str, Sequence[PrunedResult]]) -> Table:
     for heading in ("", "rows than dense", "unfold than dense", "unfold than rows"):
         table.add_column(heading)
     for size, results in pruned.items():
-        for runtime in ("ONNX Runtime", "torch"):
+        for runtime in RUNTIMES:
             pairs = (("rows", "dense"), ("unfold", "dense"), ("unfold", "rows"))
             cells = (break_even(results, f"{runtime}: {a}", f"{runtime}: {b}") for a, b in pairs)
             table.add_row(f"{size}, {runtime}", *cells)
@@ -374,7 +375,8 @@ def main() -> None:
         for channels, size in PRUNED_SIZES[:last]:
             results = bench_pruned(channels, size, coverages, repeats)
             pruned[f"C = {channels}, {size} x {size}"] = results
-            console.print(pruned_table(channels, size, results))
+            for runtime in RUNTIMES:
+                console.print(pruned_table(channels, size, runtime, results))
     console.print(break_even_table(pruned))
     if options.json:
         report = {

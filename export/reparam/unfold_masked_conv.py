@@ -22,19 +22,13 @@ from deblur_export.models.m2aenet import M2ASBlock
 SLOWER = "on CPU gather -> 1x1 -> depth-wise 3x3 is faster (bench/ops.py); force=True merges it"
 
 
-# The matrix product has 9 times the multiply-adds of the 1x1. On CPU it ties with the separable
-# form of PrunedConv at C = 64 and a few per cent of the pixels and loses everywhere else, by 2.5
-# times at C = 256 and 40 %; both leave the same gathers. Weights grow ninefold as well.
-SLOWER = "gather + separable convolutions is as fast or faster at every coverage (bench/ops.py)"
-
-
 def unfold_masked_conv(
     net: nn.Module, probe: tuple[Tensor, ...], *, force: bool = False
 ) -> Changes:
-    """Unfold the mask-aware blocks; declines where that is slower, unless `force`.
+    """Merge every mask-aware block with `force`; without it, decline and say why.
 
-    The rewritten network lists masked pixels with nonzero: also its portable export has
-    data-dependent shapes.
+    A merged network lists its masked pixels, so that its portable export, too, has data-dependent
+    shapes.
     """
     changes = Changes()
     for name, block in named_instances(net, M2ASBlock):
