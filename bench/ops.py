@@ -307,7 +307,7 @@ def motion_table(channels: int, size: int, timings: Mapping[str, Timing]) -> Tab
 
 
 def pruned_table(channels: int, size: int, runtime: str, results: Sequence[PrunedResult]) -> Table:
-    title = f"PrunedConv, C = {channels}, {size} x {size}, {runtime}: median and min-max in ms"
+    title = f"PrunedConv, C = {channels}, {size} x {size}, {runtime} (ms)"
     table = Table(title=title, title_justify="left", show_lines=True)
     names = [name for name in results[0].timings if name.startswith(runtime)]
     table.add_column("mask\ndilated", justify="right")

@@ -17,8 +17,8 @@ from deblur_export.export.reparam.infra import Changes, named_instances
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.m2aenet import M2ASBlock
 
-# bench/ops.py, ONNX Runtime and torch on CPU, 64 and 256 channels, 2 to 100 % of the pixels: the
-# merged form costs nine times the products. Only torch below 10 % gains, by a tenth.
+# The merged form costs nine times the products; no gain beyond noise was measured on CPU, and up
+# to three times the time at 256 channels (bench/README.md).
 SLOWER = "on CPU gather -> 1x1 -> depth-wise 3x3 is faster (bench/ops.py); force=True merges it"
 
 

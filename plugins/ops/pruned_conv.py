@@ -21,8 +21,8 @@ from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
 # Share of pixels in the dilated mask up to which gathering is used, in torch and ONNX Runtime on
-# CPU. bench/ops.py: it is faster up to 45 % at 256 channels, and up to about 20 % at 64, where
-# the difference beyond is half a millisecond.
+# CPU. It is faster up to about 45 % at 256 channels; at 64 channels only up to 20 % (ONNX Runtime)
+# and 5 % (torch), where what lies between costs a millisecond at most (bench/README.md).
 BREAK_EVEN = 0.35
 
 
