@@ -74,7 +74,7 @@ def test_module_equals_the_two_convolutions(size: tuple[int, int, int], coverage
 def test_bias_folded_without_the_ones_is_wrong_at_the_border_only() -> None:
     """Why each tap sees a channel of ones: the usual fold forgets the zero padding between."""
     conv1, conv2 = convolutions()
-    dense = conv2.weight * conv1.weight.view(10, 5).view(10, 5, 1, 1)
+    dense = conv2.weight * conv1.weight  # [10, 1, 3, 3] * [10, 5, 1, 1]
     bias = conv2.bias + conv2.weight.sum(dim=(1, 2, 3)) * conv1.bias
     x = image(1, 5, 6, 7).double()
     error = (F.conv2d(x, dense, bias, padding=1) - conv2(conv1(x))).abs().amax(dim=(0, 1))
