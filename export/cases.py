@@ -26,13 +26,21 @@ class Case:
     image: NDArray[np.float32]
 
 
-def random_cases(shape: Sequence[int | str]) -> list[Case]:
-    """Noise over a smooth gradient; several sizes and a batch of 2 where the file allows."""
+def random_cases(shape: Sequence[int | str], window: int | None = None) -> list[Case]:
+    """Noise over a smooth gradient; several sizes and a batch of 2 where the file allows.
+
+    Args:
+        shape: the input's, numbers or names of dynamic dimensions.
+        window: of local pooling, which does nothing in an image that fits into it; adds one that
+            does not.
+    """
     fixed = tuple(int(size) for size in shape if not isinstance(size, str))
     if len(fixed) == 4:
         shapes: Sequence[tuple[int, ...]] = [fixed for _ in FIXED_SEEDS]
     else:
-        shapes = RANDOM_SHAPES
+        shapes = list(RANDOM_SHAPES)
+        if window is not None:
+            shapes.append((1, 3, window + 9, window + 41))
     return [_random_case(seed, shape) for seed, shape in enumerate(shapes)]
 
 

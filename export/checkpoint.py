@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.random_weights import randomize
-from deblur_export.models.spec import ModelSpec
+from deblur_export.models.spec import TRAIN_SIZE, ModelSpec
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
@@ -46,7 +46,9 @@ class LoadedModel:
         return f"{self.spec.name}:{self.variant}"
 
 
-def load_model(name: str | None, variant: str | None, weights: str) -> LoadedModel:
+def load_model(
+    name: str | None, variant: str | None, weights: str, local: bool = False
+) -> LoadedModel:
     """Build a network and fill it.
 
     Args:
@@ -54,13 +56,14 @@ def load_model(name: str | None, variant: str | None, weights: str) -> LoadedMod
         variant: a variant of the model; None is the paper's for random weights, and the one
             read from the shapes for a checkpoint.
         weights: "random:SEED" or the path of a .pth, .pt, .ckpt or .safetensors file.
+        local: pool over windows of 1.5 times the training crop (TLC) instead of the image.
 
     Raises:
         DeblurExportError: unknown name, unreadable file, or a file that does not fit.
     """
     seed = RANDOM.fullmatch(weights)
     if seed:
-        return _random_model(name, variant, weights, seed[1])
+        return _random_model(name, variant, weights, seed[1], local)
     state = load_state_dict(Path(weights))
     spec = models.get(name) if name else identify(state, weights)
     if variant is not None:
@@ -69,13 +72,16 @@ def load_model(name: str | None, variant: str | None, weights: str) -> LoadedMod
         arguments = _arguments(spec, state, weights)
     else:
         arguments = spec.variants[spec.default_variant]
+    arguments = _pooling(spec, arguments, local)
     net = spec.build(**arguments).eval()
     _check_fit(net, state, spec.title, weights)
     net.load_state_dict(state)
     return _loaded(spec, arguments, net, weights)
 
 
-def _random_model(name: str | None, variant: str | None, weights: str, digits: str) -> LoadedModel:
+def _random_model(
+    name: str | None, variant: str | None, weights: str, digits: str, local: bool
+) -> LoadedModel:
     if name is None:
         raise DeblurExportError(
             f"--weights {weights} needs --model: there are no keys to recognise"
@@ -83,7 +89,7 @@ def _random_model(name: str | None, variant: str | None, weights: str, digits: s
     if len(digits) > len(str(2**63)) or int(digits) >= 2**63:
         raise DeblurExportError(f"--weights {weights}: the seed must be below 2**63")
     spec = models.get(name)
-    arguments = _variant(spec, variant or spec.default_variant)
+    arguments = _pooling(spec, _variant(spec, variant or spec.default_variant), local)
     net = spec.build(**arguments).eval()
     randomize(net, spec, int(digits))
     return _loaded(spec, arguments, net, weights)
@@ -114,6 +120,17 @@ def _variant(spec: ModelSpec, variant: str) -> Mapping[str, Any]:
         known = ", ".join(spec.variants)
         raise DeblurExportError(f"{spec.name} has no variant '{variant}'; it has: {known}")
     return spec.variants[variant]
+
+
+def _pooling(spec: ModelSpec, arguments: Mapping[str, Any], local: bool) -> Mapping[str, Any]:
+    if not local:
+        return arguments
+    if not spec.local:
+        having = ", ".join(name for name in models.NAMES if models.get(name).local)
+        raise DeblurExportError(
+            f"{spec.name} pools nothing that TLC could make local; --local is for {having}"
+        )
+    return {**arguments, "train_size": TRAIN_SIZE}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -61,7 +61,9 @@ def export_onnx(
         raise DeblurExportError(f"{path.parent}: no such folder; create it first")
     net, reports = prepare(model, options.reparam, progress)
     progress("exporting to ONNX")
-    graph = to_onnx(net, model.spec.size_multiple, options.target, options.shape)
+    graph = to_onnx(
+        net, model.spec.size_multiple, model.spec.padding, options.target, options.shape
+    )
     ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
     manifest = describe(model, options, reports, ops)
     progress("checking and writing")
@@ -95,6 +97,7 @@ def describe(
 
     shape = options.shape or ("batch", 3, "height", "width")
     multiple = model.spec.size_multiple
+    fill = {"zeros": "zeros", "reflect": "reflection"}[model.spec.padding]
     return {
         "format": FORMAT,
         "tools": {
@@ -119,7 +122,7 @@ def describe(
             "colour": "RGB",
             "range": [0.0, 1.0],
             "dtype": "float32",
-            "padding": f"zeros on the right and bottom to a multiple of {multiple}, in the graph",
+            "padding": f"{fill} on the right and bottom to a multiple of {multiple}, in the graph",
         },
         "output": {"name": "restored", "shape": list(shape), "range": "about 0..1, not clamped"},
         "size_multiple": multiple,

@@ -27,6 +27,7 @@ from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
 from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.strip_metadata import strip_metadata
+from deblur_export.models.spec import Padding
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.spec import OPSET, Target
@@ -42,12 +43,15 @@ def _without_padding(net: nn.Module) -> nn.Module:
     return core
 
 
-def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) -> ir.Model:
+def to_onnx(
+    net: nn.Module, multiple: int, padding: Padding, target: Target, shape: Shape | None
+) -> ir.Model:
     """Export a network that has `forward_padded`.
 
     Args:
         net: in eval mode, float32.
-        multiple: its size multiple; padding to it becomes part of the graph.
+        multiple, padding: its size multiple and how images are filled up to it; both become
+            part of the graph.
         target: decides the bodies of the custom ops and the opset.
         shape: fixed (N, 3, H, W), or None for dynamic batch, height and width.
 
@@ -84,10 +88,10 @@ def to_onnx(net: nn.Module, multiple: int, target: Target, shape: Shape | None) 
     rename(model)
     strip_metadata(model)
     if shape is None:
-        pad_to_multiple(model, multiple, "height", "width")
+        pad_to_multiple(model, multiple, "height", "width", padding)
     elif sample.shape[2:] != (height, width):
-        pad_to_multiple(model, multiple, height, width)
-    if target == "portable":
+        pad_to_multiple(model, multiple, height, width, padding)
+    if target != "ort":
         share_sampling_grid(model)
     attach_functions(model, target)
     model.producer_name, model.producer_version = "deblur-export", __version__

@@ -66,8 +66,9 @@ def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedMod
         raise DeblurExportError(
             f"{source}: the weights of {artifact.path.name} are not there; pass --weights FILE"
         )
-    variant = manifest["variant"] if source.startswith("random:") else None
-    model = load_model(manifest["model"], variant, source)
+    local = "train_size" in manifest["arguments"]
+    variant = manifest["variant"].removesuffix("-local") if source.startswith("random:") else None
+    model = load_model(manifest["model"], variant, source, local)
     if model.sha256 != recorded["sha256"]:
         raise DeblurExportError(
             f"{source}: not the weights that {artifact.path.name} was exported from "
@@ -217,10 +218,14 @@ def compare_layers(artifact: Artifact, model: LoadedModel, case: Case) -> tuple[
 
 
 def _called_once(net: nn.Module, case: Case) -> set[str]:
-    """Modules that run exactly once; a hook on another one would see several outputs."""
+    """Modules that run exactly once and return one tensor."""
     calls: Counter[str] = Counter()
+
+    def count(name: str, output: object) -> None:
+        calls[name] += 1 if isinstance(output, torch.Tensor) else 2
+
     handles = [
-        module.register_forward_hook(lambda m, i, o, name=name: calls.update([name]))
+        module.register_forward_hook(lambda m, i, o, name=name: count(name, o))
         for name, module in net.named_modules()
         if name
     ]

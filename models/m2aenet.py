@@ -20,12 +20,12 @@ from torch.nn import Parameter
 
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.blocks.naf import NAFBlock, add_scaled
+from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.nafnet import (
     STRIDE,
     TINY,
     NAFNet,
     hyperparameters,
-    pad_to_multiple,
     paper_variant,
 )
 from deblur_export.models.spec import ModelSpec
@@ -162,13 +162,13 @@ class MotionDeformConv2d(nn.Module):
 class M2ASBlock(NAFBlock):
     """NAFNet's block with a masked first half and a motion-aware second half (Eq. 5 and 6)."""
 
-    layer_norms: ClassVar[Sequence[tuple[str, str]]] = (("norm2", "conv4"),)
+    layer_norms: ClassVar[Sequence[tuple[str, ...]]] = (("norm2", "conv4"),)
     layer_norms_kept: ClassVar[Mapping[str, str]] = {
         "norm1": "sharp pixels copy its output past conv1, which therefore cannot absorb it"
     }
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, window: int | None = None) -> None:
+        super().__init__(channels, window)
         self.deform = MotionDeformConv2d(2 * channels)
         self.unfolded: UnfoldedMaskedConv | None = None  # replaces conv1 and conv2 once merged
 
@@ -204,7 +204,7 @@ class M2AENet(NAFNet):
     """NAFNet whose fourth encoder stage is mask- and motion-aware.
 
     Args:
-        width, encoder_blocks, middle_blocks, decoder_blocks: as in `NAFNet`.
+        width, encoder_blocks, middle_blocks, decoder_blocks, train_size: as in `NAFNet`.
         threshold: a pixel counts as blurred when its probability is above this (epsilon).
     """
 
@@ -215,17 +215,18 @@ class M2AENet(NAFNet):
         middle_blocks: int = 1,
         decoder_blocks: Sequence[int] = (1, 1, 1, 1),
         threshold: float = 0.5,
+        train_size: int | None = None,
     ) -> None:
-        super().__init__(width, encoder_blocks, middle_blocks, decoder_blocks)
+        super().__init__(width, encoder_blocks, middle_blocks, decoder_blocks, train_size)
         channels = width * 2**MOTION_LEVEL
         self.mask_predictor = MaskPredictor(channels)
         self.mask = MaskThreshold(threshold)
         self.motion_analyzer = MotionAnalyzer(channels)
 
-    def encoder_stage(self, level: int, channels: int, count: int) -> nn.Module:
+    def encoder_stage(self, level: int, channels: int, count: int, window: int | None) -> nn.Module:
         if level != MOTION_LEVEL:
-            return super().encoder_stage(level, channels, count)
-        return M2ASStage(M2ASBlock(channels) for _ in range(count))
+            return super().encoder_stage(level, channels, count, window)
+        return M2ASStage(M2ASBlock(channels, window) for _ in range(count))
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor | TrainingOutput:  # type: ignore[override]
         """Restore a blurred image.
@@ -239,7 +240,7 @@ class M2AENet(NAFNet):
             In eval mode [N, 3, H, W], not clamped; in training mode a `TrainingOutput`.
         """
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image)
+        padded = pad_to_multiple(image, STRIDE)
         if self.training:
             output = self.forward_training(padded)
             return output._replace(restored=output.restored[..., :height, :width])
@@ -309,6 +310,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     size_multiple=STRIDE,
     receptive_field=None,
+    local=True,
     published={"base": "17.44 M, GMACs not comparable"},
     after_random=balance_mask,
 )

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deblur_export.models.blocks.naf import NAFBlock
+from deblur_export.models.blocks.naf import NAFBlock, tlc_window
+from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.spec import ModelSpec, count_blocks
 
 STRIDE = 16
 
 
-def pad_to_multiple(x: Tensor, multiple: int = STRIDE) -> Tensor:
-    """Zeros on the right and bottom up to the next multiple; [N, C, H, W]."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+def naf_stage(channels: int, count: int, window: int | None) -> nn.Sequential:
+    """`count` NAF blocks one after the other."""
+    return nn.Sequential(*(NAFBlock(channels, window) for _ in range(count)))
 
 
 class NAFNet(nn.Module):
@@ -29,6 +28,8 @@ class NAFNet(nn.Module):
     Args:
         width: channels at full resolution; they double at each stage.
         encoder_blocks, middle_blocks, decoder_blocks: blocks a stage.
+        train_size: pool over 1.5 times this many pixels around each pixel instead of the whole
+            image (TLC, "NAFNetLocal" in the official code); for inference. None: pool globally.
     """
 
     def __init__(
@@ -37,17 +38,19 @@ class NAFNet(nn.Module):
         encoder_blocks: Sequence[int] = (1, 1, 1, 28),
         middle_blocks: int = 1,
         decoder_blocks: Sequence[int] = (1, 1, 1, 1),
+        train_size: int | None = None,
     ) -> None:
         super().__init__()
+        windows = [tlc_window(train_size, level) for level in range(len(encoder_blocks) + 1)]
         self.intro = nn.Conv2d(3, width, 3, padding=1)
         self.encoders = nn.ModuleList()
         self.downs = nn.ModuleList()
         channels = width
         for level, count in enumerate(encoder_blocks):
-            self.encoders.append(self.encoder_stage(level, channels, count))
+            self.encoders.append(self.encoder_stage(level, channels, count, windows[level]))
             self.downs.append(nn.Conv2d(channels, 2 * channels, 2, stride=2))
             channels *= 2
-        self.middle_blks = nn.Sequential(*(NAFBlock(channels) for _ in range(middle_blocks)))
+        self.middle_blks = naf_stage(channels, middle_blocks, windows.pop())
         self.ups = nn.ModuleList()
         self.decoders = nn.ModuleList()
         for count in decoder_blocks:
@@ -55,12 +58,12 @@ class NAFNet(nn.Module):
                 nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
             )
             channels //= 2
-            self.decoders.append(nn.Sequential(*(NAFBlock(channels) for _ in range(count))))
+            self.decoders.append(naf_stage(channels, count, windows.pop()))
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
 
-    def encoder_stage(self, level: int, channels: int, count: int) -> nn.Module:
+    def encoder_stage(self, level: int, channels: int, count: int, window: int | None) -> nn.Module:
         """The blocks of one encoder stage."""
-        return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))
+        return naf_stage(channels, count, window)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore a blurred image.
@@ -72,7 +75,7 @@ class NAFNet(nn.Module):
             [N, 3, H, W], not clamped.
         """
         height, width = image.shape[-2:]
-        return self.forward_padded(pad_to_multiple(image))[..., :height, :width]
+        return self.forward_padded(pad_to_multiple(image, STRIDE))[..., :height, :width]
 
     def forward_padded(self, image: Tensor) -> Tensor:
         """`forward` for H and W that are multiples of 16, without padding and cropping."""
@@ -130,6 +133,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     size_multiple=STRIDE,
     receptive_field=None,
+    local=True,
     published={
         "32": "17.1 M, 16 GMACs",
         "64": "67.9 M, 63 to 65 GMACs",

@@ -15,7 +15,8 @@ def randomize(net: nn.Module, spec: ModelSpec, seed: int) -> None:
 
     Matrices and kernels keep the variance of their input; norms, gates and residual scales lie
     well away from 0 and 1; the last convolution is small, so that the output stays near the
-    range of an image and 8-bit comparisons mean something. Buffers keep their defaults.
+    range of an image and 8-bit comparisons mean something. Batch statistics differ from their
+    defaults; other buffers keep theirs. `spec.after_random` sets what needs more care.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -38,6 +39,11 @@ def randomize(net: nn.Module, spec: ModelSpec, seed: int) -> None:
             else:  # residual scales and gates
                 value = away_from_zero(shape, 0.2, 0.5)
             parameter.copy_(value)
+        for name, buffer in net.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(normal(buffer.shape, 0.1))
+            elif name.endswith("running_var"):
+                buffer.copy_(away_from_zero(buffer.shape, 0.5, 1.5))
         last = getattr(net, "ending", None)
         if isinstance(last, nn.Conv2d):
             last.weight.mul_(0.03)

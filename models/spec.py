@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Padding = Literal["zeros", "reflect"]
+TRAIN_SIZE = 256  # pixels a side of the crops that all networks here were trained on
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,10 @@ class ModelSpec:
     `variants` maps a name to constructor arguments, the paper's first. A state dict belongs to
     the network when every key of `keys_present` occurs and no key starts with one of
     `keys_absent`. `receptive_field` is the radius in pixels, or None where global pooling makes
-    every output pixel depend on the whole image. `published` quotes the paper's figures.
+    every output pixel depend on the whole image. `padding` is how an image is filled up to the
+    size multiple. `local` tells that the constructor takes `train_size`, which turns global into
+    local pooling (TLC). `published` quotes the paper's figures. `after_random` finishes a network
+    that `randomize` has filled.
     """
 
     name: str
@@ -30,6 +36,8 @@ class ModelSpec:
     hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
     size_multiple: int
     receptive_field: int | None
+    padding: Padding = "zeros"
+    local: bool = False
     published: Mapping[str, str] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None
 
@@ -45,11 +53,11 @@ class ModelSpec:
         )
 
     def variant_of(self, arguments: Mapping[str, Any]) -> str:
-        """The name of the variant with these constructor arguments, or "custom"."""
-        for name, known in self.variants.items():
-            if dict(known) == dict(arguments):
-                return name
-        return "custom"
+        """The name of the variant with these constructor arguments, or "custom"; with local
+        pooling "-local" is appended."""
+        shape = {name: value for name, value in arguments.items() if name != "train_size"}
+        found = (name for name, known in self.variants.items() if dict(known) == shape)
+        return next(found, "custom") + ("-local" if "train_size" in arguments else "")
 
 
 def count_blocks(keys: Iterable[str], prefix: str) -> int:

@@ -68,13 +68,20 @@ class FunctionBody:
         """The extent of one axis of x as an int64 vector of one element."""
         return self.Shape(x, start=axis, end=axis + 1)  # type: ignore[no-any-return]
 
-    def branch(self, name: str) -> FunctionBody:
-        """A recorder for one branch of an If node; it may use this body's values."""
-        return FunctionBody((), (), self.opset, prefix=f"{name}_")
+    def branch(self, name: str, inputs: Sequence[str] = ()) -> FunctionBody:
+        """A recorder for the body of an If or Scan node; it may use this body's values.
 
-    def graph(self, output: ir.Value) -> ir.Graph:
-        """The recorded nodes as the graph of an If branch with one output."""
-        return ir.Graph([], [output], nodes=self.nodes, name=self._prefix.rstrip("_"))
+        `inputs` are those of a Scan body: the carried states, then one slice a scanned input.
+        """
+        return FunctionBody([f"{name}_{i}" for i in inputs], (), self.opset, prefix=f"{name}_")
+
+    def graph(self, *outputs: ir.Value) -> ir.Graph:
+        """The recorded nodes as the graph of an If branch or a Scan body.
+
+        The outputs of a Scan body are the new states, then one slice a stacked output; each is a
+        value of its own that a node of this body made.
+        """
+        return ir.Graph(self.inputs, outputs, nodes=self.nodes, name=self._prefix.rstrip("_"))
 
     @property
     def nodes(self) -> Sequence[ir.Node]:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-Target = Literal["portable", "ort"]
-TARGETS: tuple[Target, ...] = ("portable", "ort")
+Target = Literal["portable", "ort", "rtx"]
+TARGETS: tuple[Target, ...] = ("portable", "ort", "rtx")
 
 # DeformConv appeared in opset 19. 18 is the newest the torch exporter writes without conversion.
-OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22}
+OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22, "rtx": 18}
 
 FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 
@@ -27,7 +27,9 @@ class OpSpec:
 
     `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`) or a concrete
     type string; those in `optional` may be left out. `attributes` are integers. `torch_op` is None
-    for an op that only graph passes insert. `body(target)` returns the op in standard operators.
+    for an op that only graph passes insert. `body(target)` returns the op in standard operators:
+    "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is what TensorRT for
+    RTX builds best (no loop over pixels, no data-dependent shape, no TopK above 3840).
     """
 
     name: str

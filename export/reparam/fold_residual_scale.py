@@ -1,6 +1,6 @@
-"""Fold a per-channel residual scale into the convolution before it.
+"""Fold a per-channel scale into the layer before it.
 
-x + s * conv(y)  ->  x + conv'(y),   W'[o] = s[o] W[o],   bias'[o] = s[o] bias[o]
+x + s * layer(y)  ->  x + layer'(y),   W'[o] = s[o] W[o],   bias'[o] = s[o] bias[o]
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from deblur_export.export.reparam.infra import Changes, named_instances
-from deblur_export.models.blocks.naf import NAFBlock
+from deblur_export.models.blocks.foldable import Foldable
 
 
 def fold_residual_scale(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
     changes = Changes()
-    for name, block in named_instances(net, NAFBlock):
-        for scale_name, conv_name in block.residual_scales:
-            scale, conv = getattr(block, scale_name), getattr(block, conv_name)
+    for name, block in named_instances(net, Foldable):
+        for scale_name, layer_name in block.residual_scales:
+            scale, layer = getattr(block, scale_name), block.get_submodule(layer_name)
             if scale is None:
                 changes.declined.append((f"{name}.{scale_name}", "already folded"))
                 continue
-            conv.weight.data *= scale.data.view(-1, 1, 1, 1)
-            conv.bias.data *= scale.data.flatten()
+            layer.weight.data *= scale.data.view(-1, *[1] * (layer.weight.dim() - 1))
+            if layer.bias is not None:
+                layer.bias.data *= scale.data.flatten()
             setattr(block, scale_name, None)
             changes.changed.append(f"{name}.{scale_name}")
     return changes

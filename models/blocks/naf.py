@@ -5,12 +5,15 @@ Parameter names are those of the official code, so that its checkpoints load unc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
+
+from deblur_export.models.blocks.foldable import Foldable
+from deblur_export.plugins.ops.local_mean import WINDOWS, local_mean
 
 
 class LayerNorm2d(nn.Module):
@@ -37,15 +40,41 @@ class LayerNorm2d(nn.Module):
         return y.permute(0, 3, 1, 2)
 
 
+def tlc_window(train_size: int | None, level: int) -> int | None:
+    """Pooling window of TLC at a U-Net level, for training crops of train_size x train_size.
+
+    1.5 times the crop, in pixels of level 0, 1, ... at half the resolution of the one before
+    (Chu et al. 2022, arXiv:2112.04491, and the official NAFNet code). None: pool globally.
+
+    Raises:
+        ValueError: train_size is not 32, 64, 128 or 256.
+    """
+    if train_size is None:
+        return None
+    window = 3 * (train_size // 2) >> level
+    if train_size not in (32, 64, 128, 256) or window not in WINDOWS:
+        raise ValueError(f"train_size is {train_size}, not one of 32, 64, 128 and 256")
+    return window
+
+
 class GlobalAveragePool(nn.Module):
     """Mean over the image: [N, C, H, W] -> [N, C, 1, 1], first along rows, then along the column.
 
     In one reduction ONNX Runtime adds up all H*W values in float32 one after the other, which
     costs 1e-4 relative at 512x512 and more beyond; two short ones stay near 1e-7 and keep the
     partial results in range for FP16. (`nn.AdaptiveAvgPool2d(1)` exports to index arithmetic.)
+
+    With a `window` (see `tlc_window`) the mean over the pixels around each pixel instead:
+    [N, C, H, W] -> [N, C, H, W].
     """
 
+    def __init__(self, window: int | None = None) -> None:
+        super().__init__()
+        self.window = window
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.window is not None:
+            return local_mean(x, kernel=self.window)  # type: ignore[no-any-return]
         return x.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
 
 
@@ -57,29 +86,25 @@ class SimpleGate(nn.Module):
         return first * second
 
 
-class NAFBlock(nn.Module):
+class NAFBlock(Foldable):
     """NAFNet's block: gated depth-wise half with channel attention, then a gated 1x1 half.
 
-    `beta` and `gamma` ([1, C, 1, 1]) scale the two residuals and are None once folded.
-    The class attributes tell the reparameterization passes which parameters feed which
-    convolution.
-    """
+    `beta` and `gamma` ([1, C, 1, 1]) scale the two residuals and are None once folded."""
 
-    layer_norms: ClassVar[Sequence[tuple[str, str]]] = (("norm1", "conv1"), ("norm2", "conv4"))
-    layer_norms_kept: ClassVar[Mapping[str, str]] = {}
+    layer_norms: ClassVar[Sequence[tuple[str, ...]]] = (("norm1", "conv1"), ("norm2", "conv4"))
     residual_scales: ClassVar[Sequence[tuple[str, str]]] = (("beta", "conv3"), ("gamma", "conv5"))
 
     beta: Parameter | None
     gamma: Parameter | None
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, window: int | None = None) -> None:
         super().__init__()
         wide = 2 * channels
         self.norm1 = LayerNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, wide, 1)
         self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
         self.gate = SimpleGate()
-        self.sca = nn.Sequential(GlobalAveragePool(), nn.Conv2d(channels, channels, 1))
+        self.sca = nn.Sequential(GlobalAveragePool(window), nn.Conv2d(channels, channels, 1))
         self.conv3 = nn.Conv2d(channels, channels, 1)
         self.norm2 = LayerNorm2d(channels)
         self.conv4 = nn.Conv2d(channels, wide, 1)

@@ -135,7 +135,7 @@ def _body(target: Target) -> ir.Function:
     x, mask, weight1, bias1, weight2, bias2 = b.inputs
     masked = b.Greater(mask, b.CastLike(b.floats(0.5), mask))
     weights = (weight1, bias1, weight2, bias2)
-    if target == "portable":
+    if target != "ort":
         y = _dense_body(b, x, masked, weights, b.reference("group"))
     else:
         as_float = b.Cast(masked, to=int(ir.DataType.FLOAT))

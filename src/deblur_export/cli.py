@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deblur_export.export.manifest import Artifact
     from deblur_export.export.to_onnx import Shape
 
-TARGETS = ("portable", "ort")
+TARGETS = ("portable", "ort", "rtx")
 PATH = click.Path(path_type=Path)
 DEFAULT_WEIGHTS = "random:0"
 
@@ -53,11 +53,17 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--variant", help="Variant of the network; see `deblur-export models`.")
 @click.option("--weights", help="Checkpoint (.pth, .pt, .ckpt, .safetensors) or random:SEED.")
 @click.option(
+    "--local",
+    is_flag=True,
+    help="Pool around each pixel instead of over the image (TLC), as published scores do.",
+)
+@click.option(
     "--target",
     type=click.Choice(TARGETS),
     default="portable",
     show_default=True,
-    help="portable: standard operators that every runtime has. ort: the fastest on ONNX Runtime.",
+    help="portable: standard operators that every runtime has. ort: the fastest on ONNX Runtime. "
+    "rtx: for TensorRT for RTX.",
 )
 @click.option("--dynamic", is_flag=True, help="Dynamic batch, height and width (the default).")
 @click.option("--shape", type=ShapeType(), help="Fixed input shape instead.")
@@ -67,6 +73,7 @@ def onnx_command(
     model: str | None,
     variant: str | None,
     weights: str | None,
+    local: bool,
     target: Any,
     dynamic: bool,
     shape: Shape | None,
@@ -85,7 +92,7 @@ def onnx_command(
         from deblur_export.export.checkpoint import load_model
         from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 
-        loaded = load_model(model, variant, weights or DEFAULT_WEIGHTS)
+        loaded = load_model(model, variant, weights or DEFAULT_WEIGHTS, local)
         if weights is None:
             console.print("no --weights: using random:0, so the result will not deblur")
         if model is None:
@@ -136,10 +143,12 @@ def verify(
         from deblur_export.export.report_html import to_html
         from deblur_export.export.verify import reference_model
         from deblur_export.export.verify import verify as run_verify
+        from deblur_export.models.blocks.naf import tlc_window
 
         artifact = read_artifact(file)
         shape = artifact.manifest["input"]["shape"]
-        cases = random_cases(shape)
+        window = tlc_window(artifact.manifest["arguments"].get("train_size"), 0)
+        cases = random_cases(shape, window)
         if images is not None:
             cases += photo_cases(images, shape)
         reference = reference_model(artifact, weights)

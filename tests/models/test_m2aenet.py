@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.models import get
+from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.m2aenet import (
     M2AENet,
     M2ASBlock,
@@ -18,7 +19,6 @@ from deblur_export.models.m2aenet import (
     MotionDeformConv2d,
     TrainingOutput,
 )
-from deblur_export.models.nafnet import pad_to_multiple
 from deblur_export.models.random_weights import randomize
 from tests.models.test_nafnet import (
     attention,
@@ -29,7 +29,8 @@ from tests.models.test_nafnet import (
     pointwise,
     rand,
 )
-from tests.plugins.test_ops import blob_mask, tent_deform
+from tests.plugins.cases.motion_deform_conv import tent_deform
+from tests.plugins.harness import blob_mask
 from tests.tolerances import (
     NETWORK_FLOAT64,
     NOTICEABLE,
@@ -59,7 +60,7 @@ def stage_size(height: int, width: int) -> tuple[int, int]:
 
 
 def stage_input(net: M2AENet, x: Tensor) -> Tensor:
-    features, skips = net.encode_shallow(pad_to_multiple(x))
+    features, skips = net.encode_shallow(pad_to_multiple(x, 16))
     assert len(skips) == 3
     return features
 
@@ -92,13 +93,13 @@ def test_network_with_a_given_mask_is_the_papers(coverage: float) -> None:
     mask = blob_mask(1, *stage_size(40, 70), coverage)
     with torch.no_grad():
         y = net(x, mask)
-        features, skips = net.encode_shallow(pad_to_multiple(x))
+        features, skips = net.encode_shallow(pad_to_multiple(x, 16))
         offset = net.motion_analyzer(features)
         for block in net.encoders[3]:
             assert isinstance(block, M2ASBlock)
             features = paper_block(block, features, mask, offset)
         bottom = net.middle_blks(net.downs[3](features))
-        expected = net.decode(bottom, [*skips, features], pad_to_multiple(x))[..., :40, :70]
+        expected = net.decode(bottom, [*skips, features], pad_to_multiple(x, 16))[..., :40, :70]
     torch.testing.assert_close(y, expected, **NETWORK_FLOAT64)
 
 

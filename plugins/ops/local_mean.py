@@ -1,0 +1,134 @@
+"""LocalMean: mean over a window around each pixel, the pooling of TLC.
+
+    k_h = min(k, H), k_w = min(k, W)
+    m[i, j] = mean of x[i : i + k_h, j : j + k_w]          (stride 1, no padding)
+    y = m with its border repeated back to H x W, floor((H - H') / 2) rows above, the rest below
+
+(Chu et al. 2022, "Improving Image Restoration by Revisiting Global Information Aggregation",
+arXiv:2112.04491, Sec. 3.) An image no larger than the window gets its global mean everywhere.
+
+The official code subtracts cumulative sums, which grow with the image: inexact in float32, inf in
+float16, and a sequential loop in TensorRT. Here a window is put together from windows of half the
+size, m_2n[i] = (m_n[i] + m_n[i + n]) / 2, so that no value leaves the range of x and an axis costs
+log2(k) additions. TLC's window is 1.5 times the training crop: three pixels, doubled m times.
+Small images are filled with zeros up to the window and the mean is rescaled, so that one graph
+serves every size.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.spec import OPSET, OpSpec, Target
+
+FLOAT = int(ir.DataType.FLOAT)
+DOUBLINGS = 7
+WINDOWS = tuple(3 * 2**m for m in range(DOUBLINGS + 1))
+
+
+def box_mean(x: Tensor, kernel: int, dim: int) -> Tensor:
+    """Mean over `kernel` (of `WINDOWS`) consecutive entries; length n along dim -> n - kernel + 1.
+
+    A shorter x gives the mean of all it has, length 1.
+    """
+    size = x.shape[dim]
+    if size < kernel:
+        return x.mean(dim, keepdim=True)
+    n = size - 2
+    mean = (x.narrow(dim, 0, n) + x.narrow(dim, 1, n) + x.narrow(dim, 2, n)) / 3
+    width = 3
+    while width < kernel:
+        n -= width
+        mean = (mean.narrow(dim, 0, n) + mean.narrow(dim, width, n)) / 2
+        width *= 2
+    return mean
+
+
+@torch.library.custom_op("deblur::local_mean", mutates_args=())
+def local_mean(x: Tensor, *, kernel: int) -> Tensor:
+    """Mean over a window of kernel x kernel pixels, smaller at most by the image's own size.
+
+    Args:
+        x: [N, C, H, W]; float16 and bfloat16 compute in float32.
+        kernel: window in pixels, one of 3, 6, 12, ... 384.
+
+    Returns:
+        [N, C, H, W], dtype of x.
+
+    Raises:
+        ValueError: another window.
+    """
+    if kernel not in WINDOWS:
+        raise ValueError(f"local_mean: kernel is {kernel}, not one of {WINDOWS}")
+    height, width = x.shape[2:]
+    mean = x.to(torch.promote_types(x.dtype, torch.float32))
+    for dim in (2, 3):
+        mean = box_mean(mean, kernel, dim)
+    down, right = height - mean.shape[2], width - mean.shape[3]
+    border = (right // 2, right - right // 2, down // 2, down - down // 2)
+    return F.pad(mean, border, mode="replicate").to(x.dtype)
+
+
+@local_mean.register_fake
+def _(x: Tensor, *, kernel: int) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+@register_flop_formula(torch.ops.deblur.local_mean)
+def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    """No products that a multiply-add count would list."""
+    return 0
+
+
+def _body(target: Target) -> ir.Function:
+    b = FunctionBody(("x",), SPEC.attributes, OPSET[target])
+    (x,) = b.inputs
+    kernel = b.Reshape(b.Constant(value_int=b.reference("kernel", "value_int")), b.ints(1))
+    size = b.Shape(x, start=2, end=4)
+    missing = b.Max(b.Sub(kernel, size), b.ints(0, 0))
+    mean = b.Pad(x, b.Concat(b.ints(0, 0, 0, 0, 0, 0), missing, axis=0))
+    for axis in (2, 3):
+        mean = _box_mean(b, mean, kernel, axis)
+    windows = b.Cast(kernel, to=FLOAT), b.Cast(b.Min(kernel, size), to=FLOAT)
+    rescale = b.ReduceProd(b.Div(*windows), b.ints(0), keepdims=0)
+    mean = b.Mul(mean, b.CastLike(rescale, x))
+    border = b.Sub(size, b.Shape(mean, start=2, end=4))
+    before = b.Div(border, b.ints(2))
+    none = b.ints(0, 0)
+    pads = b.Concat(none, before, none, b.Sub(border, before), axis=0)
+    return b.function(SPEC.name, [("y", b.Pad(mean, pads, mode="edge"))], SPEC.doc)
+
+
+def _box_mean(b: FunctionBody, x: ir.Value, kernel: ir.Value, axis: int) -> ir.Value:
+    """`box_mean`; steps beyond the window shift by nothing and leave the mean as it is."""
+    axes = b.ints(axis)
+
+    def window(y: ir.Value, start: ir.Value, cut: ir.Value) -> ir.Value:
+        end = b.Sub(b.size(y, axis), cut)
+        return b.Slice(y, start, end, axes)  # type: ignore[no-any-return]
+
+    zero, one, two = b.ints(0), b.ints(1), b.ints(2)
+    total = b.Add(b.Add(window(x, zero, two), window(x, one, one)), window(x, two, zero))
+    mean = b.Mul(total, b.CastLike(b.floats(1 / 3), x))
+    half = b.CastLike(b.floats(0.5), x)
+    for step in range(DOUBLINGS):
+        width = 3 * 2**step
+        shift = b.Where(b.LessOrEqual(b.ints(2 * width), kernel), b.ints(width), zero)
+        mean = b.Mul(b.Add(window(mean, zero, shift), window(mean, shift, zero)), half)
+    return mean
+
+
+SPEC = OpSpec(
+    name="LocalMean",
+    doc="Mean over a window of kernel x kernel pixels around each pixel, borders repeated (TLC).",
+    torch_op=torch.ops.deblur.local_mean.default,
+    inputs={"x": "T"},
+    outputs={"y": "T"},
+    attributes=("kernel",),
+    body=_body,
+)
