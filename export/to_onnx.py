@@ -23,6 +23,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
 from deblur_export.export.manifest import METADATA_KEY
 from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.name_windows import name_windows
 from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
 from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
@@ -93,6 +94,7 @@ def to_onnx(
         pad_to_multiple(model, multiple, height, width, padding)
     if target != "ort":
         share_sampling_grid(model)
+    name_windows(model)
     attach_functions(model, target)
     model.producer_name, model.producer_version = "deblur-export", __version__
     return model

@@ -29,7 +29,10 @@ class OpSpec:
     type string; those in `optional` may be left out. `attributes` are integers. `torch_op` is None
     for an op that only graph passes insert. `body(target)` returns the op in standard operators:
     "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is what TensorRT for
-    RTX builds best (no loop over pixels, no data-dependent shape, no TopK above 3840).
+    RTX builds best (no loop over pixels, no data-dependent shape, no TopK above 3840). It is None
+    for an op that a graph pass replaces.
+    `specialize(target, absent)` is the body for nodes that leave the optional inputs `absent` out;
+    None where `body` never reads them.
     """
 
     name: str
@@ -37,9 +40,10 @@ class OpSpec:
     torch_op: Any
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    body: Callable[[Target], ir.Function]
+    body: Callable[[Target], ir.Function] | None
     attributes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    specialize: Callable[[Target, frozenset[str]], ir.Function] | None = None
 
     def schema(self) -> onnx.defs.OpSchema:
         """The op's ONNX schema, version 1 of domain `deblur`."""

@@ -6,15 +6,36 @@ import onnx_ir as ir
 
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.spec import Target
+from deblur_export.plugins.spec import OpSpec, Target
 
 
 def attach_functions(model: ir.Model, target: Target) -> list[str]:
-    """Attach one function a used op, in place; returns the names of the ops."""
+    """Attach one function a used op, in place; returns the names of the ops.
+
+    Raises:
+        ValueError: two nodes of an op leave out different inputs that its body reads.
+    """
     used = sorted({node.op_type for node in model.graph if node.domain == DOMAIN})
     for name in used:
-        function = OPS[name].body(target)
+        nodes = [n for n in model.graph if n.domain == DOMAIN and n.op_type == name]
+        function = _function(OPS[name], target, nodes)
         model.functions[function.identifier()] = function
     if used:
         model.graph.opset_imports[DOMAIN] = VERSION
     return used
+
+
+def _function(spec: OpSpec, target: Target, nodes: list[ir.Node]) -> ir.Function:
+    if spec.specialize is None:
+        return spec.body(target)
+    absences = {_absent(spec, node) for node in nodes}
+    if len(absences) > 1:
+        raise ValueError(f"{spec.name}: its nodes must leave out the same optional inputs")
+    return spec.specialize(target, absences.pop())
+
+
+def _absent(spec: OpSpec, node: ir.Node) -> frozenset[str]:
+    given = {
+        name for name, value in zip(spec.inputs, node.inputs, strict=False) if value is not None
+    }
+    return frozenset(spec.inputs) - given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deblur_export.export.reparam.fold_batch_norm import fold_batch_norm
+from deblur_export.export.reparam.fold_flow import fold_flow
 from deblur_export.export.reparam.fold_layer_norm import fold_layer_norm
 from deblur_export.export.reparam.fold_mask_threshold import fold_mask_threshold
 from deblur_export.export.reparam.fold_motion_interpolation import fold_motion_interpolation
@@ -18,5 +19,6 @@ EXACT_PASSES: tuple[tuple[str, Rewrite], ...] = (
     ("fold_motion_interpolation", fold_motion_interpolation),
     ("fold_mask_threshold", fold_mask_threshold),
     ("unfold_masked_conv", unfold_masked_conv),
+    ("fold_flow", fold_flow),
     ("remove_dead_branches", remove_dead_branches),
 )

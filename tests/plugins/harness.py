@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.name_windows import name_windows
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.spec import OPSET, Target
@@ -69,6 +70,11 @@ def split_attributes(op: str, inputs: Inputs) -> tuple[Inputs, Inputs]:
     )
 
 
+def output_type(declared: str) -> int:
+    """ONNX type of an output of a float32 case."""
+    return int(onnx.TensorProto.INT64 if "int64" in declared else onnx.TensorProto.FLOAT)
+
+
 def model_of(case: Case, target: Target, inputs: Inputs) -> onnx.ModelProto:
     """One node of the op, its function attached, every dimension dynamic."""
     spec = OPS[case.op]
@@ -87,12 +93,13 @@ def model_of(case: Case, target: Target, inputs: Inputs) -> onnx.ModelProto:
         [node],
         "case",
         [info(k, types[v.dtype], [None] * v.dim()) for k, v in given.items()],
-        [info(k, types[torch.float32], [None] * case.rank) for k in spec.outputs],
+        [info(k, output_type(v), [None] * case.rank) for k, v in spec.outputs.items()],
     )
     opsets = [onnx.helper.make_opsetid("", OPSET[target]), onnx.helper.make_opsetid("deblur", 1)]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
     if target != "ort":
         share_sampling_grid(model)
+    name_windows(model)
     attach_functions(model, target)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
