@@ -1,11 +1,17 @@
-"""The table of networks."""
+"""The tables of networks: sizes, and how they compare with the papers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
 from rich.table import Table
+from torch import nn
 
 from deblur_export import models
 from deblur_export.models.complexity import count_macs, count_parameters
+from deblur_export.models.spec import ModelSpec, Published
 
 
 def models_table() -> Table:
@@ -13,14 +19,14 @@ def models_table() -> Table:
     table = Table("model", "variant", "parameters", "GMACs", "published")
     for name in models.NAMES:
         spec = models.get(name)
-        for variant, arguments in spec.variants.items():
-            net = spec.build(**arguments).eval()
+        for variant in spec.variants:
+            net = _build(spec, variant)
             table.add_row(
                 spec.name,
                 variant,
                 f"{count_parameters(net):,}",
                 f"{count_macs(net, 256, 256).pure / 1e9:.2f}",
-                spec.published.get(variant, ""),
+                "; ".join(map(str, spec.published.get(variant, ()))),
             )
     return table
 
@@ -28,3 +34,51 @@ def models_table() -> Table:
 def sources() -> list[str]:
     """One line a network: its name and where it comes from."""
     return [f"{spec.name}: {spec.source}" for spec in map(models.get, models.NAMES)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published figure beside ours, counted by the same rule. `unit` is M or GMACs."""
+
+    name: str
+    variant: str
+    unit: str
+    ours: float
+    published: float
+    figure: Published
+
+    @property
+    def difference(self) -> float:
+        """Relative to the published figure."""
+        return self.ours / self.published - 1
+
+    @property
+    def within_tolerance(self) -> bool:
+        return abs(self.difference) <= self.figure.tolerance
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Every figure of every paper."""
+    for name in models.NAMES:
+        spec = models.get(name)
+        for variant, figures in spec.published.items():
+            net = _build(spec, variant)
+            for figure in figures:
+                if figure.parameters is not None:
+                    ours = count_parameters(net, figure.without) / 1e6
+                    yield Comparison(name, variant, "M", ours, figure.parameters / 1e6, figure)
+                if figure.gmacs is not None:
+                    ours = _gmacs(net, figure)
+                    yield Comparison(name, variant, "GMACs", ours, figure.gmacs, figure)
+
+
+def _build(spec: ModelSpec, variant: str) -> nn.Module:
+    with torch.device("meta"):
+        return spec.build(**spec.variants[variant]).eval()
+
+
+def _gmacs(net: nn.Module, figure: Published) -> float:
+    macs = count_macs(net, *figure.size, figure.without)
+    if figure.convolutions:
+        return macs.convolutions / 1e9
+    return (macs.with_bias if figure.with_bias else macs.pure) / 1e9

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
 from deblur_export import __version__
@@ -21,7 +22,7 @@ from deblur_export.export.manifest import (
 )
 from deblur_export.export.reparam import EXACT_PASSES
 from deblur_export.export.reparam.infra import PassReport, reparameterize
-from deblur_export.export.to_onnx import Shape, save, to_onnx
+from deblur_export.export.to_onnx import Shape, lower, save, trace
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.spec import OPSET, Target
 
@@ -59,13 +60,46 @@ def export_onnx(
         raise DeblurExportError(f"{path}: the output must end in .onnx")
     if not path.parent.is_dir():
         raise DeblurExportError(f"{path.parent}: no such folder; create it first")
+    return write_onnx(model, options, trace_model(model, options, progress), path, progress)
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """The graph of a network, which serves every target, and what was folded before."""
+
+    graph: ir.Model
+    reports: list[PassReport]
+
+
+def trace_model(
+    model: LoadedModel, options: ExportOptions, progress: Progress = lambda step: None
+) -> TracedModel:
+    """Reparameterize and trace; `options.target` does not matter.
+
+    Raises:
+        CheckFailedError: a fold changed the network's output.
+    """
     net, reports = prepare(model, options.reparam, progress)
     progress("exporting to ONNX")
-    graph = to_onnx(
-        net, model.spec.size_multiple, model.spec.padding, options.target, options.shape
-    )
+    spec = model.spec
+    return TracedModel(trace(net, spec.size_multiple, spec.padding, options.shape), reports)
+
+
+def write_onnx(
+    model: LoadedModel,
+    options: ExportOptions,
+    traced: TracedModel,
+    path: Path,
+    progress: Progress = lambda step: None,
+) -> Artifact:
+    """Lower a traced model to its target, check it and write it, with its manifest.
+
+    Raises:
+        DeblurExportError: the graph is not valid, or the file cannot be written.
+    """
+    graph = lower(traced.graph, options.target)
     ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
-    manifest = describe(model, options, reports, ops)
+    manifest = describe(model, options, traced.reports, ops)
     progress("checking and writing")
     sidecar_path(path).unlink(missing_ok=True)
     save(graph, path, manifest)
@@ -124,7 +158,7 @@ def describe(
             "dtype": "float32",
             "padding": f"{fill} on the right and bottom to a multiple of {multiple}, in the graph",
         },
-        "output": {"name": "restored", "shape": list(shape), "range": "about 0..1, not clamped"},
+        "output": {"name": "restored", "shape": list(shape), "range": "about 0..1"},
         "size_multiple": multiple,
         "receptive_field": model.spec.receptive_field,
         "reparameterized": options.reparam,

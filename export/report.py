@@ -37,7 +37,11 @@ class CaseImages:
 
 @dataclasses.dataclass(frozen=True)
 class CaseResult:
-    """One input through both sides. `reason` says why it failed; empty if it passed."""
+    """One input through both sides. `reason` says why it failed; empty if it passed.
+
+    `candidate_float64` and `reference_float64` are the largest errors of the two sides against
+    the network in float64, None if it was not run.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -50,6 +54,8 @@ class CaseResult:
     mask_pixels: int | None
     passed: bool
     reason: str = ""
+    candidate_float64: float | None = None
+    reference_float64: float | None = None
     images: CaseImages | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
@@ -139,6 +145,8 @@ def render_table(report: ParityReport, console: Console) -> None:
         if not case.passed:
             console.print(Text(f"{case.name}: {case.reason or 'failed'}", style="red"))
     console.print(Text(f"tolerance: {tolerance_text(report)}", style="dim"))
+    if against := float64_text(report):
+        console.print(Text(against))
     if report.first_departed is not None:
         console.print(Text(f"first layer that departs: {report.first_departed}", style="red"))
     console.print(Text(report.verdict, style="bold green" if report.passed else "bold red"))
@@ -170,6 +178,19 @@ def error_text(value: float) -> str:
 
 def tolerance_text(report: ParityReport) -> str:
     return ", ".join(f"{name} {bound:g}" for name, bound in report.tolerance.items()) or "none"
+
+
+def float64_text(report: ParityReport) -> str:
+    """One line about the errors against float64; empty if it was not run."""
+    pairs = [
+        (case.candidate_float64, case.reference_float64)
+        for case in report.cases
+        if case.candidate_float64 is not None and case.reference_float64 is not None
+    ]
+    if not pairs:
+        return ""
+    ours, theirs = (max(column) for column in zip(*pairs, strict=True))
+    return f"max error against float64: {error_text(ours)}, PyTorch float32 {error_text(theirs)}"
 
 
 def _non_finite(value: float) -> str:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxscript
 import torch
+from onnxscript.version_converter import convert_version
 from torch import nn
 
 from deblur_export import __version__
@@ -34,6 +35,7 @@ from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.spec import OPSET, Target
 
 Shape = tuple[int, int, int, int]
+TRACED_OPSET = 18  # the newest that the torch exporter writes without conversion
 
 
 def _without_padding(net: nn.Module) -> nn.Module:
@@ -47,17 +49,22 @@ def _without_padding(net: nn.Module) -> nn.Module:
 def to_onnx(
     net: nn.Module, multiple: int, padding: Padding, target: Target, shape: Shape | None
 ) -> ir.Model:
-    """Export a network that has `forward_padded`.
+    """`trace`, then `lower`."""
+    return lower(trace(net, multiple, padding, shape), target)
+
+
+def trace(net: nn.Module, multiple: int, padding: Padding, shape: Shape | None) -> ir.Model:
+    """The graph of a network that has `forward_padded`, the same for every target.
 
     Args:
         net: in eval mode, float32.
         multiple, padding: its size multiple and how images are filled up to it; both become
             part of the graph.
-        target: decides the bodies of the custom ops and the opset.
         shape: fixed (N, 3, H, W), or None for dynamic batch, height and width.
 
     Returns:
-        Input `image` [batch, 3, height, width], output `restored` of the same shape.
+        Input `image` [batch, 3, height, width], output `restored` of the same shape; custom ops
+        without bodies.
     """
     batch, _, height, width = shape or (2, 3, 2 * multiple, 3 * multiple)
     sample = torch.zeros(batch, 3, _up(height, multiple), _up(width, multiple))
@@ -77,7 +84,7 @@ def to_onnx(
             _without_padding(net),
             (sample,),
             dynamo=True,
-            opset_version=OPSET[target],
+            opset_version=TRACED_OPSET,
             custom_translation_table=table,
             dynamic_shapes=(dynamic,),
             input_names=["image"],
@@ -92,11 +99,19 @@ def to_onnx(
         pad_to_multiple(model, multiple, "height", "width", padding)
     elif sample.shape[2:] != (height, width):
         pad_to_multiple(model, multiple, height, width, padding)
+    model.producer_name, model.producer_version = "deblur-export", __version__
+    return model
+
+
+def lower(model: ir.Model, target: Target) -> ir.Model:
+    """A copy of a traced model in the opset of `target`, with the bodies of its custom ops."""
+    model = model.clone()
+    if OPSET[target] != TRACED_OPSET:
+        convert_version(model, OPSET[target])
     if target != "ort":
         share_sampling_grid(model)
     name_windows(model)
     attach_functions(model, target)
-    model.producer_name, model.producer_version = "deblur-export", __version__
     return model
 
 

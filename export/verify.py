@@ -8,9 +8,11 @@ mask, so that a flip can neither fail a correct file nor hide a wrong one.
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +85,13 @@ def verify(
     cases: Sequence[Case],
     with_images: bool = False,
     progress: Callable[[str], None] = lambda step: None,
+    float64: bool = False,
 ) -> ParityReport:
     """Compare an artifact with its network on every case.
 
     On failure, and for the HTML report (`with_images`), the layers are compared one by one.
+    With `float64` the network also runs in float64, and the errors of both sides against that
+    are reported; they decide nothing.
     """
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
     extra = (MASK,) if MASK in inner_values(artifact.path) else ()
@@ -97,13 +102,17 @@ def verify(
     feeds = [{"image": case.image} for case in cases]
     results = Comparator.run([candidate, reference], data_loader=feeds)
     (_, ours), (_, theirs) = results.items()
+    exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
     with reference:
         for case, candidate_out, reference_out in zip(cases, ours, theirs, strict=True):
             progress(f"comparing {case.name}")
-            compared.append(
-                _compare(case, dict(candidate_out), dict(reference_out), reference, with_images)
+            result = _compare(
+                case, dict(candidate_out), dict(reference_out), reference, with_images
             )
+            if exact is not None:
+                result = _against_float64(result, case, exact, candidate_out, reference_out)
+            compared.append(result)
     failed = next((c for c, r in zip(cases, compared, strict=True) if not r.passed), None)
     layers: tuple[LayerError, ...] = ()
     if failed is not None or with_images:
@@ -157,6 +166,23 @@ def _compare(
         reason=reason,
         images=_images(case, theirs, ours) if with_images else None,
     )
+
+
+def _against_float64(
+    result: CaseResult,
+    case: Case,
+    exact: nn.Module,
+    candidate: Mapping[str, Array],
+    reference: Mapping[str, Array],
+) -> CaseResult:
+    """`result` with the errors of both sides against float64, each under its own mask."""
+    errors = []
+    for outputs in (candidate, reference):
+        feed = {"image": case.image} | ({MASK: outputs[MASK]} if MASK in outputs else {})
+        with torch.no_grad():
+            truth = exact(*(torch.from_numpy(value).double() for value in feed.values()))
+        errors.append(float(np.abs(truth.numpy() - outputs["restored"]).max()))
+    return replace(result, candidate_float64=errors[0], reference_float64=errors[1])
 
 
 def _under_mask(runner: TorchRunner, case: Case, mask: Array) -> dict[str, Array]:

@@ -8,7 +8,7 @@ import importlib
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.spec import ModelSpec
 
-NAMES = ("m2aenet", "nafnet")
+NAMES = ("aibnet", "algnet", "dhnet", "m2aenet", "nafnet", "saphn", "ufpnet")
 
 
 def get(name: str) -> ModelSpec:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +27,35 @@ class Macs:
     `pure` counts the products of convolutions and matrix products. `with_bias` adds one for every
     output value of an `nn.Conv2d` with a bias, every value an average pooling reads and every
     value a pixel shuffle moves, which is the rule of the ptflops tool that several papers quote.
-    `prunable` is the part of `pure` that a mask can save.
+    `prunable` is the part of `pure` that a mask can save, `convolutions` the part of
+    convolutions outside custom ops.
     """
 
     pure: int
     with_bias: int
     prunable: int = 0
+    convolutions: int = 0
 
 
-def count_parameters(net: nn.Module) -> int:
-    """Learnable values, buffers excluded."""
-    return sum(parameter.numel() for parameter in net.parameters())
+def count_parameters(net: nn.Module, without: Sequence[str] = ()) -> int:
+    """Learnable values, buffers excluded; `without` as in `count_macs`."""
+    return sum(
+        parameter.numel()
+        for name, parameter in net.named_parameters()
+        if not _left_out(f".{name}.", without)
+    )
 
 
-def count_macs(net: nn.Module, height: int, width: int) -> Macs:
-    """Multiply-adds of one 3 x height x width image in eval mode, padding included."""
-    return count_macs_of(net, (torch.empty(1, 3, height, width, device="meta"),))
+def count_macs(net: nn.Module, height: int, width: int, without: Sequence[str] = ()) -> Macs:
+    """Multiply-adds of one 3 x height x width image in eval mode, padding included.
+
+    `without` leaves out the modules whose dotted path has one of these as a part.
+    """
+    return count_macs_of(net, (torch.empty(1, 3, height, width, device="meta"),), without)
+
+
+def _left_out(path: str, without: Sequence[str]) -> bool:
+    return any(f".{part}." in path for part in without)
 
 
 def m2aenet_macs_at(net: nn.Module, height: int, width: int, kept: float) -> int:
@@ -52,7 +68,7 @@ def m2aenet_macs_at(net: nn.Module, height: int, width: int, kept: float) -> int
     return round(macs.pure - (1 - kept) * macs.prunable)
 
 
-def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Macs:
+def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[str] = ()) -> Macs:
     """Multiply-adds of one call in eval mode.
 
     Custom ops count as their dense form, as if every pixel of a mask were set. Runs on the meta
@@ -70,12 +86,26 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Macs:
         elif isinstance(module, UnfoldedMaskedConv):
             unfolded += output[:, 0].numel() * module.weight.numel()
 
-    for module in net.modules():
-        module.register_forward_hook(count_extra)
+    for name, module in net.named_modules():
+        if not _left_out(f".{name}.", without):
+            module.register_forward_hook(count_extra)
     counter = FlopCounterMode(display=False)
     every_pixel = fx_config.patch(meta_nonzero_assume_all_nonzero=True)  # type: ignore[attr-defined]
     with counter, every_pixel, torch.no_grad():
         net(*(tensor.to("meta") for tensor in inputs))
-    pure = counter.get_total_flops() // 2
-    prunable = counter.get_flop_counts()["Global"].get(PRUNABLE, 0) // 2 + unfolded
-    return Macs(pure=pure, with_bias=pure + extra, prunable=prunable)
+    flops = _flops_by_op(counter, without)
+    pure = sum(flops.values()) // 2
+    convolutions = flops[torch.ops.aten.convolution] // 2
+    prunable = flops[PRUNABLE] // 2 + unfolded
+    return Macs(pure, pure + extra, prunable, convolutions)
+
+
+def _flops_by_op(counter: FlopCounterMode, without: Sequence[str]) -> Counter[Any]:
+    """Totals less those of the outermost modules that are left out."""
+    counts = counter.get_flop_counts()
+    total: Counter[Any] = Counter(counts["Global"])
+    for path, flops in counts.items():
+        parent = path.rpartition(".")[0]
+        if _left_out(f".{path}.", without) and not _left_out(f".{parent}.", without):
+            total.subtract(flops)
+    return total

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deblur_export.models.blocks.naf import NAFBlock, tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
-from deblur_export.models.spec import ModelSpec, count_blocks
+from deblur_export.models.spec import ModelSpec, Published, count_blocks
 
 STRIDE = 16
 
@@ -135,7 +135,16 @@ SPEC = ModelSpec(
     receptive_field=None,
     local=True,
     published={
-        "32": "17.1 M, 16 GMACs",
-        "64": "67.9 M, 63 to 65 GMACs",
+        "32": (
+            Published(parameters=17.1e6, gmacs=16.1, with_bias=True, tolerance=0.005),
+            Published(
+                gmacs=764,
+                size=(1436, 2152),
+                with_bias=True,
+                tolerance=0.001,
+                note="as quoted by the M2AENet paper",
+            ),
+        ),
+        "64": (Published(parameters=67.9e6, gmacs=63.5, with_bias=True, tolerance=0.01),),
     },
 )

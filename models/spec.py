@@ -14,6 +14,33 @@ TRAIN_SIZE = 256  # pixels a side of the crops that all networks here were train
 
 
 @dataclass(frozen=True)
+class Published:
+    """One figure of a paper, and how to count ours so that the two compare.
+
+    `parameters` and `gmacs` (1e9 multiply-adds of one image of `size`) as printed. `without`
+    names modules the figure leaves out, as part of a dotted path. `convolutions` counts no matrix
+    products; `with_bias` follows the ptflops tool (see `complexity.Macs`). `tolerance` is
+    relative. `matched` False means that no reading reproduces the figure; `note` then says why.
+    """
+
+    parameters: float | None = None
+    gmacs: float | None = None
+    size: tuple[int, int] = (256, 256)
+    without: tuple[str, ...] = ()
+    convolutions: bool = False
+    with_bias: bool = False
+    tolerance: float = 0.02
+    matched: bool = True
+    note: str = ""
+
+    def __str__(self) -> str:
+        parameters = f"{self.parameters / 1e6:g} M" if self.parameters else ""
+        height, width = self.size
+        at = "" if self.size == (256, 256) else f" at {width}x{height}"
+        return ", ".join(filter(None, (parameters, f"{self.gmacs:g} G{at}" if self.gmacs else "")))
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One network: how to build it, recognise it, and feed it.
 
@@ -22,8 +49,8 @@ class ModelSpec:
     `keys_absent`. `receptive_field` is the radius in pixels, or None where global pooling makes
     every output pixel depend on the whole image. `padding` is how an image is filled up to the
     size multiple. `local` tells that the constructor takes `train_size`, which turns global into
-    local pooling (TLC). `published` quotes the paper's figures. `after_random` finishes a network
-    that `randomize` has filled.
+    local pooling (TLC). `published` maps a variant to figures of papers. `after_random` finishes a
+    network that `randomize` has filled.
     """
 
     name: str
@@ -38,7 +65,7 @@ class ModelSpec:
     receptive_field: int | None
     padding: Padding = "zeros"
     local: bool = False
-    published: Mapping[str, str] = field(default_factory=dict)
+    published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None
 
     @property

@@ -30,6 +30,7 @@ class FunctionBody:
         self._tape = Tape()
         self._prefix = prefix
         self._numbers = itertools.count()
+        self._constants: dict[tuple[object, ...], ir.Value] = {}
 
     def __getattr__(self, op_type: str) -> Any:
         if not op_type[0].isupper():
@@ -62,7 +63,11 @@ class FunctionBody:
         return self._constant(np.asarray(values, np.float32))
 
     def _constant(self, array: np.ndarray) -> ir.Value:
-        return self.Constant(value=ir.tensor(array))  # type: ignore[no-any-return]
+        """Equal constants are one node."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.Constant(value=ir.tensor(array))
+        return self._constants[key]
 
     def size(self, x: ir.Value, axis: int) -> ir.Value:
         """The extent of one axis of x as an int64 vector of one element."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Target = Literal["portable", "ort", "rtx"]
 TARGETS: tuple[Target, ...] = ("portable", "ort", "rtx")
 
-# DeformConv appeared in opset 19. 18 is the newest the torch exporter writes without conversion.
+# DeformConv appeared in opset 19.
 OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22, "rtx": 18}
 
 FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deblur_export.export.checkpoint import load_model
-from deblur_export.export.manifest import Artifact
-from deblur_export.export.pipeline import ExportOptions, export_onnx
+from deblur_export.export.checkpoint import LoadedModel, load_model
+from deblur_export.export.manifest import Artifact, read_artifact
+from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_model, write_onnx
 
 # Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
 # threads slow the suite down tenfold.
@@ -23,24 +26,43 @@ Exported = Callable[..., Artifact]
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """exported(model, variant, weights, options) -> artifact, made once for equal arguments."""
-    made: dict[object, Artifact] = {}
-    folder = tmp_path_factory.mktemp("artifacts")
+    """exported(model, variant, weights, options, local) -> artifact.
+
+    Made once for equal arguments, by whichever pytest-xdist worker needs it first.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "artifacts"
+    folder.mkdir(exist_ok=True)
 
     def make(
         model: str = "m2aenet",
         variant: str = "tiny",
         weights: str = "random:0",
         options: ExportOptions | None = None,
+        local: bool = False,
     ) -> Artifact:
         options = options or ExportOptions()
-        key = (model, variant, weights, options)
-        if key not in made:
-            path = folder / f"{len(made)}.onnx"
-            made[key] = export_onnx(load_model(model, variant, weights), options, path)
-        return made[key]
+        key = repr((model, variant, weights, options, local)).encode()
+        path = folder / f"{hashlib.sha256(key).hexdigest()[:16]}.onnx"
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                loaded = load_model(model, variant, weights, local)
+                write_onnx(loaded, options, traced(loaded, options), path)
+        return read_artifact(path)
 
     return make
+
+
+TRACED: dict[object, TracedModel] = {}
+
+
+def traced(model: LoadedModel, options: ExportOptions) -> TracedModel:
+    """Tracing takes most of an export; its result serves all targets."""
+    key = (model.title, model.weights, options.shape, options.reparam)
+    if key not in TRACED:
+        TRACED[key] = trace_model(model, options)
+    return TRACED[key]
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,13 @@ def attach_functions(model: ir.Model, target: Target) -> list[str]:
 
 
 def _function(spec: OpSpec, target: Target, nodes: list[ir.Node]) -> ir.Function:
-    if spec.specialize is None:
-        return spec.body(target)
-    absences = {_absent(spec, node) for node in nodes}
-    if len(absences) > 1:
-        raise ValueError(f"{spec.name}: its nodes must leave out the same optional inputs")
-    return spec.specialize(target, absences.pop())
+    if spec.specialize is not None:
+        absences = {_absent(spec, node) for node in nodes}
+        if len(absences) > 1:
+            raise ValueError(f"{spec.name}: its nodes must leave out the same optional inputs")
+        return spec.specialize(target, absences.pop())
+    assert spec.body is not None, f"{spec.name} should have been replaced"
+    return spec.body(target)
 
 
 def _absent(spec: OpSpec, node: ir.Node) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deblur_export.plugins.ops import (
     deform_conv2d,
+    dynamic_filter,
     local_mean,
     motion_deform_conv,
     pixel_rows,
@@ -19,6 +20,7 @@ OPS: dict[str, OpSpec] = {
     for spec in (
         deform_conv2d.DENSE,
         deform_conv2d.LISTED,
+        *dynamic_filter.SPECS,
         local_mean.SPEC,
         *local_mean.WINDOW_SPECS,
         sampling_grid.SPEC,

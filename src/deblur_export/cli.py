@@ -124,12 +124,14 @@ def _print_export(console: Console, artifact: Artifact) -> None:
 @click.argument("file", type=PATH)
 @click.option("--images", type=PATH, help="Folder of photos to compare on as well.")
 @click.option("--weights", help="Where the weights are now, if they moved since the export.")
+@click.option("--float64", is_flag=True, help="Also report both errors against float64.")
 @click.option("--json", "json_path", type=PATH, help="Write the report as JSON.")
 @click.option("--html", "html_path", type=PATH, help="Write the report as one HTML page.")
 def verify(
     file: Path,
     images: Path | None,
     weights: str | None,
+    float64: bool,
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
@@ -152,7 +154,8 @@ def verify(
         if images is not None:
             cases += photo_cases(images, shape)
         reference = reference_model(artifact, weights)
-        report = run_verify(artifact, reference, cases, html_path is not None, status.update)
+        with_images = html_path is not None
+        report = run_verify(artifact, reference, cases, with_images, status.update, float64)
     render_table(report, console)
     for path, text in ((json_path, to_json), (html_path, to_html)):
         if path is not None:

@@ -39,9 +39,18 @@ SMALL: dict[str, Any] = {
 }
 
 
+SMALL_NETWORKS = ("m2aenet", "nafnet")  # those that SMALL fits
+TINY = [
+    (name, variant)
+    for name in models.NAMES
+    for variant in models.get(name).variants
+    if variant.startswith("tiny")
+]
+
+
 def donor(name: str, seed: int = 0, **arguments: Any) -> State:
     spec = models.get(name)
-    net = spec.build(**{**SMALL, **arguments})
+    net = spec.build(**(arguments or SMALL))
     randomize(net, spec, seed)
     return net.state_dict()
 
@@ -76,7 +85,7 @@ WRAPPINGS: dict[str, Callable[[State], object]] = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_wrapped_state_dicts_load(name: str, wrapping: str, tmp_path: Path) -> None:
     state = donor(name)
     path = save(WRAPPINGS[wrapping](state), tmp_path / "weights.pth")
@@ -117,7 +126,7 @@ def test_integers_stay_integers(tmp_path: Path) -> None:
     assert count.dtype == torch.int64
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_loaded_model_describes_itself(name: str, tmp_path: Path) -> None:
     path = save(donor(name), tmp_path / "weights.pth")
     model = load_model(name, None, str(path))
@@ -128,12 +137,14 @@ def test_loaded_model_describes_itself(name: str, tmp_path: Path) -> None:
     assert not any(module.training for module in model.net.modules())
 
 
-@pytest.mark.parametrize("name", models.NAMES)
-def test_variant_is_read_from_the_shapes(name: str, tmp_path: Path) -> None:
-    state = donor(name, **models.get(name).variants["tiny"])
+@pytest.mark.parametrize(("name", "variant"), TINY)
+def test_network_and_variant_are_recognised(name: str, variant: str, tmp_path: Path) -> None:
+    state = donor(name, **models.get(name).variants[variant])
     path = save(state, tmp_path / "weights.safetensors")
-    assert load_model(None, None, str(path)).variant == "tiny"
-    assert load_model(name, "tiny", str(path)).sha256 == fingerprint(state)
+    found = load_model(None, None, str(path))
+    assert (found.spec.name, found.variant) == (name, variant)
+    assert found.sha256 == fingerprint(state)
+    assert load_model(name, variant, str(path)).sha256 == fingerprint(state)
 
 
 def test_random_weights() -> None:
@@ -353,7 +364,7 @@ MISFITS: dict[str, tuple[Callable[[State], State], str]] = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_misfit_names_the_keys(name: str, misfit: str, tmp_path: Path) -> None:
     change, expected = MISFITS[misfit]
     path = save(change(donor(name)), tmp_path / "weights.pth")
@@ -380,14 +391,14 @@ def test_weights_of_another_variant(tmp_path: Path) -> None:
 def test_foreign_weights(tmp_path: Path) -> None:
     path = save({"fc.weight": torch.ones(2, 2)}, tmp_path / "weights.pth")
     message = refusal(lambda: load_model(None, None, str(path)))
-    assert "match none of the known models (m2aenet, nafnet); name it with --model" in message
+    assert f"match none of the known models ({', '.join(models.NAMES)}); name it" in message
     message = refusal(lambda: load_model("nafnet", None, str(path)))
     assert message.endswith("It looks like none of the known models")
 
 
 def test_ambiguous_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSpec, "matches", lambda self, keys: True)
-    assert "match m2aenet and nafnet" in refusal(lambda: identify({}, "weights.pth"))
+    assert " and ".join(models.NAMES) in refusal(lambda: identify({}, "weights.pth"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -281,12 +281,20 @@ def test_dead_branches(case: str) -> None:
     assert report.parameters_before - report.parameters_after == lost
 
 
+# What official code creates and never reads.
+DEAD = {
+    "algnet": {"conv3_2", "gamma"},
+    "ufpnet": {"kernel_down.2", "kernel_down.3"},
+}
+
+
 @pytest.mark.parametrize("name", models.NAMES)
-def test_networks_have_no_dead_branches(name: str) -> None:
-    """Also not those parameters that only a custom op reads."""
+def test_networks_have_only_known_dead_branches(name: str) -> None:
+    """Parameters that only a custom op reads are alive."""
     spec = models.get(name)
     net = spec.build(**spec.variants["tiny"])
     randomize(net, spec, 0)
     changes = remove_dead_branches(net.eval(), (image(1, 3, 32, 32),))
-    assert not changes.changed
+    known = DEAD.get(name, set())
+    assert {next((k for k in known if w.endswith(k)), w) for w in changes.changed} == known
     assert not changes.declined

@@ -1,0 +1,243 @@
+"""A non-uniform stage of SAPHN (Suin et al. 2024, arXiv:2402.06117: adaptive sampling).
+
+Below full size the features live on sampled points [N, L, C] and not on a grid. Beside them runs
+a uniform grid of the same size, with the strided, transposed and 3x3 convolutions only. At a point
+- a residual block's 3x3 convolution is a 1x1, as a set of points has no neighbours;
+- attention takes its summary of the image from the uniform grid and the scores P from the point;
+- offsets, kernels and fusion map come from the point, with its neighbours in the grid of the
+  finer scale, which a 1x1 has projected; PDF gathers from that grid;
+- the decoder writes points back at their places among the encoder's points of the finer scale,
+  and a convolution merges them (3x3 at full size, where the uniform grid's share is added).
+The paper leaves open how points and grids meet; this reading has the published cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deblur_export.models.blocks.saphn_attention import Attention
+from deblur_export.models.blocks.saphn_content import BOUND, KERNEL, ContentAware, ResBlock
+from deblur_export.models.blocks.saphn_points import (
+    Grid,
+    PointSiblings,
+    Selection,
+    as_rows,
+    best,
+    grid_around,
+    pick,
+    put,
+    sampled,
+)
+from deblur_export.models.blocks.saphn_stage import Decoder, Encoder, Scales, Stage
+from deblur_export.plugins.ops.deform_conv2d import deform_conv2d_at
+
+
+def mixed_at(summary: Tensor, p: Tensor) -> Tensor:
+    """Summary [N, C, C2] and scores P [N, L, C2] before the softmax -> [N, L, C]."""
+    return p.softmax(dim=2) @ summary.transpose(1, 2)
+
+
+class PointAttention(Attention):
+    """Cross attention at points; the maps but P come from the uniform grid."""
+
+    maps_class = PointSiblings
+
+    def at(self, uniform: Tensor, points: Tensor, values: Tensor, grid: Grid) -> Tensor:
+        """uniform and values [N, C, H, W], points [N, L, C] -> [N, L, C]."""
+        (p,) = self.maps.at(points, grid)
+        return mixed_at(self.summary(uniform, values), p)
+
+
+class PointContentAware(ContentAware):
+    """The content-aware module at points."""
+
+    maps_class = PointSiblings
+
+    def at(self, uniform: Tensor, points: Tensor, grid: Grid) -> Tensor:
+        """uniform [N, C, H, W], points [N, L, C] -> [N, L, C]."""
+        p, offset, kernel, fusion = self.maps.at(points, grid)
+        attended = mixed_at(self.summary(uniform, uniform), p)
+        filtered = deform_conv2d_at(
+            grid.x,
+            BOUND * offset.tanh().transpose(1, 2),
+            self.weight,
+            self.bias,
+            kernel.transpose(1, 2),
+            grid.cell,
+            kernel=KERNEL,
+        ).transpose(1, 2)
+        return filtered + fusion.sigmoid() * (attended - filtered)
+
+
+class PointBlock(nn.Module):
+    """A residual block on the uniform grid and on the points."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.point = nn.Linear(channels, channels)
+        self.content = PointContentAware(channels)
+
+    def forward(self, uniform: Tensor, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] and [N, L, C] -> the same."""
+        around = F.relu(self.conv(uniform))
+        here = F.relu(self.point(points))
+        return uniform + around, points + self.content.at(around, here, grid)
+
+
+class PointBlocks(nn.ModuleList):
+    """The residual blocks of one scale below full size."""
+
+    def forward(self, uniform: Tensor, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        for block in self:
+            uniform, points = block(uniform, points, grid)
+        return uniform, points
+
+
+class PointScales(Scales):
+    """Dense blocks and cross attention at full size, those at points below."""
+
+    def make_blocks(self, widths: Sequence[int], count: int) -> nn.ModuleList:
+        dense = nn.Sequential(*(ResBlock(widths[0]) for _ in range(count)))
+        sparse = (PointBlocks(PointBlock(w) for _ in range(count)) for w in widths[1:])
+        return nn.ModuleList([dense, *sparse])
+
+    def make_cross(self, widths: Sequence[int]) -> nn.ModuleList:
+        return nn.ModuleList([Attention(widths[0]), *(PointAttention(w) for w in widths[1:])])
+
+
+class Encoded(NamedTuple):
+    """Encoder features, from full size down: uniform grids, point lists, and what points see.
+
+    At full size every pixel is a point; `grids` begins at half size.
+    """
+
+    uniform: list[Tensor]
+    points: list[Tensor]
+    grids: list[Grid]
+
+
+class PointEncoder(PointScales, Encoder):
+    """`projects` carry grid and points to the channels of the next scale."""
+
+    def __init__(self, widths: Sequence[int], count: int, lower: bool) -> None:
+        super().__init__(widths, count, lower)
+        self.projects = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 1) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(  # type: ignore[override]
+        self, image: Tensor, lower: Sequence[Tensor], selections: Sequence[Selection]
+    ) -> Encoded:
+        """Image [N, 3, H, W], decoder features of the stage below, one selection a lower scale."""
+        assert self.cross is not None
+        x = self.blocks[0](self.intro(image))
+        x = x + self.cross[0](x, lower[0])
+        encoded = Encoded([x], [as_rows(x)], [])
+        for scale, chosen in enumerate(selections, start=1):
+            project = self.projects[scale - 1]
+            fine = encoded.uniform[-1]
+            grid = grid_around(project(fine), chosen.pixel, 2 ** (scale - 1))
+            points = pick(encoded.points[-1], chosen.number)
+            points = F.linear(points, project.weight.flatten(1), project.bias)
+            uniform, points = self.blocks[scale](self.downs[scale - 1](fine), points, grid)
+            points = points + self.cross[scale].at(uniform, points, lower[scale], grid)
+            for features, new in zip(encoded, (uniform, points, grid), strict=True):
+                features.append(new)
+        return encoded
+
+
+class PointDecoder(PointScales, Decoder):
+    """`writes` carry points to the channels of the finer scale, `merges` mix them in there."""
+
+    def __init__(self, widths: Sequence[int], count: int) -> None:
+        super().__init__(widths, count)
+        self.writes = nn.ModuleList(
+            nn.Linear(coarse, fine) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+        full = nn.Conv2d(widths[0], widths[0], 3, padding=1)
+        self.merges = nn.ModuleList([full, *(nn.Linear(w, w) for w in widths[1:-1])])
+
+    def forward(  # type: ignore[override]
+        self, encoded: Encoded, selections: Sequence[Selection]
+    ) -> list[Tensor]:
+        """Features from full size down; those of the uniform grid below full size."""
+        uniform, points = encoded.uniform[-1], encoded.points[-1]
+        features = []
+        for scale in range(len(selections), 0, -1):
+            if scale < len(selections):
+                uniform = self.ups[scale](uniform)
+                points = self.merges[scale](self.written(scale, points, encoded, selections))
+            grid = encoded.grids[scale - 1]
+            values = encoded.uniform[scale]
+            points = points + self.cross[scale].at(uniform, points, values, grid)
+            uniform, points = self.blocks[scale](uniform, points, grid)
+            features.append(uniform)
+        skip = encoded.uniform[0]
+        x = (
+            self.written(0, points, encoded, selections)
+            .transpose(1, 2)
+            .unflatten(2, skip.shape[2:])
+        )
+        x = self.merges[0](x) + self.ups[0](uniform)
+        x = x + self.cross[0](x, skip)
+        return [self.blocks[0](x), *reversed(features)]
+
+    def written(
+        self, scale: int, points: Tensor, encoded: Encoded, selections: Sequence[Selection]
+    ) -> Tensor:
+        """The encoder's points of `scale`, those chosen for the next replaced by `points`."""
+        return put(encoded.points[scale], selections[scale], self.writes[scale](points))
+
+
+class Drawn(NamedTuple):
+    """What a policy gradient needs of one stage; see `sampled`."""
+
+    logits: Tensor
+    selections: list[Selection]
+    log_prob: Tensor
+
+
+class NonUniformStage(Stage):
+    """A stage on sampled points. `sampler` gives the logits of G, [N, 1, H, W]."""
+
+    encoder_class = PointEncoder
+    decoder_class = PointDecoder
+
+    def __init__(
+        self, widths: Sequence[int], encoder_blocks: int, decoder_blocks: int, lower: bool
+    ) -> None:
+        super().__init__(widths, encoder_blocks, decoder_blocks, lower)
+        width = widths[0]
+        self.scales = len(widths) - 1
+        self.sampler = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+    def forward(
+        self,
+        image: Tensor,
+        lower: Sequence[Tensor],
+        selections: Sequence[Selection] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """As `Stage.forward`; the points with the highest scores unless a selection is given.
+
+        The logits rank as G does; their sigmoid would only round and saturate.
+        """
+        if selections is None:
+            selections = best(self.sampler(lower[0]), self.scales)
+        features = self.decoder(self.encoder(image, lower, selections), selections)
+        return self.ending(features[0]), features
+
+    def draw(self, lower: Sequence[Tensor]) -> Drawn:
+        """A random selection for training."""
+        logits = self.sampler(lower[0])
+        return Drawn(logits, *sampled(logits, self.scales))

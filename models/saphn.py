@@ -1,0 +1,235 @@
+"""SAPHN, the spatially-attentive patch-hierarchical network, uniform and non-uniform (SAPHN+).
+
+Suin, Purohit, Rajagopalan, CVPR 2020 (arXiv:2004.05343), and 2024 (arXiv:2402.06117). Three
+stages restore four quarters, two halves and the whole image, each with the residual of the one
+before.
+
+A reconstruction: no official code was found, and the table of layers is in a supplement that was
+not available. Chosen here, because it gives the published 23 M parameters and 136 GMACs (uniform)
+and 140 GMACs (non-uniform) at 256x256: widths 32, 64, 128, 128 at four scales, two residual
+blocks a scale in the encoder and in the decoder, one content-aware module in each with dense
+pixel-dependent filters, cross attention to the encoder at each scale and, in stages two and three,
+to the decoder of the stage before. Chosen without such evidence: bounded offsets, reflected
+borders, images in 0..1 without a shift, OP_k = OP_(k-1) + residual_k, a stage's input is the image
+plus the residual before it, and all of how points and grids meet in the non-uniform stages
+(blocks/saphn_nonuniform.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deblur_export.models.blocks.padding import pad_to_multiple
+from deblur_export.models.blocks.saphn_nonuniform import Drawn, NonUniformStage
+from deblur_export.models.blocks.saphn_points import Selection
+from deblur_export.models.blocks.saphn_stage import Stage
+from deblur_export.models.spec import ModelSpec, Padding, count_blocks
+
+STRIDE = 16  # two patches a side of three strided convolutions
+PADDING: Padding = "reflect"
+PATCHES = ((2, 2), (2, 1), (1, 1))  # rows and columns of each stage
+OVERDRAWN = 0.5  # what drawing more points than at test time costs
+
+
+class Policy(NamedTuple):
+    """What the policy gradient of the samplers needs; two non-uniform stages, padded size.
+
+    probability: G of each stage, [N, 1, H, W]. samples: of each stage the pixels drawn at scales
+    2, 4, 8, 0 or 1, [N, 1, H, W]. log_prob [N]: of all draws. drawn [N]: points of all scales and
+    stages; budget: as many are used at test time.
+    """
+
+    probability: tuple[Tensor, ...]
+    samples: tuple[tuple[Tensor, ...], ...]
+    log_prob: Tensor
+    drawn: Tensor
+    budget: int
+
+
+class TrainingOutput(NamedTuple):
+    """What the losses need: OP_3 (`restored`), all three OP_k, and the draws if non-uniform."""
+
+    restored: Tensor
+    outputs: tuple[Tensor, ...]
+    policy: Policy | None
+
+
+def reward(output: TrainingOutput, target: Tensor) -> Tensor:
+    """R of each image, [N]: the error of both non-uniform stages, and a price for overdrawing.
+
+    R = -(mean |OP_3 - GT| + mean |OP_2 - GT|) - 0.5 where more points were drawn than at test
+    time. REINFORCE maximises it with the loss -(R.detach() - baseline) * log_prob.
+    """
+    assert output.policy is not None, "only the non-uniform network draws"
+    errors = [(restored - target).abs().mean((1, 2, 3)) for restored in output.outputs[1:]]
+    return -sum(errors) - OVERDRAWN * (output.policy.drawn > output.policy.budget)
+
+
+class SAPHN(nn.Module):
+    """Args:
+    widths: channels at full size, half, quarter and eighth; multiples of 8.
+    encoder_blocks, decoder_blocks: residual blocks a scale (M and P of the paper).
+    nonuniform: stages two and three work on sampled points.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 128, 128),
+        encoder_blocks: int = 2,
+        decoder_blocks: int = 2,
+        nonuniform: bool = False,
+    ) -> None:
+        super().__init__()
+        upper = NonUniformStage if nonuniform else Stage
+        arguments = (widths, encoder_blocks, decoder_blocks)
+        self.stages = nn.ModuleList(
+            [
+                Stage(*arguments, lower=False),
+                upper(*arguments, lower=True),
+                upper(*arguments, lower=True),
+            ]
+        )
+
+    def forward(self, image: Tensor) -> Tensor | TrainingOutput:
+        """Restore a blurred image.
+
+        Args:
+            image: [N, 3, H, W], RGB in 0..1, any size.
+
+        Returns:
+            In eval mode [N, 3, H, W], not clamped; in training mode a `TrainingOutput`.
+        """
+        height, width = image.shape[-2:]
+        padded = pad_to_multiple(image, STRIDE, PADDING)
+        if not self.training:
+            return self.forward_padded(padded)[..., :height, :width]
+        drawn: list[Drawn] = []
+        outputs = tuple(x[..., :height, :width] for x in self.progress(padded, drawn))
+        return TrainingOutput(outputs[-1], outputs, policy(drawn) if drawn else None)
+
+    def forward_padded(self, image: Tensor) -> Tensor:
+        """`forward` in eval mode for H and W that are multiples of 16."""
+        return self.progress(image)[-1]
+
+    def progress(self, image: Tensor, drawn: list[Drawn] | None = None) -> list[Tensor]:
+        """OP_1, OP_2 and OP_3, [N, 3, H, W]; non-uniform stages draw if given a list to note it."""
+        outputs = [image]
+        x, features = image, list[Tensor]()
+        for stage, grid in zip(self.stages, PATCHES, strict=True):
+            patches = split(x, *grid), [split(feature, *grid) for feature in features]
+            if drawn is not None and isinstance(stage, NonUniformStage):
+                drawn.append(stage.draw(patches[1]))
+                residual, features = stage(*patches, drawn[-1].selections)
+            else:
+                residual, features = stage(*patches)
+            residual = stitched(residual, *grid)
+            features = [stitched(feature, *grid) for feature in features]
+            outputs.append(outputs[-1] + residual)
+            x = image + residual
+        return outputs[1:]
+
+
+def split(x: Tensor, rows: int, columns: int) -> Tensor:
+    """[N, C, H, W] -> patches [N*rows*columns, C, H/rows, W/columns], those of an image together."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, c, rows, h // rows, columns, w // columns).permute(0, 2, 4, 1, 3, 5)
+    return x.reshape(-1, c, h // rows, w // columns)
+
+
+def stitched(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `split`."""
+    _, c, h, w = x.shape
+    x = x.reshape(-1, rows, columns, c, h, w).permute(0, 3, 1, 4, 2, 5)
+    return x.reshape(-1, c, rows * h, columns * w)
+
+
+def policy(drawn: Sequence[Drawn]) -> Policy:
+    """The draws of all stages, patches put together."""
+    probability, samples, log_prob, counts, budget = [], [], [], [], 0
+    for stage, grid in zip(drawn, PATCHES[1:], strict=True):
+        patches = grid[0] * grid[1]
+        logits = stage.logits
+        probability.append(stitched(logits.sigmoid(), *grid))
+        masks = [mask_of(chosen, logits) for chosen in stage.selections]
+        samples.append(tuple(stitched(mask, *grid) for mask in masks))
+        log_prob.append(stage.log_prob.view(-1, patches).sum(1))
+        counts.extend(mask.sum((1, 2, 3)).view(-1, patches).sum(1) for mask in masks)
+        budget += patches * sum(logits[0].numel() // 4**k for k in range(1, len(masks) + 1))
+    return Policy(
+        tuple(probability), tuple(samples), torch.stack(log_prob).sum(0), sum(counts), budget
+    )
+
+
+def mask_of(chosen: Selection, like: Tensor) -> Tensor:
+    """1 at the chosen pixels, 0 elsewhere, shape of `like` [N, 1, H, W]."""
+    flags = torch.ones_like(chosen.pixel) if chosen.valid is None else chosen.valid
+    mask = like.new_zeros(len(like), like[0].numel())
+    return mask.scatter(1, chosen.pixel, flags.to(like.dtype)).view_as(like)
+
+
+def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Constructor arguments read from the shapes and keys of a state dict."""
+    downs = count_blocks(state, "stages.0.encoder.downs.")
+    coarse = [state[f"stages.0.encoder.downs.{i}.weight"].shape[0] for i in range(downs)]
+    return {
+        "widths": [state["stages.0.encoder.intro.weight"].shape[0], *coarse],
+        "encoder_blocks": count_blocks(state, "stages.0.encoder.blocks.0."),
+        "decoder_blocks": count_blocks(state, "stages.0.decoder.blocks.0."),
+        "nonuniform": any(key.startswith("stages.1.sampler.") for key in state),
+    }
+
+
+def liven(net: nn.Module) -> None:
+    """Let the coarse scales of a random network be heard at full size, and its output be small.
+
+    A transposed convolution has a quarter of the fan-in that `randomize` divides by; twice the
+    weight would restore the variance, but the filters are quadratic in their input and grow.
+    """
+    assert isinstance(net, SAPHN)
+    with torch.no_grad():
+        for stage in net.stages:
+            assert isinstance(stage, Stage)
+            for up in stage.decoder.ups:
+                up.weight.mul_(1.5)
+            stage.ending.weight.mul_(0.15)
+
+
+def variant(widths: Sequence[int], blocks: int, nonuniform: bool) -> dict[str, object]:
+    """Constructor arguments."""
+    return {
+        "widths": list(widths),
+        "encoder_blocks": blocks,
+        "decoder_blocks": blocks,
+        "nonuniform": nonuniform,
+    }
+
+
+SPEC = ModelSpec(
+    name="saphn",
+    title="SAPHN",
+    source="Suin et al., Spatially-Attentive Patch-Hierarchical Network for Adaptive Motion "
+    "Deblurring, CVPR 2020 (arXiv:2004.05343), non-uniform: arXiv:2402.06117; reconstruction "
+    "from the papers",
+    build=SAPHN,
+    variants={
+        "uniform": variant((32, 64, 128, 128), 2, nonuniform=False),
+        "nonuniform": variant((32, 64, 128, 128), 2, nonuniform=True),
+        "tiny": variant((16, 24), 1, nonuniform=False),
+        "tiny-nonuniform": variant((16, 16, 24), 1, nonuniform=True),
+    },
+    keys_present=("stages.2.encoder.intro.weight", "stages.0.encoder.blocks.0.0.content.weight"),
+    keys_absent=(),
+    hyperparameters=hyperparameters,
+    size_multiple=STRIDE,
+    receptive_field=None,
+    padding=PADDING,
+    published={
+        "uniform": "23 M, 136 GMACs",
+        "nonuniform": "140 GMACs",
+    },
+    after_random=liven,
+)

@@ -1,0 +1,170 @@
+"""UFPNet: NAFNet with the blur kernel of every pixel as a second input (Fang et al., CVPR 2023).
+
+"Self-Supervised Non-Uniform Kernel Estimation with Flow-Based Motion Prior for Blind Image
+Deblurring". Layout and parameter names follow the official code (Fangzhenxuan/UFPDeblur,
+`UFPNet_code_uncertainty`), so that its checkpoints load unchanged. Two of its four convolutions of
+the kernel map reach no output (`kernel_down.2` and `.3`); they are in every checkpoint, are not
+computed here, and the exporter drops them. The official code adds fresh noise to the kernel codes
+at every call, at test time too, so that published figures carry its sampling; here the noise is
+an argument, and zero without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from deblur_export.models.blocks.naf import NAFBlock, tlc_window
+from deblur_export.models.blocks.padding import pad_to_multiple
+from deblur_export.models.blocks.ufp_encoder import UFPEncoder, amplify_prior
+from deblur_export.models.nafnet import STRIDE
+from deblur_export.models.nafnet import hyperparameters as nafnet_hyperparameters
+from deblur_export.models.spec import ModelSpec, Padding, Published
+
+PADDING: Padding = "reflect"
+
+
+class TrainingOutput(NamedTuple):
+    """What the losses need.
+
+    kernel [N, H'*W', k, k], the blur kernel of each pixel of the padded image, without gradient
+    (the prior is trained beforehand); restored [N, 3, H, W] in 0..1.
+    """
+
+    kernel: Tensor
+    restored: Tensor
+
+
+class UFPNet(UFPEncoder):
+    """Kernel prior, encoder that reads its kernels, and NAFNet's decoder.
+
+    Args:
+        width, encoder_blocks, middle_blocks, kernel_size, prior_width, train_size: see
+            `UFPEncoder`.
+        decoder_blocks: blocks a stage.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        encoder_blocks: Sequence[int] = (1, 1, 1, 28),
+        middle_blocks: int = 1,
+        decoder_blocks: Sequence[int] = (1, 1, 1, 1),
+        kernel_size: int = 19,
+        prior_width: int = 64,
+        train_size: int | None = None,
+    ) -> None:
+        super().__init__(width, encoder_blocks, middle_blocks, kernel_size, prior_width, train_size)
+        for _ in range(len(self.kernel_down), len(self.encoders)):  # never read
+            self.kernel_down.append(nn.Conv2d(self.taps, self.taps, 2, stride=2))
+        self.ups = nn.ModuleList()
+        self.decoders = nn.ModuleList()
+        for level, count in reversed(list(enumerate(reversed(decoder_blocks)))):
+            channels, window = width * 2**level, tlc_window(train_size, level)
+            self.ups.append(
+                nn.Sequential(
+                    nn.Conv2d(2 * channels, 4 * channels, 1, bias=False), nn.PixelShuffle(2)
+                )
+            )
+            self.decoders.append(nn.Sequential(*(NAFBlock(channels, window) for _ in range(count))))
+        self.ending = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(  # type: ignore[override]
+        self, image: Tensor, noise: Tensor | None = None
+    ) -> Tensor | TrainingOutput:
+        """Restore a blurred image.
+
+        Args:
+            image: [N, 3, H, W], RGB in 0..1, any size.
+            noise: [N, k*k, H', W'] for the padded size, standard normal, for the uncertainty of
+                the kernel codes. None: zeros in eval mode, drawn in training mode.
+
+        Returns:
+            In eval mode [N, 3, H, W] in 0..1; in training mode a `TrainingOutput`.
+        """
+        height, width = image.shape[-2:]
+        padded = pad_to_multiple(image, STRIDE, PADDING)
+        if not self.training:
+            return self.forward_padded(padded, noise)[..., :height, :width]
+        kernel = self.kernels(padded, noise)
+        restored = self.decode(self.encode(padded, kernel), padded)[..., :height, :width]
+        side = math.isqrt(self.taps)
+        listed = kernel.flatten(2).transpose(1, 2).reshape(len(kernel), -1, side, side)
+        return TrainingOutput(listed, restored)
+
+    def forward_padded(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Inference for H and W that are multiples of 16."""
+        return self.decode(self.encode(image, self.kernels(image, noise)), image)
+
+    def decode(self, features: Sequence[Tensor], image: Tensor) -> Tensor:
+        """The encoder's features to the restored image, [N, 3, H, W] in 0..1."""
+        *skips, x = features
+        for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            x = stage(up(x) + skip)
+        return (self.ending(x) + image).clamp(0, 1)  # type: ignore[no-any-return]
+
+
+def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Constructor arguments read from the shapes and keys of a state dict."""
+    taps, prior_width = state["kernel_extra.Conv_tail.var.2.weight"].shape[:2]
+    return {
+        **nafnet_hyperparameters(state),
+        "kernel_size": math.isqrt(taps),
+        "prior_width": prior_width,
+    }
+
+
+PAPER: dict[str, object] = {
+    "width": 64,
+    "encoder_blocks": [1, 1, 1, 28],
+    "middle_blocks": 1,
+    "decoder_blocks": [1, 1, 1, 1],
+    "kernel_size": 19,
+    "prior_width": 64,
+}
+
+TINY: dict[str, object] = {
+    "width": 8,
+    "encoder_blocks": [1, 1, 1, 2],
+    "middle_blocks": 1,
+    "decoder_blocks": [1, 1, 1, 1],
+    "kernel_size": 7,
+    "prior_width": 8,
+}
+
+
+SPEC = ModelSpec(
+    name="ufpnet",
+    title="UFPNet",
+    source="Fang et al., Self-Supervised Non-Uniform Kernel Estimation with Flow-Based Motion "
+    "Prior for Blind Image Deblurring, CVPR 2023",
+    build=UFPNet,
+    variants={"64": PAPER, "tiny": TINY},
+    keys_present=(
+        "intro.weight",
+        "kernel_extra.Conv_tail.var.2.weight",
+        "flow.net.0.mask",
+        "kernel_down.3.weight",
+        "decoders.0.0.gamma",
+    ),
+    keys_absent=(),
+    hyperparameters=hyperparameters,
+    size_multiple=STRIDE,
+    receptive_field=None,
+    padding=PADDING,
+    local=True,
+    published={
+        "64": (
+            Published(
+                parameters=80.3e6,
+                gmacs=235.6,
+                tolerance=0.003,
+                note="the official code, counted; 0.5 G of it are the unused kernel_down.2",
+            ),
+        )
+    },
+    after_random=amplify_prior,
+)

@@ -1,0 +1,174 @@
+"""DynamicFilter3 and DynamicFilter5: every channel of every image with a k x k filter of its own.
+
+    y[n, c, i, j] = sum of weight[n, c, k dy + dx] x[n, c, i + dy - k//2, j + dx - k//2]
+
+over dy, dx = 0..k-1, the image mirrored at its border without repeating the last pixel (for a
+margin beyond the other end, which `nn.ReflectionPad2d` refuses, to and fro). This is the dynamic
+low-pass of FSNet's decoupler (Cui et al., "Image Restoration via Frequency Selection", TPAMI 2024),
+which AIBNet uses.
+
+A grouped convolution with computed weights needs the number of its groups, here images times
+channels, in the file, and TensorRT has none. "ort" therefore takes the images one by one.
+Elsewhere: a convolution with one-hot filters makes the k horizontal shifts, a small matrix product
+a row of the filter weighs them, a second one-hot convolution adds up the k vertical shifts. On
+ONNX Runtime that is as fast as k*k shifted slices (102 and 104 ms for 64 x 256 x 256 and k = 5, one
+thread; "ort" takes 18 ms) and a fraction of their layers in TensorRT.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.spec import OPSET, OpSpec, Target
+
+KERNELS = (3, 5)
+
+
+def mirror_index(size: int, margin: int) -> Tensor:
+    """Where the positions -margin .. size + margin - 1 of a mirrored axis lie."""
+    span = 2 * (size - 1)
+    phase = torch.arange(-margin, size + margin) % max(span, 1)
+    return torch.minimum(phase, span - phase)
+
+
+def dynamic_filter_reference(x: Tensor, weight: Tensor, kernel: int) -> Tensor:
+    """DynamicFilter in plain differentiable torch; float16 and bfloat16 compute in float32."""
+    n, c, h, w = x.shape
+    compute = torch.promote_types(x.dtype, torch.float32)
+    rows, columns = (mirror_index(size, kernel // 2).to(x.device) for size in (h, w))
+    mirrored = x.to(compute).index_select(2, rows).index_select(3, columns)
+    filters = weight.to(compute).reshape(n * c, 1, kernel, kernel)
+    y = F.conv2d(mirrored.reshape(1, n * c, *mirrored.shape[2:]), filters, groups=n * c)
+    return y.view(n, c, h, w).to(x.dtype)
+
+
+def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad, kernel):  # type: ignore[no-untyped-def]
+    # Recomputing keeps nothing but the inputs; autograd differentiates the reference itself.
+    with torch.enable_grad():
+        inputs = [
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        ]
+        y = dynamic_filter_reference(inputs[0], inputs[1], kernel)
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    grads = iter(torch.autograd.grad(y, wanted, grad))
+    return tuple(next(grads) if t.requires_grad else None for t in inputs)
+
+
+def _define(kernel: int) -> Any:
+    """The torch op for one filter size, with its fake, gradient and flop formula.
+
+    Its arguments:
+        x: [N, C, H, W]; float16 and bfloat16 compute in float32.
+        weight: [N, C, k*k], row-major.
+        group: C; an attribute because ONNX convolutions need it static.
+
+    It returns [N, C, H, W], contiguous, dtype of x; a ValueError tells shapes that do not fit.
+    """
+    taps = kernel * kernel
+
+    @torch.library.custom_op(f"deblur::dynamic_filter{kernel}", mutates_args=())
+    def op(x: Tensor, weight: Tensor, *, group: int) -> Tensor:
+        if weight.shape != (*x.shape[:2], taps) or group != x.shape[1]:
+            raise ValueError(
+                f"dynamic_filter{kernel}: weight {tuple(weight.shape)} and group {group} do not "
+                f"fit x {tuple(x.shape)}"
+            )
+        return dynamic_filter_reference(x, weight, kernel).clone()
+
+    @op.register_fake
+    def _(x: Tensor, weight: Tensor, *, group: int) -> Tensor:
+        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+    @register_flop_formula(op._opoverload.overloadpacket)
+    def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+        """k*k multiply-adds an output value, as for an ordinary depth-wise convolution."""
+        n, c, h, w = x_shape
+        return int(2 * taps * n * c * h * w)
+
+    op.register_autograd(functools.partial(_backward, kernel=kernel), setup_context=_setup_context)
+    return op
+
+
+DYNAMIC_FILTER = {kernel: _define(kernel) for kernel in KERNELS}
+
+
+def _mirror(b: FunctionBody, x: ir.Value, axis: int, margin: int) -> ir.Value:
+    """x with its mirrored borders along one axis; only the borders are gathered."""
+    size = b.size(x, axis)
+    span = b.Mul(b.Sub(size, b.ints(1)), b.ints(2))
+    period = b.Max(span, b.ints(1))
+    before = b.ints(*range(margin, 0, -1))  # -2, -1 mirrored at 0
+    after = b.Add(b.ints(*range(margin)), size)
+    parts = [x]
+    for position in (before, after):
+        phase = b.Mod(position, period)
+        parts.append(b.Gather(x, b.Min(phase, b.Sub(span, phase)), axis=axis))
+    return b.Concat(parts[1], parts[0], parts[2], axis=axis)  # type: ignore[no-any-return]
+
+
+def _images(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.Value:
+    """One grouped convolution an image."""
+    filters = b.Reshape(weight, b.ints(0, 0, 1, kernel, kernel))
+    body = b.branch("image", ("x", "filters"))
+    image, own = body.inputs
+    first = body.ints(0)
+    y = body.Conv(
+        body.Unsqueeze(image, first),
+        own,
+        group=b.reference("group"),
+        kernel_shape=[kernel, kernel],
+    )
+    return b.Scan(x, filters, body=body.graph(body.Squeeze(y, first)), num_scan_inputs=2)  # type: ignore[no-any-return]
+
+
+def _shifts(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.Value:
+    """Shift along the rows, weigh, shift along the columns; channels are images of one channel."""
+    one_hot = np.eye(kernel)
+    size = b.Shape(x, start=2, end=4)
+    channels = b.Reshape(x, b.Concat(b.ints(-1, 1), size, axis=0))
+    to_right = b.CastLike(b.floats(one_hot.reshape(kernel, 1, 1, kernel)), x)
+    down = b.CastLike(b.floats(one_hot.reshape(1, kernel, kernel, 1)), x)
+    shifted = b.Conv(channels, to_right, kernel_shape=[1, kernel])
+    rows = b.Reshape(shifted, b.ints(0, kernel, -1))
+    weighed = b.MatMul(b.Reshape(weight, b.ints(-1, kernel, kernel)), rows)
+    return b.Conv(b.Reshape(weighed, b.Shape(shifted)), down, kernel_shape=[kernel, 1])  # type: ignore[no-any-return]
+
+
+def _body(kernel: int, target: Target) -> ir.Function:
+    b = FunctionBody(("x", "weight"), ("group",), OPSET[target])
+    x, weight = b.inputs
+    mirrored = _mirror(b, _mirror(b, x, 2, kernel // 2), 3, kernel // 2)
+    y = (_images if target == "ort" else _shifts)(b, mirrored, weight, kernel)
+    if target != "ort":
+        y = b.Reshape(y, b.Shape(x))
+    spec = SPECS[KERNELS.index(kernel)]
+    return b.function(spec.name, [("y", y)], spec.doc)
+
+
+SPECS = tuple(
+    OpSpec(
+        name=f"DynamicFilter{kernel}",
+        doc=f"Filters each channel of each image with its own {kernel} x {kernel} filter, weight "
+        f"[N,C,{kernel * kernel}], mirrored at the border.",
+        torch_op=DYNAMIC_FILTER[kernel]._opoverload,
+        inputs={"x": "T", "weight": "T"},
+        outputs={"y": "T"},
+        attributes=("group",),
+        body=functools.partial(_body, kernel),
+    )
+    for kernel in KERNELS
+)

@@ -1,0 +1,88 @@
+"""Every network and variant: exported, verified at several sizes, built by TensorRT for RTX."""
+
+from __future__ import annotations
+
+import pytest
+
+from deblur_export import models
+from deblur_export.export.cases import random_cases
+from deblur_export.export.checkpoint import load_model
+from deblur_export.export.pipeline import ExportOptions, export_onnx
+from deblur_export.export.verify import reference_model, verify
+from deblur_export.models.blocks.naf import tlc_window
+from deblur_export.plugins.spec import TARGETS, Target
+from tests.conftest import Exported
+from tests.tolerances import NETWORK_FLOAT32
+
+VARIANTS = [(name, variant) for name in models.NAMES for variant in models.get(name).variants]
+TINY = [(name, variant) for name, variant in VARIANTS if variant.startswith("tiny")]
+FULL = [pair for pair in VARIANTS if pair not in TINY]
+# One worker traces a network for all its targets.
+TINY_GROUPED = [
+    pytest.param(*pair, id="-".join(pair), marks=pytest.mark.xdist_group("-".join(pair)))
+    for pair in TINY
+]
+LOCAL = [
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.xdist_group(f"{name}-local"),
+            *([] if name in ("algnet", "nafnet") else [pytest.mark.slow]),
+        ],
+    )
+    for name in models.NAMES
+    if models.get(name).local
+]
+
+
+def check(exported: Exported, name: str, variant: str, target: Target, reparam: bool) -> None:
+    options = ExportOptions(target=target, reparam=reparam)
+    artifact = exported(name, variant, options=options)
+    shape = artifact.manifest["input"]["shape"]
+    report = verify(artifact, reference_model(artifact), random_cases(shape), float64=True)
+    assert report.passed, [case.reason for case in report.cases]
+    for case in report.cases:
+        assert case.max_abs <= NETWORK_FLOAT32["atol"], case.name
+        assert case.candidate_float64 is not None
+        assert case.candidate_float64 <= NETWORK_FLOAT32["atol"], case.name
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "variant"), TINY_GROUPED)
+def test_tiny_variants_agree_with_pytorch(
+    exported: Exported, name: str, variant: str, target: Target
+) -> None:
+    check(exported, name, variant, target, reparam=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant"), TINY)
+def test_networks_as_trained_agree_as_well(exported: Exported, name: str, variant: str) -> None:
+    check(exported, name, variant, "portable", reparam=False)
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_form_agrees_beyond_its_window(exported: Exported, name: str, target: Target) -> None:
+    artifact = exported(name, local=True, options=ExportOptions(target=target))
+    window = tlc_window(artifact.manifest["arguments"]["train_size"], 0)
+    case = random_cases(artifact.manifest["input"]["shape"], window)[-1]
+    assert window is not None
+    assert min(case.image.shape[2:]) > window
+    report = verify(artifact, reference_model(artifact), [case])
+    assert report.passed, report.cases[0].reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant"), FULL)
+def test_full_variants_agree_with_pytorch(tmp_path_factory, name: str, variant: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path_factory.mktemp("full") / "net.onnx"
+    model = load_model(name, variant, "random:0")
+    artifact = export_onnx(model, ExportOptions(), path)
+    cases = random_cases(artifact.manifest["input"]["shape"])
+    try:
+        report = verify(artifact, model, cases, float64=True)
+    finally:
+        path.unlink()
+    assert report.passed, [case.reason for case in report.cases]
+    assert all((case.candidate_float64 or 0) <= 2e-4 for case in report.cases)
