@@ -269,7 +269,6 @@ def published(gmacs: float, parameters: float | None = None) -> tuple[Published,
         without=("encoder",),
         convolutions=True,
         tolerance=0.005,
-        note="without the encoder and the products of the attentions",
     )
     return (figures,)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as fx_config
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
@@ -77,10 +78,10 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[
     net = copy.deepcopy(net).to("meta").eval()
     extra = unfolded = 0
 
-    def count_extra(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count_extra(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         nonlocal extra, unfolded
         if isinstance(module, nn.Conv2d) and module.bias is not None:
-            extra += output.numel()
+            extra += sum(tensor.numel() for tensor in tree_iter(output))
         elif isinstance(module, GlobalAveragePool | nn.PixelShuffle):
             extra += inputs[0].numel()
         elif isinstance(module, UnfoldedMaskedConv):

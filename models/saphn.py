@@ -24,11 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.models.blocks.padding import pad_to_multiple
+from deblur_export.models.blocks.saphn_attention import REDUCTION
 from deblur_export.models.blocks.saphn_nonuniform import Drawn, NonUniformStage
 from deblur_export.models.blocks.saphn_points import Selection
 from deblur_export.models.blocks.saphn_stage import Stage
-from deblur_export.models.spec import ModelSpec, Padding, count_blocks
+from deblur_export.models.spec import ModelSpec, Padding, Published, count_blocks
 
+SCALES = 4
 STRIDE = 16  # two patches a side of three strided convolutions
 PADDING: Padding = "reflect"
 PATCHES = ((2, 2), (2, 1), (1, 1))  # rows and columns of each stage
@@ -66,12 +68,13 @@ def reward(output: TrainingOutput, target: Tensor) -> Tensor:
     """
     assert output.policy is not None, "only the non-uniform network draws"
     errors = [(restored - target).abs().mean((1, 2, 3)) for restored in output.outputs[1:]]
-    return -sum(errors) - OVERDRAWN * (output.policy.drawn > output.policy.budget)
+    overdrawn = output.policy.drawn > output.policy.budget
+    return -torch.stack(errors).sum(0) - OVERDRAWN * overdrawn
 
 
 class SAPHN(nn.Module):
     """Args:
-    widths: channels at full size, half, quarter and eighth; multiples of 8.
+    widths: channels at full size, half, quarter and eighth (two scales at least); multiples of 8.
     encoder_blocks, decoder_blocks: residual blocks a scale (M and P of the paper).
     nonuniform: stages two and three work on sampled points.
     """
@@ -84,6 +87,8 @@ class SAPHN(nn.Module):
         nonuniform: bool = False,
     ) -> None:
         super().__init__()
+        if not 2 <= len(widths) <= SCALES or any(w < REDUCTION or w % REDUCTION for w in widths):
+            raise ValueError(f"SAPHN: widths {widths} are not two to four multiples of {REDUCTION}")
         upper = NonUniformStage if nonuniform else Stage
         arguments = (widths, encoder_blocks, decoder_blocks)
         self.stages = nn.ModuleList(
@@ -134,7 +139,7 @@ class SAPHN(nn.Module):
 
 
 def split(x: Tensor, rows: int, columns: int) -> Tensor:
-    """[N, C, H, W] -> patches [N*rows*columns, C, H/rows, W/columns], those of an image together."""
+    """[N, C, H, W] -> patches [N*rows*columns, C, H/rows, W/columns], an image's together."""
     n, c, h, w = x.shape
     x = x.reshape(n, c, rows, h // rows, columns, w // columns).permute(0, 2, 4, 1, 3, 5)
     return x.reshape(-1, c, h // rows, w // columns)
@@ -149,18 +154,23 @@ def stitched(x: Tensor, rows: int, columns: int) -> Tensor:
 
 def policy(drawn: Sequence[Drawn]) -> Policy:
     """The draws of all stages, patches put together."""
-    probability, samples, log_prob, counts, budget = [], [], [], [], 0
+    probability, samples, log_prob, counts = [], [], [], []
+    budget = 0
     for stage, grid in zip(drawn, PATCHES[1:], strict=True):
         patches = grid[0] * grid[1]
-        logits = stage.logits
-        probability.append(stitched(logits.sigmoid(), *grid))
-        masks = [mask_of(chosen, logits) for chosen in stage.selections]
+        masks = [mask_of(chosen, stage.logits) for chosen in stage.selections]
+        probability.append(stitched(stage.logits.sigmoid(), *grid))
         samples.append(tuple(stitched(mask, *grid) for mask in masks))
         log_prob.append(stage.log_prob.view(-1, patches).sum(1))
-        counts.extend(mask.sum((1, 2, 3)).view(-1, patches).sum(1) for mask in masks)
-        budget += patches * sum(logits[0].numel() // 4**k for k in range(1, len(masks) + 1))
+        counts += [mask.sum((1, 2, 3)).view(-1, patches).sum(1) for mask in masks]
+        pixels = patches * stage.logits[0].numel()
+        budget += sum(pixels // 4**scale for scale in range(1, len(masks) + 1))
     return Policy(
-        tuple(probability), tuple(samples), torch.stack(log_prob).sum(0), sum(counts), budget
+        tuple(probability),
+        tuple(samples),
+        torch.stack(log_prob).sum(0),
+        torch.stack(counts).sum(0),
+        budget,
     )
 
 
@@ -194,6 +204,7 @@ def liven(net: nn.Module) -> None:
         for stage in net.stages:
             assert isinstance(stage, Stage)
             for up in stage.decoder.ups:
+                assert isinstance(up, nn.ConvTranspose2d)
                 up.weight.mul_(1.5)
             stage.ending.weight.mul_(0.15)
 
@@ -228,8 +239,8 @@ SPEC = ModelSpec(
     receptive_field=None,
     padding=PADDING,
     published={
-        "uniform": "23 M, 136 GMACs",
-        "nonuniform": "140 GMACs",
+        "uniform": (Published(parameters=23e6, gmacs=136, tolerance=0.025),),
+        "nonuniform": (Published(gmacs=140, tolerance=0.025),),
     },
     after_random=liven,
 )

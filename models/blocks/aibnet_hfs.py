@@ -1,8 +1,9 @@
 """AIBNet's HFSBlock: channel attention on high frequencies, thinned out at four degrees.
 
-Reconstructed: Eq. 5 writes zeros where the mask removes a logit, the text calls the matrix after
-the softmax sparse; so logits are removed before it, as in TKSA (Chen et al., "Learning A Sparse
-Transformer Network for Effective Image Deraining", 2023). Its ratios and floors are used as well.
+(Gao and Dang 2025, arXiv:2502.20880.) A reconstruction: Eq. 5 writes zeros where the mask removes a
+logit, the text calls the matrix after the softmax sparse; so logits are removed before it, as in
+TKSA (Chen et al., "Learning A Sparse Transformer Network for Effective Image Deraining", 2023).
+Its ratios and floors are used as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""AIBNet's SFEM and the block around it (Sec. "SFDHBlock" of the paper, Eq. 1 to 3).
+"""AIBNet's SFEM and SFDHBlock, the block around it (Gao and Dang 2025, arXiv:2502.20880, Eq. 1).
 
-Reconstructed: the paper's Eq. 1 attends straight after the norm, which misses its published counts
+A reconstruction: the paper's Eq. 1 attends straight after the norm, which misses its published counts
 by 20 %; NAFNet's whole token half and a feed-forward half with a depth-wise 3x3 fit all of them.
 """
 
@@ -22,10 +22,10 @@ A_INIT = 0.8
 class SFEM(ChannelAttention):
     """Difference of two channel attentions: out((softmax(Q1 K1'/b) - a softmax(Q2 K2'/b)) V).
 
-    `a` is lambda of the Differential Transformer (Ye et al. 2024), without its norm:
-    exp(aQ1 aK1) - exp(aQ2 aK2) + 0.8. Once folded, `a` ([1]) is a parameter and the vectors are
-    None. `project_first` computes (out A) V instead of out(A V): C*C*H*W multiply-adds less for
-    C*C*C more.
+    `a` is lambda of the Differential Transformer (Ye et al. 2024, arXiv:2410.05258), without its
+    norm: exp(aQ1 aK1) - exp(aQ2 aK2) + 0.8. Once folded, `a` ([1]) is a parameter and the vectors
+    are None. `project_first` computes (out A) V instead of out(A V): C*C*H*W multiply-adds less
+    for C*C*C more.
     """
 
     query_parts: ClassVar[Sequence[int]] = (0, 2)

@@ -3,7 +3,8 @@
     Y = M_c * [(M_s * X) Q^T] P,   Q = softmax over the pixels,   P = softmax over C2 = C / 8
 
 The bracket sums the image up in C2 vectors, and each pixel mixes these. As cross attention the
-values X come from another feature and the four maps from the current one. Paper's symbols.
+values X come from another feature and the four maps from the current one. Paper's symbols. (The
+bias of Q's convolution cancels in its softmax.)
 """
 
 from __future__ import annotations

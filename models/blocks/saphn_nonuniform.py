@@ -13,6 +13,7 @@ The paper leaves open how points and grids meet; this reading has the published 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from deblur_export.models.blocks.saphn_points import (
     Grid,
     PointSiblings,
     Selection,
+    as_image,
     as_rows,
     best,
     grid_around,
@@ -45,8 +47,11 @@ class PointAttention(Attention):
     """Cross attention at points; the maps but P come from the uniform grid."""
 
     maps_class = PointSiblings
+    maps: PointSiblings
 
-    def at(self, uniform: Tensor, points: Tensor, values: Tensor, grid: Grid) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, uniform: Tensor, points: Tensor, values: Tensor, grid: Grid
+    ) -> Tensor:
         """uniform and values [N, C, H, W], points [N, L, C] -> [N, L, C]."""
         (p,) = self.maps.at(points, grid)
         return mixed_at(self.summary(uniform, values), p)
@@ -56,8 +61,9 @@ class PointContentAware(ContentAware):
     """The content-aware module at points."""
 
     maps_class = PointSiblings
+    maps: PointSiblings
 
-    def at(self, uniform: Tensor, points: Tensor, grid: Grid) -> Tensor:
+    def forward(self, uniform: Tensor, points: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
         """uniform [N, C, H, W], points [N, L, C] -> [N, L, C]."""
         p, offset, kernel, fusion = self.maps.at(points, grid)
         attended = mixed_at(self.summary(uniform, uniform), p)
@@ -70,7 +76,7 @@ class PointContentAware(ContentAware):
             grid.cell,
             kernel=KERNEL,
         ).transpose(1, 2)
-        return filtered + fusion.sigmoid() * (attended - filtered)
+        return filtered + fusion.sigmoid() * (attended - filtered)  # type: ignore[no-any-return]
 
 
 class PointBlock(nn.Module):
@@ -86,7 +92,7 @@ class PointBlock(nn.Module):
         """[N, C, H, W] and [N, L, C] -> the same."""
         around = F.relu(self.conv(uniform))
         here = F.relu(self.point(points))
-        return uniform + around, points + self.content.at(around, here, grid)
+        return uniform + around, points + self.content(around, here, grid)
 
 
 class PointBlocks(nn.ModuleList):
@@ -121,13 +127,24 @@ class Encoded(NamedTuple):
     grids: list[Grid]
 
 
+class Project(nn.Conv2d):
+    """One 1x1 for a grid and for points."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__(channels, outputs, 1)
+
+    def forward(self, x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """[N, C, H, W] and [N, L, C] -> the same with `outputs` channels."""
+        return super().forward(x), F.linear(points, self.weight.flatten(1), self.bias)
+
+
 class PointEncoder(PointScales, Encoder):
     """`projects` carry grid and points to the channels of the next scale."""
 
     def __init__(self, widths: Sequence[int], count: int, lower: bool) -> None:
         super().__init__(widths, count, lower)
         self.projects = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 1) for fine, coarse in zip(widths, widths[1:], strict=False)
+            Project(fine, coarse) for fine, coarse in itertools.pairwise(widths)
         )
 
     def forward(  # type: ignore[override]
@@ -139,15 +156,15 @@ class PointEncoder(PointScales, Encoder):
         x = x + self.cross[0](x, lower[0])
         encoded = Encoded([x], [as_rows(x)], [])
         for scale, chosen in enumerate(selections, start=1):
-            project = self.projects[scale - 1]
             fine = encoded.uniform[-1]
-            grid = grid_around(project(fine), chosen.pixel, 2 ** (scale - 1))
-            points = pick(encoded.points[-1], chosen.number)
-            points = F.linear(points, project.weight.flatten(1), project.bias)
+            picked = pick(encoded.points[-1], chosen.number)
+            around, points = self.projects[scale - 1](fine, picked)
+            grid = grid_around(around, chosen.pixel, 2 ** (scale - 1))
             uniform, points = self.blocks[scale](self.downs[scale - 1](fine), points, grid)
-            points = points + self.cross[scale].at(uniform, points, lower[scale], grid)
-            for features, new in zip(encoded, (uniform, points, grid), strict=True):
-                features.append(new)
+            points = points + self.cross[scale](uniform, points, lower[scale], grid)
+            encoded.uniform.append(uniform)
+            encoded.points.append(points)
+            encoded.grids.append(grid)
         return encoded
 
 
@@ -157,7 +174,7 @@ class PointDecoder(PointScales, Decoder):
     def __init__(self, widths: Sequence[int], count: int) -> None:
         super().__init__(widths, count)
         self.writes = nn.ModuleList(
-            nn.Linear(coarse, fine) for fine, coarse in zip(widths, widths[1:], strict=False)
+            nn.Linear(coarse, fine) for fine, coarse in itertools.pairwise(widths)
         )
         full = nn.Conv2d(widths[0], widths[0], 3, padding=1)
         self.merges = nn.ModuleList([full, *(nn.Linear(w, w) for w in widths[1:-1])])
@@ -174,15 +191,11 @@ class PointDecoder(PointScales, Decoder):
                 points = self.merges[scale](self.written(scale, points, encoded, selections))
             grid = encoded.grids[scale - 1]
             values = encoded.uniform[scale]
-            points = points + self.cross[scale].at(uniform, points, values, grid)
+            points = points + self.cross[scale](uniform, points, values, grid)
             uniform, points = self.blocks[scale](uniform, points, grid)
             features.append(uniform)
         skip = encoded.uniform[0]
-        x = (
-            self.written(0, points, encoded, selections)
-            .transpose(1, 2)
-            .unflatten(2, skip.shape[2:])
-        )
+        x = as_image(self.written(0, points, encoded, selections), skip)
         x = self.merges[0](x) + self.ups[0](uniform)
         x = x + self.cross[0](x, skip)
         return [self.blocks[0](x), *reversed(features)]

@@ -108,6 +108,11 @@ def as_rows(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+def as_image(rows: Tensor, like: Tensor) -> Tensor:
+    """[N, H*W, C] -> [N, C, H, W], the shape of `like`."""
+    return rows.transpose(1, 2).reshape(like.shape)
+
+
 class Grid(NamedTuple):
     """What the points of one scale see around them: the feature of the finer scale, projected.
 
@@ -191,5 +196,6 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A layer with this weight and bias."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     layer.weight = nn.Parameter(weight.detach().clone())
-    layer.bias = None if bias is None else nn.Parameter(bias.detach())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach())
     return layer

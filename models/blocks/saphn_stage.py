@@ -8,6 +8,7 @@ attention to the encoder.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class Encoder(Scales):
         super().__init__()
         self.intro = nn.Conv2d(3, widths[0], 3, padding=1)
         self.downs = nn.ModuleList(
-            Down(fine, coarse) for fine, coarse in zip(widths, widths[1:], strict=False)
+            Down(fine, coarse) for fine, coarse in itertools.pairwise(widths)
         )
         self.blocks = self.make_blocks(widths, count)
         self.cross = self.make_cross(widths) if lower else None
@@ -73,7 +74,7 @@ class Decoder(Scales):
         super().__init__()
         self.ups = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1)
-            for fine, coarse in zip(widths, widths[1:], strict=False)
+            for fine, coarse in itertools.pairwise(widths)
         )
         self.cross = self.make_cross(widths)
         self.blocks = self.make_blocks(widths, count)

@@ -35,7 +35,7 @@ def deform_conv2d_reference(
     """DeformConv2dAt in plain differentiable torch; float16 and bfloat16 compute in float32."""
     compute = torch.promote_types(x.dtype, torch.float32)
     h, w = x.shape[2:]
-    kernel = weight.shape[-1]
+    kernel = int(weight.shape[-1])
     features, matrices = x.to(compute), weight.to(compute)
     field, factors = offset.to(compute), mask.to(compute)
     row, column = index // w, index % w
@@ -56,7 +56,7 @@ def _dense(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor
     n, _, h, w = x.shape
     index = torch.arange(h * w, device=x.device).expand(n, -1)
     y = deform_conv2d_reference(x, offset.flatten(2), weight, bias, mask.flatten(2), index)
-    return y.unflatten(2, (h, w))
+    return y.view(n, -1, h, w)
 
 
 @torch.library.custom_op("deblur::deform_conv2d", mutates_args=())
@@ -193,18 +193,20 @@ def _flops(  # type: ignore[no-untyped-def]
 
 def _body(target: Target) -> ir.Function:
     b = FunctionBody(tuple(DENSE.inputs), DENSE.attributes, OPSET[target])
-    x, *fields = b.inputs
+    x, offset, weight, bias, mask = b.inputs
     height, width = b.size(x, 2), b.size(x, 3)
     count = b.Squeeze(b.Mul(height, width), b.ints(0))
     index = b.Unsqueeze(b.Range(b.scalar(0), count, b.scalar(1)), b.ints(0))
-    y = _at(b, x, *fields, index)
+    y = _at(b, x, offset, weight, bias, mask, index)
     y = b.Reshape(y, b.Concat(b.ints(0, -1), height, width, axis=0))
     return b.function(DENSE.name, [("y", y)], DENSE.doc)
 
 
 def _at_body(target: Target) -> ir.Function:
     b = FunctionBody(tuple(LISTED.inputs), LISTED.attributes, OPSET[target])
-    return b.function(LISTED.name, [("y", _at(b, *b.inputs))], LISTED.doc)
+    x, offset, weight, bias, mask, index = b.inputs
+    y = _at(b, x, offset, weight, bias, mask, index)
+    return b.function(LISTED.name, [("y", y)], LISTED.doc)
 
 
 def _five(

@@ -61,9 +61,9 @@ def body(target: Target, absent: frozenset[str] = frozenset()) -> ir.Function:
 
 
 def _softplus_if_asked(b: FunctionBody, delta: ir.Value) -> ir.Value:
-    """Not an If: a Where on a constant needs no subgraph. Bounded, so that exp cannot overflow."""
-    bound = b.floats(20.0)
-    soft = b.Where(b.Greater(delta, bound), delta, b.Softplus(b.Min(delta, bound)))
+    """Not an If: a Where on a constant needs no subgraph. exp cannot overflow: softplus(x) is above
+    x below the bound, and x itself beyond."""
+    soft = b.Max(delta, b.Softplus(b.Min(delta, b.floats(20.0))))
     asked = b.Constant(value_int=b.reference("delta_softplus", "value_int"))
     return b.Where(b.Cast(asked, to=BOOL), soft, delta)  # type: ignore[no-any-return]
 

@@ -38,7 +38,7 @@ def top_pixels(scores: Tensor, *, ratio: int) -> Tensor:
     Raises:
         ValueError: scores have another shape.
     """
-    n, c, h, w = scores.shape
+    c, h, w = scores.shape[1:]
     if c != 1:
         raise ValueError(f"top_pixels: scores have {c} channels, not 1")
     if ratio < 1 or h % ratio or w % ratio:

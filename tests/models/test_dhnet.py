@@ -40,7 +40,6 @@ from tests.tolerances import (
 
 SPEC = get("dhnet")
 TINY = ["tiny", "tiny-prior"]
-SIZES = (1, 3, 5, 7, 9)
 
 
 def tiny(variant: str = "tiny", seed: int = 0, **arguments: Any) -> DHNet:
@@ -135,18 +134,14 @@ def key_patterns() -> dict[str, str]:
         stage + r"\.ddre\.experts\.[0-2]\.[0-4]\.pointwise\.weight": "C C 1 1",
         stage + r"\.ddre\.experts\.[0-2]\.[0-4]\.(?:depth|point)wise\.bias": "C",
     }
-    for number, size in enumerate(SIZES):
-        name = rf"\.ddre\.experts\.[0-2]\.{number}\.depthwise\.weight"
-        patterns[stage + name] = f"C 1 {size} {size}"
-    return patterns
+    depthwise = stage + r"\.ddre\.experts\.[0-2]\.%d\.depthwise\.weight"
+    return patterns | {depthwise % e: f"C 1 {k} {k}" for e, k in enumerate((1, 3, 5, 7, 9))}
 
 
 def channels_of(key: str, width: int) -> int:
-    match = re.match(r"(encoders|decoders)\.(\d)", key)
-    if not match:
-        return 16 * width
-    level = int(match[2])
-    return width * 2 ** (level if match[1] == "encoders" else 3 - level)
+    order = [*(f"encoders.{i}" for i in range(4)), "middle", *(f"decoders.{i}" for i in range(4))]
+    at = [number for number, stage in enumerate(order) if key.startswith(stage)]
+    return width * 2 ** min(at[0], 8 - at[0]) if at else 0
 
 
 @pytest.mark.parametrize(("variant", "width", "prior"), [("32", 32, 0), ("64", 64, 1)])
@@ -334,14 +329,13 @@ def test_random_weights_exercise_every_branch(variant: str, seed: int) -> None:
     torch.testing.assert_close(y, exact.float(), **NETWORK_FLOAT32)
     assert len(shares) == 9
     assert all(share.min() > 0.005 and share.max() < 0.9 for share in shares)
-    assert max(share.max() for share in shares) > 0.25, "a router that prefers nothing tests little"
+    assert max(share.max() for share in shares) > 0.25, "equal shares would test little"
 
 
 def test_local_pooling_is_in_the_attention_only() -> None:
     """Beyond the window the local form differs; the routers see the whole image in both."""
     local, net, x = tiny(train_size=32), tiny(), image(1, 3, 64, 80).float()
-    mixtures = [module for module in local.modules() if isinstance(module, DDRE)]
-    assert [ddre.pool.window for ddre in mixtures] == 9 * [None]
+    assert all(m.pool.window is None for m in local.modules() if isinstance(m, DDRE))
     with torch.no_grad():
         assert (local(x) - net(x)).abs().max() > NOTICEABLE
         small = x[..., :32, :48]
@@ -358,6 +352,7 @@ def test_wrong_input_is_refused(shape: tuple[int, ...]) -> None:
         tiny()(torch.rand(shape))
 
 
+# What each fold changes, and the keys that disappear with it.
 GONE = {
     "volterra": ({"blocks.0.volterra", "blocks.1.volterra"}, r".*\.w[ab]\.\d\.(weight|bias)"),
     "routers": ({"ddre"}, r".*\.routers\.[12]\.(weight|bias)"),
@@ -372,7 +367,7 @@ FOLDS: dict[str, Rewrite] = {
 
 @pytest.mark.parametrize("order", [list(FOLDS.items()), list(FOLDS.items())[::-1]])
 def test_own_folds(order: list[tuple[str, Rewrite]]) -> None:
-    """Each proved after the one before, in both orders; a second time they find nothing to do."""
+    """Proved one after the other, in both orders; a second time they find nothing to do."""
     net = filled(DHStage(4, 2, None, rank=4, routers=3, prior_channels=5)).eval()
     probe = (rand(2, 4, 9, 6), rand(2, 5, 1, 1))
     folded, reports = reparameterize(net, order, probe)
@@ -399,8 +394,7 @@ def test_own_folds(order: list[tuple[str, Rewrite]]) -> None:
 def test_merged_centres_save_products() -> None:
     """One C x C product in place of R, and no depth-wise 1x1; the matrix itself costs R C^2."""
     ddre = filled(DDRE(4, routers=3)).eval()
-    x = rand(1, 4, 6, 5)
-    _, (report,) = reparameterize(ddre, [("it", merge_experts)], (x,))
+    _, (report,) = reparameterize(ddre, [("it", merge_experts)], (rand(1, 4, 6, 5),))
     saved = 30 * (3 * (16 + 4) - 16) - 3 * 16 - 3 * 4
     assert report.macs_before - report.macs_after == saved
     assert "not faster" in report.declined[0][1]

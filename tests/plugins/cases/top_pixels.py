@@ -27,6 +27,13 @@ def crowded(x: Tensor) -> Tensor:
     return 1 + (4 * x).round().clamp(-5, 5) * 2.0**-22
 
 
+def any_float(x: Tensor) -> Tensor:
+    """Every kind of float32 number but nan, from random bits."""
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31, x.shape, generator=generator, dtype=torch.int64)
+    return bits.to(torch.int32).view(torch.float32).nan_to_num(0.0).to(x)
+
+
 def sorted_by_hand(scores: Tensor, ratio: int) -> Tensor:
     """Python's stable sort: the higher score first, the lower number first among equal ones."""
     chosen = []
@@ -46,6 +53,7 @@ CASES = [
         ("negative", scored(1, 8, 8, 2, lambda x: -1 - x.abs())),
         ("equal", scored(2, 4, 6, 2, torch.zeros_like)),
         ("signed-zeros", scored(1, 4, 8, 2, lambda x: 0 * x)),
+        ("any-float", scored(1, 40, 40, 2, any_float)),
         ("spread", scored(2, 12, 12, 2, spread)),
         ("infinite", scored(1, 8, 8, 2, lambda x: x / (x.abs() > 0.7))),
         ("crowded", scored(2, 24, 24, 4, crowded)),
