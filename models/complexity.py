@@ -104,7 +104,7 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[
 def _flops_by_op(counter: FlopCounterMode, without: Sequence[str]) -> Counter[Any]:
     """Totals less those of the outermost modules that are left out."""
     counts = counter.get_flop_counts()
-    total: Counter[Any] = Counter(counts["Global"])
+    total: Counter[Any] = Counter(counts.get("Global", {}))
     for path, flops in counts.items():
         parent = path.rpartition(".")[0]
         if _left_out(f".{path}.", without) and not _left_out(f".{parent}.", without):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.blocks.saphn_attention import REDUCTION
-from deblur_export.models.blocks.saphn_nonuniform import Drawn, NonUniformStage
+from deblur_export.models.blocks.saphn_nonuniform import Drawn, NonUniformStage, PointBlock
 from deblur_export.models.blocks.saphn_points import Selection
 from deblur_export.models.blocks.saphn_stage import Stage
 from deblur_export.models.spec import ModelSpec, Padding, Published, count_blocks
@@ -194,18 +194,21 @@ def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
 
 
 def liven(net: nn.Module) -> None:
-    """Let the coarse scales of a random network be heard at full size, and its output be small.
+    """Let the coarse scales of a random network be heard at full size, and keep features small.
 
     A transposed convolution has a quarter of the fan-in that `randomize` divides by; twice the
-    weight would restore the variance, but the filters are quadratic in their input and grow.
+    weight would restore the variance. But the filters are quadratic in their input: they turn
+    features much above one into an avalanche, and residual sums without them only grow.
     """
     assert isinstance(net, SAPHN)
     with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.ConvTranspose2d):
+                module.weight.mul_(1.5)
+            elif isinstance(module, PointBlock):
+                module.conv.weight.mul_(0.3)
         for stage in net.stages:
             assert isinstance(stage, Stage)
-            for up in stage.decoder.ups:
-                assert isinstance(up, nn.ConvTranspose2d)
-                up.weight.mul_(1.5)
             stage.ending.weight.mul_(0.15)
 
 

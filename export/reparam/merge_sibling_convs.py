@@ -15,7 +15,7 @@ def merge_sibling_convs(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
     changes = Changes()
     for name, siblings in named_instances(net, Siblings):
         if siblings.is_merged:
-            changes.declined.append((name, "already merged"))
+            changes.declined.append((name, "already folded"))
         else:
             siblings.merge()
             changes.changed.append(name)

@@ -1,7 +1,7 @@
 """AIBNet's SFEM and SFDHBlock, the block around it (Gao and Dang 2025, arXiv:2502.20880, Eq. 1).
 
-A reconstruction: the paper's Eq. 1 attends straight after the norm, which misses its published counts
-by 20 %; NAFNet's whole token half and a feed-forward half with a depth-wise 3x3 fit all of them.
+A reconstruction: Eq. 1 attends straight after the norm, which misses the published counts by 20 %;
+NAFNet's whole token half and a feed-forward half with a depth-wise 3x3 fit all of them.
 """
 
 from __future__ import annotations

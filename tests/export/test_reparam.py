@@ -136,7 +136,7 @@ def test_second_run_declines_everything_the_first_folded(name: str) -> None:
     for report in reports:
         assert not report.changed
         already = {where for where, reason in report.declined if reason == "already folded"}
-        if report.name != "remove_dead_branches":  # what it removed is no longer there
+        if report.name not in ("fold_batch_norm", "remove_dead_branches"):  # nothing is left there
             assert already == first[report.name]
     assert_same(chain(name)[1], again, torch.float32)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.plugins.ops import selective_scan_bodies as bodies
 from deblur_export.plugins.ops import selective_scan_reference as reference
 from deblur_export.plugins.ops.selective_scan import SPEC, selective_scan
@@ -131,6 +134,33 @@ def test_two_levels_bounded_by_the_state(states: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bodies, "STATE", states)
     expected = sequential(**make(torch.float64)).numpy()
     np.testing.assert_allclose(run_onnx(make, "portable"), expected, **OP_FLOAT32)
+
+
+HALF = """<ir_version: 10, opset_import: ["": 18, "deblur": 1]>
+half (float16[N, D, L] u, float16[N, D, L] delta, float16[D, S] A, float16[N, S, L] B,
+      float16[N, S, L] C, float16[D] D, float16[N, D, L] z, float16[D] delta_bias)
+    => (float16[N, D, L] y)
+{ y = deblur.SelectiveScan<delta_softplus = 1>(u, delta, A, B, C, D, z, delta_bias) }"""
+
+
+@pytest.mark.parametrize("target", ["portable", "rtx"])
+def test_bodies_keep_a_float32_state_in_half_precision(target: Target) -> None:
+    inputs = tensors_of(scan(1, 4, 8, 300, step=-5.0)(torch.float16))
+    model = ir.from_proto(onnx.parser.parse_model(HALF))
+    attach_functions(model, target)
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (y,) = session.run(None, {k: v.numpy() for k, v in inputs.items()})
+    exact = selective_scan(**{k: v.double() for k, v in inputs.items()}, delta_softplus=1)
+    torch.testing.assert_close(torch.from_numpy(y), exact.half())
+
+
+def test_nodes_of_one_graph_leave_out_the_same_inputs() -> None:
+    text = HALF.replace("z, delta_bias) }", "z, delta_bias)\n  w = deblur.SelectiveScan(u) }")
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    with pytest.raises(ValueError, match="same optional inputs"):
+        attach_functions(model, "portable")
 
 
 def test_products_are_counted() -> None:
