@@ -24,6 +24,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
 from deblur_export.export.manifest import METADATA_KEY
 from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.forget_dynamic_shapes import forget_dynamic_shapes
 from deblur_export.export.passes.name_windows import name_windows
 from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
 from deblur_export.export.passes.rename import rename
@@ -112,6 +113,7 @@ def lower(model: ir.Model, target: Target) -> ir.Model:
         share_sampling_grid(model)
     name_windows(model)
     attach_functions(model, target)
+    forget_dynamic_shapes(model)
     return model
 
 

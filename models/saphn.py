@@ -233,7 +233,7 @@ SPEC = ModelSpec(
         "uniform": variant((32, 64, 128, 128), 2, nonuniform=False),
         "nonuniform": variant((32, 64, 128, 128), 2, nonuniform=True),
         "tiny": variant((16, 24), 1, nonuniform=False),
-        "tiny-nonuniform": variant((16, 16, 24), 1, nonuniform=True),
+        "tiny-nonuniform": variant((16, 24), 1, nonuniform=True),
     },
     keys_present=("stages.2.encoder.intro.weight", "stages.0.encoder.blocks.0.0.content.weight"),
     keys_absent=(),

@@ -91,15 +91,15 @@ class Attention(nn.Module):
     def summary(self, x: Tensor, values: Tensor) -> Tensor:
         """M_c * [(M_s * values) Q^T], [N, C, C2].
 
-        The softmax over all pixels is divided by its sum after the matrix product: its entries
-        are about 1 / HW, which underflows in FP16. The sum runs in two steps, see
-        `GlobalAveragePool`.
+        The softmax over all pixels is divided by its sum after the product: its entries are about
+        1 / HW, which underflows in FP16. Both sums run along rows first: in one product over all
+        pixels torch adds them up one after the other, which costs 3e-4 relative at 512x512.
         """
         q, ms = self.context(x)
         weights = (q - q.amax(dim=(2, 3), keepdim=True)).exp()
         total = weights.sum(dim=3).sum(dim=2)
-        gated = (ms.sigmoid() * values).flatten(2)
-        summed = gated @ weights.flatten(2).transpose(1, 2)
+        rows = (ms.sigmoid() * values).transpose(1, 2)  # [N, H, C, W]
+        summed = (rows @ weights.permute(0, 2, 3, 1)).sum(dim=1)
         return summed / total.unsqueeze(1) * self.mc(self.pool(x)).sigmoid().flatten(2)  # type: ignore[no-any-return]
 
 

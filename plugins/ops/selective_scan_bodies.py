@@ -156,8 +156,8 @@ def _read_out(
 
 # Static: sixteen steps make a chunk, sixteen chunks a block, both unrolled over their sixteen
 # members and computed for all chunks at once; then log-steps over the blocks (Hillis and Steele).
-# No loop, no If. (With levels of sixteen all the way up, TensorRT for RTX 1.7 builds one op in 36 s
-# and 178 MB; like this in 3 s.)
+# No loop, no If. (With levels of sixteen all the way up, time and size of what TensorRT for RTX 1.7
+# builds grow exponentially with the levels: 178 MB for one op with six of them, 12 MB like this.)
 
 
 def _static(b: FunctionBody, scan: Scan) -> ir.Value:

@@ -264,7 +264,7 @@ def log_probability(probability: Tensor, samples: Sequence[Tensor]) -> Tensor:
 
 
 def test_training_output() -> None:
-    net, x = nonuniform().double().train(), image(2, 3, 20, 30)
+    net, x = nonuniform(widths=[16, 16, 24]).double().train(), image(2, 3, 20, 30)
     torch.manual_seed(0)
     output = net(x)
     assert isinstance(output, TrainingOutput)
@@ -282,7 +282,7 @@ def test_training_output() -> None:
     assert {mask.shape for mask in masks} == {(2, 1, 32, 32)}
     counted = torch.stack([mask.sum((1, 2, 3)) for mask in masks]).sum(0)
     assert torch.equal(policy.drawn, counted)
-    assert policy.budget == 2 * (32 * 32 // 4 + 32 * 32 // 16)
+    assert policy.budget == 2 * (32 * 32 // 4 + 32 * 32 // 16)  # three scales, two stages
     target = image(2, 3, 20, 30, seed=1)
     errors = sum((o - target).abs().mean((1, 2, 3)) for o in output.outputs[1:])
     for budget, price in ((policy.budget, 0.5), (10**9, 0.0)):
