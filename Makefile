@@ -29,11 +29,11 @@ demo: $(READY)
 	$(BIN)/deblur-export run $(DEMO)/m2aenet_$(VARIANT).onnx $(DEMO)/photos/* -o $(DEMO)/restored
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 # Also the slow tests: the paper variant of M2AENet, long runs.
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,14 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from deblur_export.export.checkpoint import LoadedModel, load_model
+from deblur_export.export.checkpoint import load_model
 from deblur_export.export.manifest import Artifact, read_artifact
-from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_model, write_onnx
+from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
+from deblur_export.plugins.spec import TARGETS
 
 # Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
 # threads slow the suite down tenfold.
@@ -28,7 +30,8 @@ Exported = Callable[..., Artifact]
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """exported(model, variant, weights, options, local) -> artifact.
 
-    Made once for equal arguments, by whichever pytest-xdist worker needs it first.
+    Tracing takes most of an export and serves all targets, so all of them are written at once, by
+    whichever pytest-xdist worker needs one first.
     """
     root = tmp_path_factory.getbasetemp()
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "artifacts"
@@ -42,27 +45,19 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         local: bool = False,
     ) -> Artifact:
         options = options or ExportOptions()
-        key = repr((model, variant, weights, options, local)).encode()
-        path = folder / f"{hashlib.sha256(key).hexdigest()[:16]}.onnx"
-        with path.with_suffix(".lock").open("w") as lock:
+        key = repr((model, variant, weights, options.shape, options.reparam, local)).encode()
+        stem = folder / hashlib.sha256(key).hexdigest()[:16]
+        paths = {target: Path(f"{stem}_{target}.onnx") for target in TARGETS}
+        with Path(f"{stem}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
+            if not paths[options.target].exists():
                 loaded = load_model(model, variant, weights, local)
-                write_onnx(loaded, options, traced(loaded, options), path)
-        return read_artifact(path)
+                traced = trace_model(loaded, options)
+                for target, path in paths.items():
+                    write_onnx(loaded, replace(options, target=target), traced, path)
+        return read_artifact(paths[options.target])
 
     return make
-
-
-TRACED: dict[object, TracedModel] = {}
-
-
-def traced(model: LoadedModel, options: ExportOptions) -> TracedModel:
-    """Tracing takes most of an export; its result serves all targets."""
-    key = (model.title, model.weights, options.shape, options.reparam)
-    if key not in TRACED:
-        TRACED[key] = trace_model(model, options)
-    return TRACED[key]
 
 
 @pytest.fixture(scope="session")

@@ -82,34 +82,59 @@ def reparameterize(
     work = copy.deepcopy(net).double()
     with torch.no_grad():
         expected = work(*probe)
-        reports = []
+        reports: list[PassReport] = []
+        size = _size(work, probe)
         for name, rewrite in passes:
             progress(name)
-            reports.append(_apply(name, rewrite, work, probe, expected))
+            reports.append(_apply(name, rewrite, work, probe, expected, size))
+            size = (reports[-1].parameters_after, reports[-1].macs_after)
+        _error("the passes together", work, probe, expected)
     return work.to(dtype).eval(), reports  # eval: rewrites may have added new modules
 
 
+def _size(net: nn.Module, probe: tuple[Tensor, ...]) -> tuple[int, int]:
+    """(parameters, multiply-adds)."""
+    return count_parameters(net), count_macs_of(net, probe).pure
+
+
 def _apply(
-    name: str, rewrite: Rewrite, net: nn.Module, probe: tuple[Tensor, ...], expected: Tensor
+    name: str,
+    rewrite: Rewrite,
+    net: nn.Module,
+    probe: tuple[Tensor, ...],
+    expected: Tensor,
+    before: tuple[int, int],
 ) -> PassReport:
-    parameters, macs = count_parameters(net), count_macs_of(net, probe).pure
     changes = rewrite(net, probe)
-    error = ((net(*probe) - expected).abs().max() / expected.abs().max()).item()
-    if not error <= TOLERANCE:  # also catches nan
-        raise CheckFailedError(
-            f"pass {name} changed the output by {error:.1e} of its range in float64 "
-            f"(tolerance {TOLERANCE:.0e}); export with --no-reparam and report this network"
-        )
+    error, after = 0.0, before
+    if changes.changed:
+        error = _error(f"pass {name}", net, probe, expected)
+        after = _size(net, probe)
     return PassReport(
         name=name,
         changed=tuple(changes.changed),
         declined=tuple(changes.declined),
-        parameters_before=parameters,
-        parameters_after=count_parameters(net),
-        macs_before=macs,
-        macs_after=count_macs_of(net, probe).pure,
+        parameters_before=before[0],
+        parameters_after=after[0],
+        macs_before=before[1],
+        macs_after=after[1],
         max_error=error,
     )
+
+
+def _error(what: str, net: nn.Module, probe: tuple[Tensor, ...], expected: Tensor) -> float:
+    """The largest change of the output, relative to its range.
+
+    Raises:
+        CheckFailedError: it is above `TOLERANCE`.
+    """
+    error: float = ((net(*probe) - expected).abs().max() / expected.abs().max()).item()
+    if not error <= TOLERANCE:  # also catches nan
+        raise CheckFailedError(
+            f"{what} changed the output by {error:.1e} of its range in float64 "
+            f"(tolerance {TOLERANCE:.0e}); export with --no-reparam and report this network"
+        )
+    return error
 
 
 def named_instances(net: nn.Module, kind: type) -> Iterator[tuple[str, Any]]:

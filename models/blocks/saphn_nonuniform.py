@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from deblur_export.models.blocks.saphn_attention import Attention
 from deblur_export.models.blocks.saphn_content import BOUND, KERNEL, ContentAware, ResBlock
 from deblur_export.models.blocks.saphn_points import (
+    BestQuarter,
     Grid,
     PointSiblings,
     Selection,
@@ -216,7 +217,10 @@ class Drawn(NamedTuple):
 
 
 class NonUniformStage(Stage):
-    """A stage on sampled points. `sampler` gives the logits of G, [N, 1, H, W]."""
+    """A stage on sampled points.
+
+    `sampler` gives the logits of G, [N, 1, H, W], `select` the places of the best of them.
+    """
 
     encoder_class = PointEncoder
     decoder_class = PointDecoder
@@ -226,7 +230,7 @@ class NonUniformStage(Stage):
     ) -> None:
         super().__init__(widths, encoder_blocks, decoder_blocks, lower)
         width = widths[0]
-        self.scales = len(widths) - 1
+        self.select = nn.ModuleList(BestQuarter() for _ in widths[1:])
         self.sampler = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(),
@@ -246,11 +250,11 @@ class NonUniformStage(Stage):
         The logits rank as G does; their sigmoid would only round and saturate.
         """
         if selections is None:
-            selections = best(self.sampler(lower[0]), self.scales)
+            selections = best(self.sampler(lower[0]), self.select)
         features = self.decoder(self.encoder(image, lower, selections), selections)
         return self.ending(features[0]), features
 
     def draw(self, lower: Sequence[Tensor]) -> Drawn:
         """A random selection for training."""
         logits = self.sampler(lower[0])
-        return Drawn(logits, *sampled(logits, self.scales))
+        return Drawn(logits, *sampled(logits, len(self.select)))

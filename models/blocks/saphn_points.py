@@ -9,7 +9,7 @@ filler changes nothing as long as it is not written back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,13 +35,25 @@ class Selection(NamedTuple):
     valid: Tensor | None = None
 
 
-def best(scores: Tensor, scales: int) -> list[Selection]:
+class BestQuarter(nn.Module):
+    """Numbers of the best quarter of the pixels, ascending.
+
+    A module, so that a selection can be read and replaced by a hook: two correct float32
+    implementations may rank a pixel differently, and are then compared under one selection.
+    """
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """[N, 1, H, W] -> [N, H*W/4]."""
+        return top_pixels(scores, ratio=2)  # type: ignore[no-any-return]
+
+
+def best(scores: Tensor, quarters: Iterable[nn.Module]) -> list[Selection]:
     """Test-time selection: scores [N, 1, H, W] -> the best quarter, of it the best quarter, ..."""
     chosen: list[Selection] = []
     # Flat regions score the same but for rounding, which differs from one machine to another.
     scores = (scores * STEPS).round()
-    for _ in range(scales):
-        number = top_pixels(scores, ratio=2)
+    for quarter in quarters:
+        number = quarter(scores)
         pixel = pick(chosen[-1].pixel.unsqueeze(2), number).squeeze(2) if chosen else number
         chosen.append(Selection(number, pixel))
         n, _, height, width = scores.shape

@@ -17,23 +17,12 @@ from tests.tolerances import NETWORK_FLOAT32
 VARIANTS = [(name, variant) for name in models.NAMES for variant in models.get(name).variants]
 TINY = [(name, variant) for name, variant in VARIANTS if variant.startswith("tiny")]
 FULL = [pair for pair in VARIANTS if pair not in TINY]
-# One worker traces a network for all its targets.
-TINY_GROUPED = [
-    pytest.param(*pair, id="-".join(pair), marks=pytest.mark.xdist_group("-".join(pair)))
-    for pair in TINY
-    if pair[1] == "tiny"
-]
+MAIN = [pair for pair in TINY if pair[1] == "tiny"]
 # Tracing with dynamic sizes takes six times as long as with fixed ones.
 TINY_OTHERS = [pair for pair in TINY if pair[1] != "tiny"]
 FIXED = (2, 3, 33, 47)
 LOCAL = [
-    pytest.param(
-        name,
-        marks=[
-            pytest.mark.xdist_group(f"{name}-local"),
-            *([] if name in ("algnet", "nafnet") else [pytest.mark.slow]),
-        ],
-    )
+    pytest.param(name, marks=[] if name in ("algnet", "nafnet") else pytest.mark.slow)
     for name in models.NAMES
     if models.get(name).local
 ]
@@ -51,7 +40,7 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("name", "variant"), TINY_GROUPED)
+@pytest.mark.parametrize(("name", "variant"), MAIN)
 def test_tiny_variants_agree_with_pytorch(
     exported: Exported, name: str, variant: str, target: Target
 ) -> None:

@@ -15,14 +15,7 @@ pytestmark = pytest.mark.trt
 trt = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install '.[rtx]'")
 
 TINY = [
-    pytest.param(
-        name,
-        variant,
-        marks=[
-            pytest.mark.xdist_group(f"{name}-{variant}"),
-            *([] if variant == "tiny" else [pytest.mark.slow]),
-        ],
-    )
+    pytest.param(name, variant, marks=[] if variant == "tiny" else pytest.mark.slow)
     for name in models.NAMES
     for variant in models.get(name).variants
     if variant.startswith("tiny")

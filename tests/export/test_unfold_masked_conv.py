@@ -133,7 +133,7 @@ def test_macs_count_every_pixel() -> None:
 @pytest.mark.parametrize("target", ["ort", "portable"])
 def test_onnx_with_dynamic_size_on_onnxruntime(target: Any) -> None:
     net, _ = unfolded()
-    model = ir.to_proto(to_onnx(net, 16, target, None))
+    model = ir.to_proto(to_onnx(net, 16, "zeros", target, None))
     assert {"PixelGather", "PixelScatter"} <= {function.name for function in model.functions}
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for shape in [(1, 3, 33, 47), (2, 3, 64, 48), (3, 3, 5, 16)]:

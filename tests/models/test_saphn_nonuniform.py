@@ -14,6 +14,7 @@ from torch import Tensor
 from deblur_export.models.blocks.saphn_nonuniform import NonUniformStage
 from deblur_export.models.blocks.saphn_points import (
     STEPS,
+    BestQuarter,
     Selection,
     best,
     grid_around,
@@ -39,6 +40,7 @@ from tests.models.test_saphn import (
 from tests.tolerances import NETWORK_FLOAT64, NOTICEABLE, OP_FLOAT64
 
 WIDTHS = (8, 16, 16, 24)
+QUARTERS = [BestQuarter()] * 3
 
 
 def nonuniform(seed: int = 0, **arguments: Any) -> SAPHN:
@@ -168,7 +170,7 @@ def test_stage_is_its_dense_definition(drawn: bool) -> None:
     with torch.no_grad():
         logits = net.sampler(lower[0])
         logits[0] += 1
-        selections = sampled(logits, 3)[0] if drawn else best(net.sampler(lower[0]), 3)
+        selections = sampled(logits, 3)[0] if drawn else best(net.sampler(lower[0]), QUARTERS[:3])
         residual, decoded = net(x, lower, selections if drawn else None)
         masks = masks_of(selections, 8, 16)
         expected = dense_stage(net, x, lower, masks)
@@ -197,7 +199,7 @@ def test_stage_without_any_point_is_its_dense_definition() -> None:
 def test_the_best_points_are_the_highest_scores_of_all() -> None:
     """The best quarter of the best quarter is the best sixteenth, equal scores included."""
     scores = (3 * rand(2, 1, 16, 24)).round() / 3
-    selections = best(scores, 3)
+    selections = best(scores, QUARTERS[:3])
     for scale, chosen in enumerate(selections, start=1):
         assert chosen.valid is None
         for values, pixels in zip(scores.flatten(1).tolist(), chosen.pixel.tolist(), strict=True):
@@ -211,9 +213,9 @@ def test_the_best_points_are_the_highest_scores_of_all() -> None:
 def test_scores_are_ranked_in_steps() -> None:
     """So that a flat region, whose scores differ by rounding alone, is ranked by place."""
     noise = rand(1, 1, 8, 8) * 1e-6
-    flat = best(0.3 + noise, 1)[0].pixel
+    flat = best(0.3 + noise, QUARTERS[:1])[0].pixel
     assert flat.tolist() == [list(range(16))]
-    order = best(torch.arange(64.0).view(1, 1, 8, 8) * 1.01 / STEPS, 1)[0].pixel
+    order = best(torch.arange(64.0).view(1, 1, 8, 8) * 1.01 / STEPS, QUARTERS[:1])[0].pixel
     assert order.tolist() == [list(range(48, 64))]
 
 
@@ -295,7 +297,7 @@ def test_training_forward_equals_inference_under_the_same_selection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_draw(logits: Tensor, scales: int) -> tuple[list[Selection], Tensor]:
-        return best(logits, scales), logits.new_zeros(len(logits))
+        return best(logits, QUARTERS[:scales]), logits.new_zeros(len(logits))
 
     net, x = nonuniform().double(), image(2, 3, 16, 35)
     with torch.no_grad():
@@ -337,6 +339,20 @@ def test_the_sampler_decides_where_points_are() -> None:
         scaled = net(x)
     assert (after - before).abs().max() > NOTICEABLE
     torch.testing.assert_close(scaled, before, **NETWORK_FLOAT64)
+
+
+def test_a_selection_can_be_replaced() -> None:
+    """As a comparison with another runtime's selection needs it."""
+    net, x, lower = stage(), image(1, 3, 8, 16), features(1, 8, 16)
+    other = best(-net.sampler(lower[0]), QUARTERS)
+    with torch.no_grad():
+        expected, _ = net(x, lower, other)
+        before, _ = net(x, lower)
+        for module, chosen in zip(net.select, other, strict=True):
+            module.register_forward_hook(lambda m, i, o, number=chosen.number: number)
+        replaced, _ = net(x, lower)
+    torch.testing.assert_close(replaced, expected, **NETWORK_FLOAT64)
+    assert (replaced - before).abs().max() > NOTICEABLE
 
 
 def test_keys() -> None:
