@@ -25,9 +25,10 @@ PRUNABLE = pruned_conv.SPEC.torch_op.overloadpacket
 class Macs:
     """Multiply-adds of one image.
 
-    `pure` counts the products of convolutions and matrix products. `with_bias` adds one for every
-    output value of an `nn.Conv2d` with a bias, every value an average pooling reads and every
-    value a pixel shuffle moves, which is the rule of the ptflops tool that several papers quote.
+    `pure` counts the products of convolutions, matrix products and the selective scan.
+    `with_bias` adds one for every output value of an `nn.Conv2d` with a bias, every value an
+    average pooling reads and every value a pixel shuffle moves, which is the rule of the ptflops
+    tool that several papers quote.
     `prunable` is the part of `pure` that a mask can save, `convolutions` the part of
     convolutions outside custom ops.
     """
