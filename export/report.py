@@ -39,6 +39,7 @@ class CaseImages:
 class CaseResult:
     """One input through both sides. `reason` says why it failed; empty if it passed.
 
+    `flips` of `choices` discrete choices differ (mask pixels, selected pixels), None without any.
     `candidate_float64` and `reference_float64` are the largest errors of the two sides against
     the network in float64, None if it was not run.
     """
@@ -50,8 +51,8 @@ class CaseResult:
     psnr: float
     psnr_8bit: float
     ssim: float
-    mask_flips: int | None
-    mask_pixels: int | None
+    flips: int | None
+    choices: int | None
     passed: bool
     reason: str = ""
     candidate_float64: float | None = None
@@ -129,7 +130,7 @@ def plain(value: object) -> Any:
 
 def render_table(report: ParityReport, console: Console) -> None:
     """Print one row a case, then the failures, the tolerance, and the first layer that departs."""
-    columns = ["max abs", "mean abs", "PSNR", "8-bit", "SSIM", "mask flips"]
+    columns = ["max abs", "mean abs", "PSNR", "8-bit", "SSIM", "flips"]
     table = Table(title=Text(f"{report.reference}  vs  {report.candidate}"), title_justify="left")
     table.add_column("case", overflow="fold")
     for column in columns:
@@ -156,10 +157,10 @@ SHAPE_CELL = 1  # left out on the terminal, where the name already says it
 
 
 def case_cells(case: CaseResult) -> list[str]:
-    """The cells of a case's row: name, shape, max abs, mean abs, PSNR, PSNR 8-bit, SSIM, mask."""
-    flips = "-" if case.mask_flips is None else f"{case.mask_flips}"
-    if case.mask_flips is not None and case.mask_pixels is not None:
-        flips += f"/{case.mask_pixels}"
+    """The cells of a case's row: name, shape, max abs, mean abs, PSNR, PSNR 8-bit, SSIM, flips."""
+    flips = "-" if case.flips is None else f"{case.flips}"
+    if case.flips is not None and case.choices is not None:
+        flips += f"/{case.choices}"
     return [
         case.name,
         "x".join(str(size) for size in case.shape),

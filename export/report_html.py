@@ -155,7 +155,7 @@ def _banner(report: ParityReport) -> str:
 
 
 def _case_table(report: ParityReport) -> str:
-    names = ["", "shape", "max abs", "mean abs", "PSNR", "PSNR 8-bit", "SSIM", "mask flips"]
+    names = ["", "shape", "max abs", "mean abs", "PSNR", "PSNR 8-bit", "SSIM", "flips"]
     head = "".join(f"<th>{name}</th>" for name in ["case", *names])
     rows = ""
     for index, case in enumerate(report.cases):

@@ -26,9 +26,8 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
     """Runs a restoration network in eval mode.
 
     Polygraphy's own PytRunner insists on CUDA and takes a single output apart along its batch
-    axis. The feed has "image" [N, 3, H, W] and, to force a mask-aware network's decision,
-    optionally "mask". The outputs are "restored" and the outputs of the modules named in
-    `modules`, each of which must be called once.
+    axis. The feed has "image" [N, 3, H, W]. The outputs are "restored" and the outputs of the
+    modules named in `modules`, each of which must be called once.
     """
 
     def __init__(
@@ -57,10 +56,10 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
         return metadata
 
     def infer_impl(self, feed_dict: Arrays) -> OrderedDict[str, NDArray[np.float32]]:
-        feed = {name: torch.from_numpy(np.asarray(value)) for name, value in feed_dict.items()}
+        image = torch.from_numpy(np.asarray(feed_dict["image"]))
         start = time.perf_counter()
         with torch.no_grad():
-            restored = self.net(feed.pop("image"), **feed)
+            restored = self.net(image)
         self.inference_time = time.perf_counter() - start
         outputs = OrderedDict(restored=restored.numpy())
         outputs.update({name: self._captured[name].numpy() for name in self.modules})
@@ -73,18 +72,21 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
 
 def onnxruntime_runner(path: Path, extra_outputs: tuple[str, ...] = ()) -> Any:
     """ONNX Runtime on the CPU; `extra_outputs` are inner values to return as well."""
-    model = onnx.load(path)
-    known = {info.name: info for info in model.graph.value_info}
-    model.graph.output.extend(
-        known.get(name, onnx.ValueInfoProto(name=name)) for name in extra_outputs
-    )
     options = onnxruntime.SessionOptions()
     # Waiting threads that spin slow a busy machine down tenfold and gain nothing here.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        with_outputs(path, extra_outputs), options, providers=["CPUExecutionProvider"]
     )
     return OnnxrtRunner(session, name="ONNX Runtime")
+
+
+def with_outputs(path: Path, names: tuple[str, ...]) -> bytes:
+    """The file as bytes, with the inner values `names` as further outputs."""
+    model = onnx.load(path)
+    known = {info.name: info for info in model.graph.value_info}
+    model.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+    return model.SerializeToString()  # type: ignore[no-any-return]
 
 
 def inner_values(path: Path) -> list[str]:

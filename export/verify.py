@@ -1,9 +1,7 @@
 """Does an artifact still compute what its PyTorch network computes?
 
-Polygraphy runs both on the same images. A mask-aware network decides pixel by pixel with a
-threshold, and two correct float32 implementations may disagree where the score is within rounding
-of it; such flips are counted against a budget, and the images are then compared under the same
-mask, so that a flip can neither fail a correct file nor hide a wrong one.
+Both run on the same images, and on the same discrete choices: those of the artifact, see
+`decisions`.
 """
 
 from __future__ import annotations
@@ -11,22 +9,21 @@ from __future__ import annotations
 import copy
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from polygraphy.comparator import Comparator
 from polygraphy.logger import G_LOGGER
 from torch import nn
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import metrics
 from deblur_export.export.cases import Case
-from deblur_export.export.checkpoint import LoadedModel, load_model
+from deblur_export.export.checkpoint import DEMO, LoadedModel, load_model
+from deblur_export.export.decisions import FLIP_SHARE, Choices, Judgement, decided, decisions
 from deblur_export.export.manifest import Artifact
 from deblur_export.export.pipeline import prepare
 from deblur_export.export.report import (
@@ -43,11 +40,8 @@ from deblur_export.export.runners import TorchRunner, inner_values, onnxruntime_
 FP32_TOLERANCE = {
     PIXEL_TOLERANCE: 1e-4,
     LAYER_TOLERANCE: 1e-4,
-    # share of mask pixels that may differ, and how close to the threshold they must be
-    "mask_flips": 1e-3,
-    "mask_margin": 1e-4,
+    "flips": FLIP_SHARE,
 }
-MASK = "mask"
 Array = NDArray[np.float32]
 
 
@@ -64,12 +58,13 @@ def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedMod
     manifest = artifact.manifest
     recorded = manifest["weights"]
     source = weights or recorded["source"]
-    if not source.startswith("random:") and not Path(source).is_file():
+    named = source == DEMO or source.startswith("random:")
+    if not named and not Path(source).is_file():
         raise DeblurExportError(
             f"{source}: the weights of {artifact.path.name} are not there; pass --weights FILE"
         )
     local = "train_size" in manifest["arguments"]
-    variant = manifest["variant"].removesuffix("-local") if source.startswith("random:") else None
+    variant = manifest["variant"].removesuffix("-local") if named else None
     model = load_model(manifest["model"], variant, source, local)
     if model.sha256 != recorded["sha256"]:
         raise DeblurExportError(
@@ -94,25 +89,23 @@ def verify(
     are reported; they decide nothing.
     """
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
-    extra = (MASK,) if MASK in inner_values(artifact.path) else ()
-    reference = TorchRunner(model.net, modules=extra)
-    candidate = onnxruntime_runner(artifact.path, extra)
-    progress(f"running {len(cases)} cases on ONNX Runtime and PyTorch")
-    # A generator would be consumed by the first runner.
-    feeds = [{"image": case.image} for case in cases]
-    results = Comparator.run([candidate, reference], data_loader=feeds)
-    (_, ours), (_, theirs) = results.items()
+    deciding = _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
-    with reference:
-        for case, candidate_out, reference_out in zip(cases, ours, theirs, strict=True):
-            progress(f"comparing {case.name}")
-            result = _compare(
-                case, dict(candidate_out), dict(reference_out), reference, with_images
-            )
-            if exact is not None:
-                result = _against_float64(result, case, exact, candidate_out, reference_out)
-            compared.append(result)
+    with (
+        onnxruntime_runner(artifact.path, deciding) as candidate,
+        TorchRunner(model.net) as reference,
+    ):
+        for case in cases:
+            progress(f"{case.name} on ONNX Runtime")
+            ours = candidate.infer({"image": case.image})
+            choices = {name: ours[name] for name in deciding}
+            progress(f"{case.name} on PyTorch")
+            with decided(model.net, choices) as judged:
+                theirs = reference.infer({"image": case.image})
+            truth = None if exact is None else _run_float64(exact, case, choices)
+            images = ours["restored"], theirs["restored"]
+            compared.append(_compare(case, *images, judged, truth, with_images))
     failed = next((c for c, r in zip(cases, compared, strict=True) if not r.passed), None)
     layers: tuple[LayerError, ...] = ()
     if failed is not None or with_images:
@@ -130,28 +123,33 @@ def verify(
     )
 
 
+def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
+    """The decisions of the network whose choice is a value of the graph."""
+    inside = set(inner_values(artifact.path))
+    return tuple(name for name in decisions(net) if name in inside)
+
+
+def _run_float64(net: nn.Module, case: Case, choices: Choices) -> NDArray[np.float64]:
+    with decided(net, choices), torch.no_grad():
+        restored: torch.Tensor = net(torch.from_numpy(case.image).double())
+    return restored.numpy()
+
+
 def _compare(
     case: Case,
-    candidate: dict[str, Array],
-    reference: dict[str, Array],
-    runner: TorchRunner,
+    ours: Array,
+    theirs: Array,
+    judged: Sequence[Judgement],
+    truth: NDArray[np.float64] | None,
     with_images: bool,
 ) -> CaseResult:
-    flips = pixels = None
-    reason = ""
-    if MASK in candidate:
-        flipped = candidate[MASK] != reference[MASK]
-        flips, pixels = int(flipped.sum()), flipped.size
-        if flips:
-            reason = _judge_flips(case, flipped, runner)
-            reference = _under_mask(runner, case, candidate[MASK])
-    ours, theirs = candidate["restored"], reference["restored"]
     if ours.shape != theirs.shape:
         raise DeblurExportError(f"{case.name}: output {ours.shape} instead of {theirs.shape}")
     errors = metrics.error_summary(theirs, ours)
-    if not errors.max_abs <= FP32_TOLERANCE[PIXEL_TOLERANCE]:
-        limit = FP32_TOLERANCE[PIXEL_TOLERANCE]
-        reason = f"max error {errors.max_abs:.1e} is above {limit:.0e}; {reason}".rstrip("; ")
+    reasons = [judgement.reason for judgement in judged if judgement.reason]
+    limit = FP32_TOLERANCE[PIXEL_TOLERANCE]
+    if not errors.max_abs <= limit:
+        reasons.insert(0, f"max error {errors.max_abs:.1e} is above {limit:.0e}")
     return CaseResult(
         name=case.name,
         shape=case.image.shape,
@@ -160,57 +158,14 @@ def _compare(
         psnr=metrics.psnr(theirs, ours),
         psnr_8bit=metrics.psnr_8bit(theirs, ours),
         ssim=float(np.mean([metrics.ssim(a, b) for a, b in zip(theirs, ours, strict=True)])),
-        mask_flips=flips,
-        mask_pixels=pixels,
-        passed=not reason,
-        reason=reason,
+        flips=sum(judgement.flips for judgement in judged) if judged else None,
+        choices=sum(judgement.places for judgement in judged) if judged else None,
+        passed=not reasons,
+        reason="; ".join(reasons),
+        candidate_float64=None if truth is None else float(np.abs(truth - ours).max()),
+        reference_float64=None if truth is None else float(np.abs(truth - theirs).max()),
         images=_images(case, theirs, ours) if with_images else None,
     )
-
-
-def _against_float64(
-    result: CaseResult,
-    case: Case,
-    exact: nn.Module,
-    candidate: Mapping[str, Array],
-    reference: Mapping[str, Array],
-) -> CaseResult:
-    """`result` with the errors of both sides against float64, each under its own mask."""
-    errors = []
-    for outputs in (candidate, reference):
-        feed = {"image": case.image} | ({MASK: outputs[MASK]} if MASK in outputs else {})
-        with torch.no_grad():
-            truth = exact(*(torch.from_numpy(value).double() for value in feed.values()))
-        errors.append(float(np.abs(truth.numpy() - outputs["restored"]).max()))
-    return replace(result, candidate_float64=errors[0], reference_float64=errors[1])
-
-
-def _under_mask(runner: TorchRunner, case: Case, mask: Array) -> dict[str, Array]:
-    """The reference with the artifact's mask instead of its own."""
-    feed = {"image": case.image, MASK: mask}
-    return dict(runner.infer(feed, check_inputs=False))  # the mask is no declared input
-
-
-def _judge_flips(case: Case, flipped: NDArray[np.bool_], runner: TorchRunner) -> str:
-    """Why the flipped mask pixels are too many or not borderline; empty if they are neither."""
-    margin = _margins(runner.net, case)[flipped]
-    worst = float(np.abs(margin).max())
-    if worst > FP32_TOLERANCE["mask_margin"]:
-        return f"a mask pixel differs although its score is {worst:.1e} from the threshold"
-    if flipped.mean() > FP32_TOLERANCE["mask_flips"] and flipped.sum() > 1:
-        return f"{int(flipped.sum())} of {flipped.size} mask pixels differ"
-    return ""
-
-
-def _margins(net: nn.Module, case: Case) -> Array:
-    """Distance of each mask score from the threshold, [N, 1, h, w]."""
-    scores: list[torch.Tensor] = []
-    mask = net.get_submodule(MASK)
-    handle = mask.register_forward_hook(lambda module, inputs, output: scores.append(inputs[0]))
-    with handle, torch.no_grad():
-        net(torch.from_numpy(case.image))
-        margin: torch.Tensor = mask.margin(scores[0])  # type: ignore[operator]
-    return margin.numpy()
 
 
 def _images(case: Case, reference: Array, candidate: Array) -> CaseImages:
@@ -230,16 +185,17 @@ def compare_layers(artifact: Artifact, model: LoadedModel, case: Case) -> tuple[
     """Every module whose output is a value of the graph, in execution order.
 
     The reference is the network as it was exported (reparameterized or not), under the
-    artifact's own mask, so that only arithmetic differs.
+    artifact's own choices, so that only arithmetic differs. Choices are no layers.
     """
     net, _ = prepare(model, artifact.manifest["reparameterized"])
-    once = _called_once(net, case)
-    names = tuple(name for name in inner_values(artifact.path) if name in once)
-    with onnxruntime_runner(artifact.path, names) as candidate:
+    deciding = _deciding(artifact, net)
+    comparable = _called_once(net, case) - set(deciding)
+    names = tuple(name for name in inner_values(artifact.path) if name in comparable)
+    with onnxruntime_runner(artifact.path, names + deciding) as candidate:
         ours = candidate.infer({"image": case.image})
-    with TorchRunner(net, modules=names) as reference:
-        feed = {"image": case.image}
-        theirs = _under_mask(reference, case, ours[MASK]) if MASK in ours else reference.infer(feed)
+    choices = {name: ours[name] for name in deciding}
+    with decided(net, choices), TorchRunner(net, modules=names) as reference:
+        theirs = reference.infer({"image": case.image})
     return tuple(_layer_error(name, ours[name], theirs[name]) for name in names)
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from deblur_export.models.blocks.decision import Decision
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.blocks.naf import NAFBlock, add_scaled
 from deblur_export.models.blocks.padding import pad_to_multiple
@@ -83,11 +84,14 @@ class MaskPredictor(nn.Module):
         return self.head(torch.cat([local, context], dim=-1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
-class MaskThreshold(nn.Module):
+class MaskThreshold(Decision):
     """Scores of the predictor to a hard mask: 1 where softmax(logits)[0] > threshold.
 
     p0 > t is z0 - z1 > log(t / (1 - t)), so the comparison needs no softmax.
     """
+
+    tolerance = 1e-4
+    least = 1
 
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
@@ -107,6 +111,12 @@ class MaskThreshold(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Scores -> mask [N, 1, H, W] of 0 and 1, dtype of the scores."""
         return (self.margin(scores) > 0).to(scores.dtype)
+
+    def is_choice(self, own: Tensor, other: Tensor) -> bool:
+        return bool(((other == 0) | (other == 1)).all())
+
+    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        return own != other
 
 
 def trajectory_matrix() -> Tensor:

@@ -57,7 +57,11 @@ def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
 
 
 def _values_that_leave(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Value]:
-    """For each module, its last floating-point value that something outside the module uses."""
+    """For each module, its last tensor that something outside the module uses.
+
+    A floating-point one where there is one; pixel numbers, which have an axis for the batch, else.
+    """
+    numbers: dict[str, ir.Value] = {}
     last: dict[str, ir.Value] = {}
     for node in graph:
         module = scopes[node]
@@ -66,6 +70,9 @@ def _values_that_leave(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Va
             outside = any(user != module and not user.startswith(f"{module}.") for user in users)
             if outside and value.dtype is not None and value.dtype.is_floating_point():
                 last[module] = value
+            elif outside and value.shape is not None and len(value.shape) > 1:
+                numbers[module] = value
+    last = numbers | last
     last.pop("", None)
     return set(last.values())
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deblur_export.models.blocks.decision import Decision
 from deblur_export.models.blocks.saphn_attention import Siblings
 from deblur_export.plugins.ops.top_pixels import top_pixels
 
@@ -35,16 +36,29 @@ class Selection(NamedTuple):
     valid: Tensor | None = None
 
 
-class BestQuarter(nn.Module):
-    """Numbers of the best quarter of the pixels, ascending.
+class BestQuarter(Decision):
+    """Numbers of the best quarter of the pixels, ascending; scores in 1/STEPS of a logit."""
 
-    A module, so that a selection can be read and replaced by a hook: two correct float32
-    implementations may rank a pixel differently, and are then compared under one selection.
-    """
+    tolerance = 2 / STEPS  # a score and the border may each be rounded to the next step
+    least = 2  # one pixel leaves, another comes
 
     def forward(self, scores: Tensor) -> Tensor:
         """[N, 1, H, W] -> [N, H*W/4]."""
         return top_pixels(scores, ratio=2)  # type: ignore[no-any-return]
+
+    def is_choice(self, own: Tensor, other: Tensor) -> bool:
+        ascending = bool((other.diff(dim=1) > 0).all())
+        return ascending and bool(((other >= 0) & (other < 4 * own.shape[1])).all())
+
+    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        nothing = torch.zeros_like(scores.flatten(1), dtype=torch.bool)
+        return nothing.scatter(1, own, True) ^ nothing.scatter(1, other, True)
+
+    def margin(self, scores: Tensor) -> Tensor:
+        """[N, 1, H, W] -> [N, H*W]: above the lowest chosen score."""
+        listed = scores.flatten(1)
+        lowest = listed.gather(1, top_pixels(scores, ratio=2)).amin(dim=1, keepdim=True)
+        return (listed - lowest) / STEPS
 
 
 def best(scores: Tensor, quarters: Iterable[nn.Module]) -> list[Selection]:

@@ -22,7 +22,7 @@ MAIN = [pair for pair in TINY if pair[1] == "tiny"]
 TINY_OTHERS = [pair for pair in TINY if pair[1] != "tiny"]
 FIXED = (2, 3, 33, 47)
 LOCAL = [
-    pytest.param(name, marks=[] if name in ("algnet", "nafnet") else pytest.mark.slow)
+    pytest.param(name, marks=[] if name == "nafnet" else pytest.mark.slow)
     for name in models.NAMES
     if models.get(name).local
 ]

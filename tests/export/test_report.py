@@ -47,8 +47,8 @@ def case(name: str = "random 1x3x20x30", **changes: Any) -> CaseResult:
         psnr=120.5,
         psnr_8bit=math.inf,
         ssim=1.0,
-        mask_flips=0,
-        mask_pixels=600,
+        flips=0,
+        choices=600,
         passed=True,
     )
     return dataclasses.replace(good, **changes)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.cases import photo_cases, random_cases
+from deblur_export.export.decisions import decided, decisions
 from deblur_export.export.manifest import Artifact, read_artifact, record_parity, sidecar_path
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.verify import compare_layers, reference_model, verify
@@ -71,7 +72,7 @@ def test_wrong_mask_fails_although_images_are_compared_under_it(
     artifact = scaled(exported(), tmp_path, name, -20.0)
     report = verify(artifact, reference_model(artifact), random_cases(DYNAMIC)[:1])
     assert not report.passed
-    assert "mask pixel" in report.cases[0].reason
+    assert "mask: a choice differs" in report.cases[0].reason
     assert report.first_departed in {"mask_predictor.head.4", "mask_predictor"}
 
 
@@ -101,9 +102,46 @@ def test_borderline_mask_pixel_is_tolerated(exported: Exported, tmp_path: Path) 
     path = tmp_path / "borderline.onnx"
     onnx.save(onnx_model, path)
     report = verify(read_artifact(path), model, [case])
-    assert report.cases[0].mask_flips == 1
+    assert report.cases[0].flips == 1
     assert report.cases[0].max_abs < 2e-5, "compared under the same mask"
     assert report.passed == (abs(nearest) < 1e-4)
+
+
+SAPHN = ("saphn", "tiny-nonuniform", ExportOptions(shape=(2, 3, 33, 47)))
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.0002, True), (1.001, False), (-1.0, False)])
+def test_ranking_may_differ_where_scores_are_borderline(
+    exported: Exported, tmp_path: Path, factor: float, passes: bool
+) -> None:
+    """The scores that rank the pixels are scaled: the order stays but for rounding, or turns."""
+    name, variant, options = SAPHN
+    sampler = "stages.1.sampler.4.weight"
+    artifact = scaled(exported(name, variant, options=options), tmp_path, sampler, factor)
+    report = verify(artifact, reference_model(artifact), random_cases(options.shape))
+    flips = sum(case.flips or 0 for case in report.cases)
+    reasons = [case.reason for case in report.cases]
+    assert report.passed == passes, reasons
+    assert flips > 0
+    assert all("select" in reason for reason in reasons if reason)
+    assert max(case.max_abs for case in report.cases) < 2e-5, "compared under the same pixels"
+
+
+@pytest.mark.parametrize("number", [-1, 10**9])
+def test_pixels_that_do_not_exist_are_no_choice(exported: Exported, number: int) -> None:
+    name, variant, options = SAPHN
+    artifact = exported(name, variant, options=options)
+    net = reference_model(artifact).net
+    image = torch.from_numpy(random_cases(options.shape)[0].image)
+    path = "stages.1.select.0"
+    own: list[torch.Tensor] = []
+    with decisions(net)[path].register_forward_hook(lambda m, i, o: own.append(o)), torch.no_grad():
+        untouched = net(image)
+    wrong = own[0].clone()
+    wrong[0, -1] = number
+    with decided(net, {path: wrong.numpy()}) as judged, torch.no_grad():
+        assert torch.equal(net(image), untouched)
+    assert "is no choice" in judged[0].reason
 
 
 def test_weights_that_moved_or_changed(exported: Exported, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Modules whose output is a discrete choice, which float32 rounding can turn.
+
+Two correct implementations may choose differently where a score lies within rounding of the
+border. They are then compared under one choice, and each difference must be borderline.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class Decision(nn.Module):
+    """Scores to a choice; subclasses say how to compare two choices.
+
+    `tolerance`: how far from the border a differing place may lie, in logits. `least`: how many
+    places differ when one score crosses the border.
+    """
+
+    tolerance: ClassVar[float]
+    least: ClassVar[int]
+
+    def is_choice(self, own: Tensor, other: Tensor) -> bool:
+        """Whether `other` could be an output at all where `own` is one."""
+        raise NotImplementedError
+
+    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """Where two choices differ, bool, one entry a place."""
+        raise NotImplementedError
+
+    def margin(self, scores: Tensor) -> Tensor:
+        """Distance of each place from the border in logits, positive where it is chosen."""
+        raise NotImplementedError
