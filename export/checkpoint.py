@@ -1,4 +1,4 @@
-"""Weights in: checkpoint files, or reproducible random ones."""
+"""Weights in: checkpoint files, the demo weights of this package, or reproducible random ones."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from deblur_export.models.spec import TRAIN_SIZE, ModelSpec
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 RANDOM = re.compile(r"random:0*(\d+)")
+DEMO = "demo"
+DEMO_FOLDER = Path(models.__file__).parent / "weights"
 # What torch says when a pickle names something else than a tensor or container.
 FOREIGN_OBJECT = re.compile("GLOBAL|TorchScript")
 SHOWN_KEYS = 3
@@ -46,6 +48,16 @@ class LoadedModel:
         return f"{self.spec.name}:{self.variant}"
 
 
+def default_weights(name: str | None, variant: str | None) -> str:
+    """What stands in for no weights: the demo ones of a variant that has them, else random ones."""
+    return DEMO if name and variant and demo_path(name, variant).is_file() else "random:0"
+
+
+def demo_path(name: str, variant: str) -> Path:
+    """Where the demo weights of a variant lie in the package, if it has any."""
+    return DEMO_FOLDER / f"{name}_{variant}.safetensors"
+
+
 def load_model(
     name: str | None, variant: str | None, weights: str, local: bool = False
 ) -> LoadedModel:
@@ -53,9 +65,9 @@ def load_model(
 
     Args:
         name: a name of `models.NAMES`, or None to recognise a checkpoint by its keys.
-        variant: a variant of the model; None is the paper's for random weights, and the one
-            read from the shapes for a checkpoint.
-        weights: "random:SEED" or the path of a .pth, .pt, .ckpt or .safetensors file.
+        variant: a variant of the model; None is the paper's for random weights, the first that
+            has any for demo weights, and the one read from the shapes for a checkpoint.
+        weights: "demo", "random:SEED" or the path of a .pth, .pt, .ckpt or .safetensors file.
         local: pool over windows of 1.5 times the training crop (TLC) instead of the image.
 
     Raises:
@@ -64,7 +76,11 @@ def load_model(
     seed = RANDOM.fullmatch(weights)
     if seed:
         return _random_model(name, variant, weights, seed[1], local)
-    state = load_state_dict(Path(weights))
+    path = Path(weights)
+    if weights == DEMO:
+        name, variant = _demo_variant(name, variant)
+        path = demo_path(name, variant)
+    state = load_state_dict(path)
     spec = models.get(name) if name else identify(state, weights)
     if variant is not None:
         arguments = _variant(spec, variant)
@@ -77,6 +93,22 @@ def load_model(
     _check_fit(net, state, spec.title, weights)
     net.load_state_dict(state)
     return _loaded(spec, arguments, net, weights)
+
+
+def _demo_variant(name: str | None, variant: str | None) -> tuple[str, str]:
+    if name is None:
+        raise DeblurExportError("--weights demo needs --model: there is a file for each network")
+    spec = models.get(name)
+    having = [v for v in spec.variants if demo_path(spec.name, v).is_file()]
+    if variant is None and having:
+        return spec.name, having[0]
+    if variant not in having:
+        files = sorted(path.stem.replace("_", ":") for path in DEMO_FOLDER.glob("*.safetensors"))
+        title = spec.name if variant is None else f"{spec.name}:{variant}"
+        raise DeblurExportError(
+            f"there are no demo weights of {title}, only of {', '.join(files) or 'nothing'}"
+        )
+    return spec.name, variant
 
 
 def _random_model(
@@ -155,7 +187,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix not in SUFFIXES:
         raise DeblurExportError(
-            f"{path}: weights must be one of {', '.join(SUFFIXES)} or random:SEED"
+            f"{path}: weights must be one of {', '.join(SUFFIXES)}, demo or random:SEED"
         )
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"

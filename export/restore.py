@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images import read_photo, write_photo
 from deblur_export.export.manifest import Artifact
+from deblur_export.export.overlay import write_overlay
+from deblur_export.export.runners import inner_values, with_outputs
 from deblur_export.export.tiling import Tiling, restore_tiled
 
 # A whole image up to here; the largest network then needs about 3 GB.
@@ -21,6 +23,8 @@ TILE = 1024
 # Networks that pool over the image have no exact halo; this much hides the seams.
 HALO_WITHOUT_FIELD = 32
 RAMP = 64
+
+MASK = "mask"  # the value of the graph that holds M2AENet's decision
 
 Image = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -35,15 +39,37 @@ class TileOptions:
     overlap: int | None = None
 
 
-class Restorer:
-    """An artifact opened in ONNX Runtime on the CPU."""
+@dataclass(frozen=True)
+class Restored:
+    """rgb [H, W, 3] float32, not clamped; mask [H, W] float32 in 0..1 if asked for; notes for the
+    user."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    rgb: Image
+    mask: Image | None
+    notes: tuple[str, ...]
+
+
+class Restorer:
+    """An artifact opened in ONNX Runtime on the CPU.
+
+    Args:
+        artifact: an ONNX file of ours.
+        mask: give what the network took for blurred as well.
+
+    Raises:
+        DeblurExportError: the file does not load, or makes no mask.
+    """
+
+    def __init__(self, artifact: Artifact, mask: bool = False) -> None:
         self.artifact = artifact
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(artifact.path), providers=["CPUExecutionProvider"]
+        self.extra = (MASK,) if mask else ()
+        if mask and MASK not in inner_values(artifact.path):
+            raise DeblurExportError(
+                f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
+        try:
+            model = with_outputs(artifact.path, self.extra) if mask else str(artifact.path)
+            self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         except Exception as error:  # the bindings raise several unrelated types
             raise DeblurExportError(
                 f"{artifact.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
@@ -51,16 +77,13 @@ class Restorer:
 
     def restore(
         self, rgb: Image, options: TileOptions, progress: Progress = lambda done, total: None
-    ) -> tuple[Image, tuple[str, ...]]:
+    ) -> Restored:
         """Restore one photo.
 
         Args:
             rgb: [H, W, 3] float32 in 0..1.
             options: how to tile.
             progress: called with (tiles done, tiles in all).
-
-        Returns:
-            [H, W, 3] float32, not clamped, and notes for the user.
 
         Raises:
             DeblurExportError: the file has a fixed size and the photo another one.
@@ -75,17 +98,26 @@ class Restorer:
         else:
             restored = restore_tiled(self._infer, image, tiling, progress)
         notes = self._tiling_notes(tiling) if tiling else ()
-        return restored[0].transpose(1, 2, 0), notes
+        mask = restored[0, 3] if self.extra else None
+        return Restored(restored[0, :3].transpose(1, 2, 0), mask, notes)
 
     def _infer(self, image: Image) -> Image:
+        """[1, 3, H, W] -> the restored image and, if asked for, the mask: [1, 3 or 4, H, W]."""
         try:
-            (restored,) = self.session.run(None, {"image": image})
+            restored, *masks = self.session.run(["restored", *self.extra], {"image": image})
         except onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException as error:
             raise DeblurExportError(
                 f"ONNX Runtime failed on {image.shape[3]}x{image.shape[2]} pixels, perhaps for "
                 f"lack of memory; try --tile 512 ({str(error).splitlines()[0]})"
             ) from error
-        return np.asarray(restored)
+        return np.concatenate([restored, *(self._enlarged(m, image.shape) for m in masks)], axis=1)
+
+    def _enlarged(self, mask: Image, shape: tuple[int, ...]) -> Image:
+        """A mask [1, 1, h, w] of the padded image at full size, its padding cut off."""
+        padded = -(-shape[2] // self.artifact.manifest["size_multiple"])
+        factor = padded * self.artifact.manifest["size_multiple"] // mask.shape[2]
+        whole = mask.repeat(factor, axis=2).repeat(factor, axis=3)
+        return whole[..., : shape[2], : shape[3]]
 
     def _check_size(self, rgb: Image) -> None:
         batch, _, height, width = self.artifact.manifest["input"]["shape"]
@@ -135,14 +167,21 @@ def restore_file(
 ) -> tuple[str, ...]:
     """Restore one image file; EXIF orientation is applied, alpha, bit depth and profile kept.
 
+    With a mask, NAME_mask.png beside `target` shows it in orange over the restored image.
     Returns notes for the user.
 
     Raises:
         DeblurExportError: unreadable source, unwritable target.
     """
     photo = read_photo(source)
-    restored, notes = restorer.restore(photo.rgb, options, progress)
-    return (*photo.notes, *notes, *write_photo(photo, restored, target))
+    restored = restorer.restore(photo.rgb, options, progress)
+    written = write_photo(photo, restored.rgb, target)
+    notes = (*photo.notes, *restored.notes, *written)
+    if restored.mask is None:
+        return notes
+    overlay = target.with_name(f"{target.stem}_mask.png")
+    write_overlay(restored.rgb, restored.mask, overlay)
+    return (*notes, f"{restored.mask.mean():.0%} of the pixels taken for blurred: {overlay}")
 
 
 def targets(photos: Sequence[Path], folder: Path, suffix: str | None) -> list[tuple[Path, Path]]:

@@ -86,8 +86,8 @@ def restore_tiled(
 ) -> NDArray[np.float32]:
     """Run `restore` on every tile of `image` and blend the results.
 
-    image: [1, 3, H, W] float32, any range; returns the same shape and dtype.
-    restore: [1, 3, h, w] float32 -> the same shape.
+    image: [1, 3, H, W] float32, any range; returns [1, C, H, W] float32.
+    restore: [1, 3, h, w] float32 -> [1, C, h, w].
     progress: called after each tile with (tiles done, tiles in all).
 
     The result equals restore(image) up to rounding if `restore` sees no further than `halo` and
@@ -103,15 +103,17 @@ def restore_tiled(
     tiles = plan(height, width, tiling)
     # A tile's weight is a product of one weight per axis, so each axis is normalised alone.
     rows, columns = _weights(height, tiling), _weights(width, tiling)
-    result = np.zeros(image.shape, np.float32)
+    result = np.zeros((1, 0, height, width), np.float32)
     for done, t in enumerate(tiles, start=1):
         crop = np.ascontiguousarray(image[:, :, t.y0 : t.y1, t.x0 : t.x1], np.float32)
         restored = restore(crop)
-        if restored.shape != crop.shape:
+        if restored.shape[2:] != crop.shape[2:]:
             raise DeblurExportError(
                 f"tiling: a tile of shape {list(crop.shape)} came back as {list(restored.shape)}; "
                 "the network must return images of the size it is given"
             )
+        if done == 1:
+            result = np.zeros((1, restored.shape[1], height, width), np.float32)
         weight = rows[t.y0, t.y1][:, None] * columns[t.x0, t.x1]
         result[:, :, t.y0 : t.y1, t.x0 : t.x1] += weight * restored
         if progress is not None:

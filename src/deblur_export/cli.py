@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 TARGETS = ("portable", "ort", "rtx")
 PATH = click.Path(path_type=Path)
-DEFAULT_WEIGHTS = "random:0"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +50,7 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
 @cli.command("onnx")
 @click.option("--model", help=f"Network: {', '.join(NAMES)}. Optional with a checkpoint.")
 @click.option("--variant", help="Variant of the network; see `deblur-export models`.")
-@click.option("--weights", help="Checkpoint (.pth, .pt, .ckpt, .safetensors) or random:SEED.")
+@click.option("--weights", help="Checkpoint (.pth, .pt, .ckpt, .safetensors), demo or random:SEED.")
 @click.option(
     "--local",
     is_flag=True,
@@ -89,12 +88,14 @@ def onnx_command(
         )
     console = _console()
     with console.status("loading PyTorch") as status:
-        from deblur_export.export.checkpoint import load_model
+        from deblur_export.export.checkpoint import default_weights, load_model
         from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 
-        loaded = load_model(model, variant, weights or DEFAULT_WEIGHTS, local)
+        source = weights or default_weights(model, variant)
+        loaded = load_model(model, variant, source, local)
         if weights is None:
-            console.print("no --weights: using random:0, so the result will not deblur")
+            random = "" if source == "demo" else ", so the result will not deblur"
+            console.print(f"no --weights: using {source}{random}")
         if model is None:
             console.print(f"recognised {loaded.title} in {weights}")
         options = ExportOptions(target=target, shape=shape, reparam=not no_reparam)
@@ -175,6 +176,7 @@ def verify(
 @click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
 @click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
 @click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
+@click.option("--mask", is_flag=True, help="Also write NAME_mask.png: what was taken for blurred.")
 def run(
     file: Path,
     photos: tuple[Path, ...],
@@ -182,6 +184,7 @@ def run(
     tile: int | None,
     overlap: int | None,
     suffix: str | None,
+    mask: bool,
 ) -> None:
     """Restore photos with FILE and write them into a folder under their own names."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -190,7 +193,7 @@ def run(
     from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
 
     console = _console()
-    restorer = Restorer(read_artifact(file))
+    restorer = Restorer(read_artifact(file), mask)
     destinations = targets(photos, output, suffix)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:

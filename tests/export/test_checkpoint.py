@@ -198,7 +198,10 @@ def test_missing_file_folder_empty_file_and_suffix(tmp_path: Path) -> None:
         ("absent.pth", "no such file"),
         ("folder.pth", "a folder, not a file"),
         ("empty.pth", "the file is empty"),
-        ("weights.onnx", "weights must be one of .pth, .pt, .ckpt, .safetensors or random:SEED"),
+        (
+            "weights.onnx",
+            "weights must be one of .pth, .pt, .ckpt, .safetensors, demo or random:SEED",
+        ),
     ):
         path = tmp_path / name
         assert refusal(lambda path=path: load_state_dict(path)) == f"{path}: {reason}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import restore as restore_module
+from deblur_export.export.checkpoint import load_model
 from deblur_export.export.manifest import METADATA_KEY, read_artifact
+from deblur_export.export.overlay import tinted
 from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
 from tests.conftest import Exported
 
@@ -68,25 +72,65 @@ def test_tiles_equal_the_whole_for_a_local_network(
     local_file: Path, size: tuple[int, int], tile: int
 ) -> None:
     restorer = Restorer(read_artifact(local_file))
-    whole, _ = restorer.restore(picture(*size), TileOptions(tile=0))
-    tiled, notes = restorer.restore(picture(*size), TileOptions(tile=tile))
+    whole = restorer.restore(picture(*size), TileOptions(tile=0)).rgb
+    tiled, _, notes = astuple(restorer.restore(picture(*size), TileOptions(tile=tile)))
     assert np.abs(tiled - whole).max() < 1e-5 < LEVEL
     assert notes == ()
 
 
 def test_overlap_below_the_receptive_field_is_told(local_file: Path) -> None:
     restorer = Restorer(read_artifact(local_file))
-    whole, _ = restorer.restore(picture(97, 211), TileOptions(tile=0))
-    tiled, notes = restorer.restore(picture(97, 211), TileOptions(tile=64, overlap=4))
+    whole = restorer.restore(picture(97, 211), TileOptions(tile=0)).rgb
+    tiled, _, notes = astuple(restorer.restore(picture(97, 211), TileOptions(tile=64, overlap=4)))
     assert np.abs(tiled - whole).max() > LEVEL
     assert "receptive field" in notes[0]
 
 
 def test_global_pooling_is_told(exported: Exported) -> None:
     restorer = Restorer(read_artifact(exported().path))
-    _, notes = restorer.restore(picture(200, 260), TileOptions(tile=192))
+    notes = restorer.restore(picture(200, 260), TileOptions(tile=192)).notes
     assert "pools over the whole image" in notes[0]
-    assert restorer.restore(picture(60, 60), TileOptions())[1] == ()
+    assert restorer.restore(picture(60, 60), TileOptions()).notes == ()
+
+
+@pytest.mark.parametrize("tile", [0, 192])
+def test_mask_covers_the_photo_and_is_what_the_network_decided(
+    exported: Exported, tmp_path: Path, tile: int
+) -> None:
+    artifact = read_artifact(exported().path)
+    rgb = picture(201, 259)
+    restored = Restorer(artifact, mask=True).restore(rgb, TileOptions(tile=tile))
+    assert restored.mask is not None
+    assert restored.mask.shape == rgb.shape[:2]
+    assert 0.05 < restored.mask.mean() < 0.95
+    assert (restored.rgb == Restorer(artifact).restore(rgb, TileOptions(tile=tile)).rgb).all()
+    if tile == 0:
+        net = load_model("m2aenet", "tiny", "random:0").net
+        masks: list[torch.Tensor] = []
+        hook = net.get_submodule("mask").register_forward_hook(lambda m, i, o: masks.append(o))
+        with hook, torch.no_grad():
+            net(torch.from_numpy(rgb.transpose(2, 0, 1)[None].copy()))
+        every_eighth = masks[0][0, 0, : restored.mask[::8].shape[0], : rgb.shape[1] // 8 + 1]
+        assert (restored.mask[::8, ::8] == every_eighth.numpy()).mean() > 0.999
+
+
+def test_overlay_is_orange_where_the_mask_is_set(exported: Exported, tmp_path: Path) -> None:
+    grey = np.full((40, 60, 3), 128, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "in.png")
+    restorer = Restorer(read_artifact(exported().path), mask=True)
+    notes = restore_file(restorer, tmp_path / "in.png", tmp_path / "out.png", TileOptions())
+    assert "taken for blurred" in notes[-1]
+    assert (tmp_path / "out_mask.png").exists()
+    mask = np.zeros((40, 60), np.float32)
+    mask[10:20] = 1
+    tint = tinted(grey.astype(np.float32) / 255, mask).astype(int)
+    assert (tint[:10] == 128).all()
+    assert (tint[10:20, :, 0] > tint[10:20, :, 2] + 80).all()
+
+
+def test_mask_of_a_network_without_one_is_refused(local_file: Path) -> None:
+    with pytest.raises(DeblurExportError, match="no blur mask"):
+        Restorer(read_artifact(local_file), mask=True)
 
 
 def test_large_images_are_tiled_without_being_asked(
