@@ -1,0 +1,76 @@
+"""Soft silhouettes of objects: ellipses, polygons and blobs of random harmonics."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def random_shape(
+    rng: np.random.Generator, size: tuple[int, int], centre: tuple[float, float], area: float
+) -> NDArray[np.float32]:
+    """A silhouette [H, W] in 0..1 of about `area` pixels around `centre` (x, y), edge 1-3 px soft.
+
+    What lies outside the image is cut off.
+    """
+    outline = _OUTLINES[int(rng.integers(len(_OUTLINES)))](rng)
+    outline = outline @ _turn_and_stretch(rng)
+    outline *= math.sqrt(area / max(_area(outline), 1e-6))
+    return draw(outline + np.array(centre), size, softness=rng.uniform(0.5, 1.2))
+
+
+def draw(
+    outline: NDArray[np.float64], size: tuple[int, int], softness: float
+) -> NDArray[np.float32]:
+    """Fill the polygon `outline` [n, 2] of (x, y) -> [H, W]; `softness` is a Gaussian's sigma."""
+    shift = 4
+    points = np.round(outline * 2**shift).astype(np.int32)
+    filled = np.zeros(size, np.uint8)
+    cv2.fillPoly(filled, [points], 255, cv2.LINE_AA, shift)
+    soft = cv2.GaussianBlur(filled.astype(np.float32) / 255, (0, 0), softness)
+    return np.asarray(soft, dtype=np.float32)
+
+
+def _ellipse(rng: np.random.Generator) -> NDArray[np.float64]:
+    return _polar(np.ones(96))
+
+
+def _polygon(rng: np.random.Generator) -> NDArray[np.float64]:
+    """4 to 8 corners around the centre."""
+    count = int(rng.integers(4, 9))
+    angles = 2 * math.pi * (np.arange(count) + rng.uniform(-0.35, 0.35, count)) / count
+    radii = rng.uniform(0.6, 1.0, count)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+
+def _blob(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Radius 1 plus harmonics 2 to 7, weaker the higher."""
+    angles = np.linspace(0, 2 * math.pi, 128, endpoint=False)
+    radii = np.ones_like(angles)
+    for order in range(2, 8):
+        strength = rng.normal() * 0.35 / order
+        radii += strength * np.cos(order * angles + rng.uniform(0, 2 * math.pi))
+    return _polar(np.maximum(radii, 0.25))
+
+
+_OUTLINES = (_ellipse, _polygon, _blob, _blob)
+
+
+def _polar(radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    angles = np.linspace(0, 2 * math.pi, len(radii), endpoint=False)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+
+def _turn_and_stretch(rng: np.random.Generator) -> NDArray[np.float64]:
+    angle, stretch = rng.uniform(0, math.pi), rng.uniform(1.0, 2.2) ** 0.5
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return np.asarray(np.diag([stretch, 1 / stretch]) @ turn)
+
+
+def _area(outline: NDArray[np.float64]) -> float:
+    """Shoelace formula."""
+    x, y = outline.T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
