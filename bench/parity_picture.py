@@ -9,16 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from pictures import save_sheet
 
 from deblur_export.export.cases import Case
 from deblur_export.export.images import read_photo
 from deblur_export.export.manifest import read_artifact
 from deblur_export.export.report_figures import heat_map
 from deblur_export.export.verify import reference_model, verify
-
-SIDE = 320
-CAPTION = 40
 
 
 def main() -> None:
@@ -35,14 +32,7 @@ def main() -> None:
         (case.images.candidate, "ONNX Runtime"),
         (heat_map(case.images.error), f"difference: {case.max_abs:.0e} at most (scale 1e-8..1)"),
     ]
-    strip = Image.new("RGB", (SIDE * len(panels), SIDE + CAPTION), "white")
-    font = ImageFont.load_default(15)
-    draw = ImageDraw.Draw(strip)
-    for position, (pixels, caption) in enumerate(panels):
-        panel = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        strip.paste(panel, (position * SIDE, 0))
-        draw.text((position * SIDE + 8, SIDE + 10), caption, "black", font=font)
-    strip.save(out, quality=90)
+    save_sheet([panels], out)
     print(f"{out}: {report.verdict} {report.reference} vs {report.candidate}")
 
 

@@ -68,7 +68,7 @@ def _judge(name: str, module: Decision, scores: Tensor, own: Tensor, choice: Ten
     flips, places = int(flipped.sum()), flipped.numel()
     reason = ""
     if flips:
-        worst = float(module.margin(scores)[flipped].abs().max())
+        worst = float(module.distance(scores, own, choice)[flipped].max())
         if not worst <= module.tolerance:
             reason = f"{name}: a choice differs although its score is {worst:.1e} from the border"
         elif flips > max(module.least, FLIP_SHARE * places):

@@ -118,6 +118,10 @@ class MaskThreshold(Decision):
     def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
         return own != other
 
+    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """[N, 1, H, W], in logits."""
+        return self.margin(scores).abs()
+
 
 def trajectory_matrix() -> Tensor:
     """[18, 4] float64: end displacements (x0, y0, x8, y8) to (dy, dx) of the nine taps.

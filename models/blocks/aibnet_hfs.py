@@ -14,6 +14,7 @@ from torch.nn import Parameter
 
 from deblur_export.models.blocks.aibnet_attention import ChannelAttention
 from deblur_export.models.blocks.aibnet_decoupler import Decoupler
+from deblur_export.models.blocks.decision import Decision
 
 DEGREES = 4
 
@@ -23,24 +24,64 @@ def kept(channels: int) -> tuple[int, ...]:
     return tuple(channels * i // (i + 1) for i in range(1, DEGREES + 1))
 
 
-def sparse_softmax(logits: Tensor, scale: Tensor) -> Tensor:
-    """Sum of four softmaxes over the largest logits of each row.
+class Degrees(Decision):
+    """At how many of the four degrees each logit survives; the sets are nested.
 
-    The sets are nested: one TopK gives all thresholds and one exponential serves all sums.
+    Distances are relative to the largest logit of the row, whose rounding they all share.
+    """
+
+    tolerance = 1e-4
+    least = 2  # one logit leaves, another comes
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits [N, C, C] -> 0..4, dtype of the logits."""
+        return self.survives(logits).to(logits.dtype).sum(dim=-2)
+
+    def survives(self, logits: Tensor) -> Tensor:
+        """[N, C, C] -> bool [N, C, 4, C]."""
+        return logits.unsqueeze(-2) >= self.thresholds(logits).unsqueeze(-1)
+
+    def thresholds(self, logits: Tensor) -> Tensor:
+        """The lowest logit of each row that survives at each degree, [N, C, 4]; by one TopK."""
+        counts = kept(logits.shape[-1])
+        largest = logits.topk(counts[-1], dim=-1).values
+        last = torch.tensor(counts, device=logits.device) - 1
+        return largest.index_select(-1, last)
+
+    def is_choice(self, own: Tensor, other: Tensor) -> bool:
+        return bool(((other >= 0) & (other <= DEGREES) & (other == other.round())).all())
+
+    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        return own != other
+
+    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """[N, C, C], to the farthest threshold between the two choices."""
+        crossed = in_sets(own) != in_sets(other)
+        away = (scores.unsqueeze(-2) - self.thresholds(scores).unsqueeze(-1)).abs()
+        scale = scores.abs().amax(dim=-1, keepdim=True)
+        return (away * crossed).amax(dim=-2) / scale
+
+
+def in_sets(degrees: Tensor) -> Tensor:
+    """Degrees [N, C, C] as the four nested sets, bool [N, C, 4, C], the smallest first."""
+    needed = torch.arange(DEGREES, 0, -1, device=degrees.device).unsqueeze(-1)
+    return degrees.unsqueeze(-2) >= needed
+
+
+def sparse_softmax(logits: Tensor, degrees: Tensor, scale: Tensor) -> Tensor:
+    """Sum of four softmaxes over the largest logits of each row; one exponential serves all.
 
     Args:
         logits: [N, C, C].
-        scale: [4], a factor for each degree.
+        degrees: [N, C, C], how many of the softmaxes have a logit in their set.
+        scale: [4], a factor for each of them.
 
     Returns:
         [N, C, C], rows sum to the sum of `scale`.
     """
-    counts = kept(logits.shape[-1])
-    largest = logits.topk(counts[-1], dim=-1).values
-    last = torch.tensor(counts, device=logits.device) - 1
-    thresholds = largest.index_select(-1, last)
-    mask = logits.unsqueeze(-2) >= thresholds.unsqueeze(-1)  # [N, C, 4, C]
-    exponential = (logits - largest[..., :1]).exp().unsqueeze(-2) * mask.to(logits.dtype)
+    mask = in_sets(degrees).to(logits.dtype)
+    largest = logits.amax(dim=-1, keepdim=True)
+    exponential = (logits - largest).exp().unsqueeze(-2) * mask
     total = exponential.sum(dim=-1, keepdim=True)
     return (exponential * (scale.unsqueeze(-1) / total)).sum(dim=-2)
 
@@ -57,10 +98,12 @@ class HFSBlock(ChannelAttention):
     def __init__(self, channels: int, filter_size: int, normalize_qk: bool = False) -> None:
         super().__init__(channels, 3, normalize_qk)
         self.decoupler = Decoupler(channels, filter_size)
+        self.degrees = Degrees()
         self.lambda_ = Parameter(torch.full((DEGREES,), 0.2))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]; in training mode N must be at least 2."""
         query, key, value = self.parts(self.decoupler(x))
-        weights = sparse_softmax(self.logits(query, key), self.lambda_)
+        logits = self.logits(query, key)
+        weights = sparse_softmax(logits, self.degrees(logits), self.lambda_)
         return x + (weights @ value).view_as(x)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 class Decision(nn.Module):
     """Scores to a choice; subclasses say how to compare two choices.
 
-    `tolerance`: how far from the border a differing place may lie, in logits. `least`: how many
-    places differ when one score crosses the border.
+    `tolerance`: how far from the border a differing place may lie, as `distance` gives it.
+    `least`: how many places differ when one score crosses the border.
     """
 
     tolerance: ClassVar[float]
@@ -29,6 +29,6 @@ class Decision(nn.Module):
         """Where two choices differ, bool, one entry a place."""
         raise NotImplementedError
 
-    def margin(self, scores: Tensor) -> Tensor:
-        """Distance of each place from the border in logits, positive where it is chosen."""
+    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """How far each place lies from the border that tells the two choices apart, 0 or more."""
         raise NotImplementedError

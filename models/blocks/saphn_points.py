@@ -54,11 +54,11 @@ class BestQuarter(Decision):
         nothing = torch.zeros_like(scores.flatten(1), dtype=torch.bool)
         return nothing.scatter(1, own, True) ^ nothing.scatter(1, other, True)
 
-    def margin(self, scores: Tensor) -> Tensor:
-        """[N, 1, H, W] -> [N, H*W]: above the lowest chosen score."""
+    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """[N, H*W], to the lowest score of one's own choice, in logits."""
         listed = scores.flatten(1)
-        lowest = listed.gather(1, top_pixels(scores, ratio=2)).amin(dim=1, keepdim=True)
-        return (listed - lowest) / STEPS
+        lowest = listed.gather(1, own).amin(dim=1, keepdim=True)
+        return (listed - lowest).abs() / STEPS
 
 
 def best(scores: Tensor, quarters: Iterable[nn.Module]) -> list[Selection]:

@@ -14,7 +14,7 @@ from deblur_export.export.reparam.fold_residual_scale import fold_residual_scale
 from deblur_export.export.reparam.infra import TOLERANCE, reparameterize
 from deblur_export.models.blocks.aibnet_attention import ChannelAttention
 from deblur_export.models.blocks.aibnet_decoupler import Decoupler
-from deblur_export.models.blocks.aibnet_hfs import HFSBlock, kept, sparse_softmax
+from deblur_export.models.blocks.aibnet_hfs import Degrees, HFSBlock, kept, sparse_softmax
 from deblur_export.models.blocks.aibnet_sfem import SFEM, SFDHBlock
 from deblur_export.plugins.ops.dynamic_filter import DYNAMIC_FILTER
 from tests.models.test_nafnet import (
@@ -196,14 +196,15 @@ def sparse_formula(z: Tensor, scale: Tensor) -> Tensor:
 @pytest.mark.parametrize("channels", [8, 16])
 def test_sparse_softmax_formula(channels: int, spread: float) -> None:
     z, scale = spread * rand(2, channels, channels), rand(4, seed=3)
-    y = sparse_softmax(z, scale)
+    y = sparse_softmax(z, Degrees()(z), scale)
     torch.testing.assert_close(y, sparse_formula(z, scale), **OP_FLOAT64)
     torch.testing.assert_close(y.sum(dim=-1), scale.sum().expand(2, channels), **OP_FLOAT64)
     assert ((y == 0).sum(dim=-1) >= channels - kept(channels)[-1]).all()
 
 
 def test_sparse_softmax_of_equal_logits_keeps_all() -> None:
-    y = sparse_softmax(torch.zeros(1, 8, 8), torch.full((4,), 0.2))
+    z = torch.zeros(1, 8, 8)
+    y = sparse_softmax(z, Degrees()(z), torch.full((4,), 0.2))
     torch.testing.assert_close(y, torch.full((1, 8, 8), 0.1))
 
 

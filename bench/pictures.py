@@ -1,0 +1,42 @@
+"""Rows of captioned pictures, for the README and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+CAPTION = 34
+Panel = tuple[NDArray[np.uint8], str]
+
+
+def to_8bit(rgb: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[H, W, 3] in 0..1, clipped, to bytes."""
+    pixels: NDArray[np.uint8] = np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
+    return pixels
+
+
+def save_sheet(rows: Sequence[Sequence[Panel]], path: Path, side: int = 320) -> None:
+    """Write rows of panels, each fitted to `side` pixels of width and captioned."""
+    strips = [_strip(row, side) for row in rows]
+    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    sheet.save(path, quality=92)
+
+
+def _strip(row: Sequence[Panel], side: int) -> Image.Image:
+    pictures = [Image.fromarray(pixels) for pixels, _ in row]
+    height = max(round(side * picture.height / picture.width) for picture in pictures)
+    strip = Image.new("RGB", (side * len(row), height + CAPTION), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(15)
+    for position, (picture, (_, caption)) in enumerate(zip(pictures, row, strict=True)):
+        size = (side, round(side * picture.height / picture.width))
+        strip.paste(picture.resize(size, Image.Resampling.LANCZOS), (position * side, 0))
+        draw.text((position * side + 8, height + 8), caption, "black", font=font)
+    return strip
