@@ -3,7 +3,8 @@
     python bench/network_ops.py [--quick] [--json FILE]
 
 SelectiveScan is compared with a plain ONNX Scan over all steps, local pooling with the official
-differences of cumulative sums. Candidates take turns, so that a slow moment hits all of them.
+differences of cumulative sums. `native` is the kernel of plugins/csrc, where it is built, `torch`
+the reference in torch. Candidates take turns, so that a slow moment hits all of them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from rich.console import Console
 from torch import Tensor
 
 from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.plugins import native
 from deblur_export.plugins.function_body import DOMAIN, VERSION, FunctionBody
 from deblur_export.plugins.ops.local_mean import local_mean
-from deblur_export.plugins.ops.selective_scan import selective_scan
+from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
 from deblur_export.plugins.spec import OPSET, Target
 
 SCANS = ((64, 32, 16_384), (64, 32, 65_536), (512, 32, 14_400))  # D, S, L
@@ -96,7 +98,7 @@ def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
     enter, read, skip = torch.randn(1, s, length), torch.randn(1, s, length), torch.ones(d)
     tensors = (u, delta, rates, enter, read, skip)
     feed = {name: tensor.numpy() for name, tensor in zip(NAMES, tensors, strict=True)}
-    exact = selective_scan(*(t.double() for t in tensors), delta_softplus=0).numpy()
+    exact = selective_scan_reference(*(t.double() for t in tensors), delta_softplus=0).numpy()
     candidates: dict[str, Call] = {
         f"ONNX Runtime: ours, {target} body": ours("SelectiveScan", feed, target, delta_softplus=0)
         for target in ("portable", "rtx")
@@ -104,7 +106,11 @@ def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
     candidates["ONNX Runtime: one Scan (peer)"] = session(
         graph_of(feed, OPSET["portable"], plain_scan), None, feed
     )
-    candidates["torch: ours"] = lambda: selective_scan(*tensors, delta_softplus=0).numpy()
+    candidates["torch: ours"] = lambda: selective_scan_reference(*tensors, delta_softplus=0).numpy()
+    if native.available():
+        candidates["native: ours"] = lambda: native.selective_scan(
+            *tensors, None, None, states=s, delta_softplus=0
+        ).numpy()
     return measure(candidates, exact, repeats)
 
 

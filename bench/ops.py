@@ -3,8 +3,9 @@
     python bench/ops.py [--quick] [--json FILE]
 
 MotionDeformConv is compared with nine grid samplings, the usual way to write it; PrunedConv with
-its dense form and with unfold + 1x1, over the share of pixels that the mask keeps. Candidates
-take turns, so that a slow moment of the machine hits all of them.
+its dense form and with unfold + 1x1, over the share of pixels that the mask keeps. `native` are the
+kernels of plugins/csrc, where they are built, `torch` the references in torch. Candidates take
+turns, so that a slow moment of the machine hits all of them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from torch import Tensor, nn
 
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.reparam.unfold_masked_conv import merge
+from deblur_export.plugins import native
 from deblur_export.plugins.ops import pruned_conv as pruned_module
-from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv
+from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv_reference
 from deblur_export.plugins.ops.pruned_conv import _pruned_rows, pruned_conv_reference
 from deblur_export.plugins.spec import OPSET, Target
 
@@ -46,7 +48,7 @@ QUICK_COVERAGES = (0.05, 0.20, 0.60)
 REPEATS, QUICK_REPEATS = 7, 3
 SETTLE = 0.01  # seconds; until the worker threads of the candidate before sleep
 
-RUNTIMES = ("ONNX Runtime", "torch")  # how the names of the candidates begin
+RUNTIMES = ("ONNX Runtime", "torch", "native")  # how the names of the candidates begin
 
 Call = Callable[[], np.ndarray]
 Arrays = Mapping[str, np.ndarray]
@@ -135,12 +137,14 @@ def bench_motion(channels: int, size: int, repeats: int) -> dict[str, Timing]:
         "ONNX Runtime: 9 GridSample, align_corners=1 (peer)": onnx_call(
             GRID_SAMPLE_NODES, inputs, {**_tap_weights(weight, bias), **corners}, "ort"
         ),
-        "torch: ours": torch_call(motion_deform_conv, *tensors, group=channels),
+        "torch: ours": torch_call(motion_deform_conv_reference, *tensors),
         "torch: 9 grid_sample (peer)": torch_call(
             nine_grid_samples, *tensors, *(torch.from_numpy(centres[k]) for k in ("scale", "base"))
         ),
     }
-    exact = motion_deform_conv(*(tensor.double() for tensor in tensors), group=channels).numpy()
+    if native.available():
+        candidates["native: ours"] = torch_call(native.motion_deform_conv, *tensors)
+    exact = motion_deform_conv_reference(*(tensor.double() for tensor in tensors)).numpy()
     return measure(candidates, exact, repeats)
 
 
@@ -278,6 +282,8 @@ def bench_pruned(
             "torch: rows": torch_call(_pruned_rows, x, mask, *parameters),
             "torch: unfold": torch_call(unfolded, x, mask),
         }
+        if native.available():
+            candidates["native: rows"] = torch_call(native.pruned_conv, x, mask, *parameters)
         exact = pruned_conv_reference(*(t.double() for t in (x, mask, *parameters))).numpy()
         results.append(PrunedResult(share, dilated, measure(candidates, exact, repeats)))
     return results
@@ -327,10 +333,13 @@ def break_even_table(pruned: Mapping[str, Sequence[PrunedResult]]) -> Table:
     for heading in ("", "rows than dense", "unfold than dense", "unfold than rows"):
         table.add_column(heading)
     for size, results in pruned.items():
-        for runtime in RUNTIMES:
+        for runtime in RUNTIMES[:2]:
             pairs = (("rows", "dense"), ("unfold", "dense"), ("unfold", "rows"))
             cells = (break_even(results, f"{runtime}: {a}", f"{runtime}: {b}") for a, b in pairs)
             table.add_row(f"{size}, {runtime}", *cells)
+        if native.available():
+            cell = break_even(results, "native: rows", "ONNX Runtime: dense")
+            table.add_row(f"{size}, native, than ONNX Runtime's dense", cell, "", "")
     return table
 
 
@@ -350,7 +359,8 @@ def machine() -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"onnxruntime {ort.__version__}, onnx {onnx.__version__}",
-        "threads": f"torch {torch.get_num_threads()}, ONNX Runtime its default",
+        "threads": f"torch and native {torch.get_num_threads()}, ONNX Runtime its default",
+        "native": native.instruction_set() or "not built",
     }
 
 
@@ -375,7 +385,7 @@ def main() -> None:
         for channels, size in PRUNED_SIZES[:last]:
             results = bench_pruned(channels, size, coverages, repeats)
             pruned[f"C = {channels}, {size} x {size}"] = results
-            for runtime in RUNTIMES:
+            for runtime in RUNTIMES if native.available() else RUNTIMES[:2]:
                 console.print(pruned_table(channels, size, runtime, results))
     console.print(break_even_table(pruned))
     if options.json:

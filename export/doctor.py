@@ -59,7 +59,7 @@ def findings() -> list[Finding]:
     """Try every component."""
     found = [_probe(name, code, "deblur-export") for name, code in CORE.items()]
     found += [_probe(name, code, extra) for name, (code, extra) in OPTIONAL.items()]
-    return [*found, _cuda(), _tool("nvcc"), _tool("trtexec")]
+    return [*found, _native(), _cuda(), _tool("nvcc"), _tool("trtexec")]
 
 
 def _probe(package: str, code: str, install: str) -> Finding:
@@ -81,6 +81,39 @@ def _probe(package: str, code: str, install: str) -> Finding:
         return Finding(package, version, True, "")
     lines = (result.stderr or result.stdout).strip().splitlines() or ["it crashed"]
     return Finding(package, version, False, f"installed, but: {lines[-1]}")
+
+
+NATIVE_PROBE = """
+import torch
+from deblur_export.plugins import native
+from deblur_export.plugins.ops.selective_scan import selective_scan
+assert native.available(), "not used"
+x, one = torch.ones(1, 1, 1), torch.ones(1, 1)
+assert selective_scan(x, x, -one, x, x, one[0], delta_softplus=0).item() == 2
+print(native.instruction_set(), "of", ", ".join(native.instruction_sets()))
+"""
+
+
+def _native() -> Finding:
+    """The CPU kernels of the custom ops: one call, in a process of its own."""
+    from deblur_export.plugins.native import VERSION, library_path
+
+    name, path = "native CPU kernels", library_path()
+    if path is None:
+        return Finding(name, "-", False, "switched off by DEBLUR_CPU_LIBRARY=none")
+    if not path.exists():
+        return Finding(name, "-", False, f"no {path.name}; deblur-export plugins build makes it")
+    result = subprocess.run(
+        [sys.executable, "-c", NATIVE_PROBE],
+        capture_output=True,
+        text=True,
+        timeout=PROBE_SECONDS,
+        check=False,
+    )
+    if result.returncode == 0:
+        return Finding(name, str(VERSION), True, result.stdout.strip())
+    lines = result.stderr.strip().splitlines() or ["it crashed"]
+    return Finding(name, "-", False, next((i for i in lines if "native" in i), lines[-1]))
 
 
 def _cuda() -> Finding:

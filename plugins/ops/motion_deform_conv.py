@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from deblur_export.plugins import native
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
@@ -70,10 +72,13 @@ def motion_deform_conv(
         ValueError: a shape does not fit.
     """
     _check(x, offset, weight, bias, group)
+    if native.takes(x, offset, weight, bias):
+        return native.motion_deform_conv(x, offset, weight, bias)
     return motion_deform_conv_reference(x, offset, weight, bias)
 
 
 def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> None:
+    check_ranks("motion_deform_conv", {"x": (x, 4)})
     n, c, h, w = x.shape
     expected = {
         "offset": (offset, (n, 2 * TAPS, h, w)),

@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from deblur_export.plugins import native
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
 # Share of pixels in the dilated mask up to which gathering is used, in torch and ONNX Runtime on
 # CPU. It is faster up to about 45 % at 256 channels; at 64 channels only up to 20 % (ONNX Runtime)
-# and 5 % (torch), where what lies between costs a millisecond at most (bench/README.md).
+# and 5 % (torch), where what lies between costs a millisecond at most (bench/README.md). The native
+# kernel has no such border: with every pixel masked it is as fast as the dense form.
 BREAK_EVEN = 0.35
 
 
@@ -89,6 +92,7 @@ def pruned_conv(
     Raises:
         ValueError: a shape does not fit.
     """
+    check_ranks("pruned_conv", {"x": (x, 4)})
     n, c, h, w = x.shape
     expected = {
         "mask": (mask, (n, 1, h, w)),
@@ -102,10 +106,13 @@ def pruned_conv(
             raise ValueError(f"pruned_conv: {name} is {tuple(tensor.shape)}, not {shape}")
     if group != 2 * c:
         raise ValueError(f"pruned_conv: group is {group}, not 2C = {2 * c}")
+    tensors = (x, mask, weight1, bias1, weight2, bias2)
+    if native.takes(*tensors):
+        return native.pruned_conv(*tensors)
     dilated = F.max_pool2d(mask.to(torch.float32), 3, stride=1, padding=1) > 0.5
     dense = dilated.sum().item() > BREAK_EVEN * dilated.numel()
     form = pruned_conv_reference if dense else _pruned_rows
-    return form(x, mask, weight1, bias1, weight2, bias2).contiguous()
+    return form(*tensors).contiguous()
 
 
 @pruned_conv.register_fake

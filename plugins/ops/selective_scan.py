@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from deblur_export.plugins import native
+from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.ops.selective_scan_bodies import body
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
 from deblur_export.plugins.spec import OpSpec
@@ -54,6 +56,9 @@ def selective_scan(
         ValueError: a shape does not fit, or the sequence is empty.
     """
     _check(u, delta, A, B, C, D, z, delta_bias)
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    if native.takes(*tensors):
+        return native.selective_scan(*tensors, states=A.shape[1], delta_softplus=delta_softplus)
     return selective_scan_reference(
         u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus
     )
@@ -63,6 +68,7 @@ def _check(u: Tensor, *others: Tensor | None) -> None:
     names = ("delta", "A", "B", "C", "D", "z", "delta_bias")
     rates = others[1]
     assert rates is not None
+    check_ranks("selective_scan", {"u": (u, 3), "A": (rates, 2)})
     (n, d, length), states = u.shape, rates.shape[-1]
     sequence, row = (n, d, length), (n, states, length)
     shapes = (sequence, (d, states), row, row, (d,), sequence, (d,))

@@ -1,0 +1,73 @@
+#include "dispatch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../deblur_cpu.h"
+
+#if defined(DEBLUR_X86) && defined(_MSC_VER)
+#error "tell the instruction sets of the processor apart for this compiler"
+#endif
+
+namespace deblur {
+
+static Isa best_isa() {
+#if defined(DEBLUR_X86)
+  __builtin_cpu_init();  // these look at what the operating system saves as well
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512) return Isa::avx512;
+  if (avx2) return Isa::avx2;
+#endif
+  return Isa::scalar;
+}
+
+Isa chosen_isa() {
+  static const Isa best = best_isa();
+  const char* wish = getenv("DEBLUR_ISA");
+  if (wish == nullptr) return best;
+  if (strcmp(wish, "scalar") == 0) return Isa::scalar;
+  if (strcmp(wish, "avx2") == 0 && best == Isa::avx512) return Isa::avx2;
+  return best;
+}
+
+}  // namespace deblur
+
+int32_t deblur_version(void) { return DEBLUR_CPU_VERSION; }
+
+const char* deblur_instruction_set(void) {
+  switch (deblur::chosen_isa()) {
+    case deblur::Isa::avx512:
+      return "avx512";
+    case deblur::Isa::avx2:
+      return "avx2";
+    default:
+      return "scalar";
+  }
+}
+
+const char* deblur_instruction_sets(void) {
+#if defined(DEBLUR_X86)
+  return "scalar avx2 avx512";
+#else
+  return "scalar";
+#endif
+}
+
+const char* deblur_error_text(int32_t code) {
+  switch (code) {
+    case DEBLUR_OK:
+      return "no error";
+    case DEBLUR_BAD_SIZE:
+      return "a size is negative, zero where it must not be, or too large";
+    case DEBLUR_NO_TENSOR:
+      return "a required tensor is missing";
+    case DEBLUR_BAD_ARGUMENT:
+      return "an attribute has a value that the op does not have";
+    case DEBLUR_NO_MEMORY:
+      return "out of memory";
+    default:
+      return "unknown error";
+  }
+}

@@ -1,0 +1,26 @@
+// Numbers below 1e-38 count as zero while this lives: states fade out, and such operands are slow.
+#pragma once
+
+#if defined(__SSE__) || defined(_M_X64)
+#include <xmmintrin.h>
+#endif
+
+namespace deblur {
+
+#if defined(__SSE__) || defined(_M_X64)
+class FlushToZero {
+ public:
+  FlushToZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushToZero() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+};
+#else
+class FlushToZero {
+ public:
+  FlushToZero() {}
+};
+#endif
+
+}  // namespace deblur

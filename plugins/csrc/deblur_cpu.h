@@ -1,0 +1,89 @@
+// Native CPU kernels of the custom ops of domain `deblur`: plain C functions, float32.
+//
+// Tensors are dense, row-major, without alignment; inputs are never written. Every function
+// returns 0 or an error code, and computes nothing where it returns an error. All of them may run
+// at the same time in several threads. The environment variable DEBLUR_ISA (scalar, avx2, avx512)
+// asks for an instruction set; what the processor lacks is not used.
+#ifndef DEBLUR_CPU_H
+#define DEBLUR_CPU_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define DEBLUR_API __declspec(dllexport)
+#else
+#define DEBLUR_API __attribute__((visibility("default")))
+#endif
+
+// Changes whenever a signature or the meaning of an argument does.
+#define DEBLUR_CPU_VERSION 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  DEBLUR_OK = 0,
+  DEBLUR_BAD_SIZE = 1,      // a size is negative, zero where it must not be, or too large
+  DEBLUR_NO_TENSOR = 2,     // a required tensor is NULL
+  DEBLUR_BAD_ARGUMENT = 3,  // an attribute has no such value
+  DEBLUR_NO_MEMORY = 4,
+};
+
+// Where the work runs. `run` NULL: on `count` threads made for the call (the caller's is one of
+// them). Otherwise run(runtime, tasks, task, data) calls task(data, i) once for every i < tasks,
+// on whatever threads it has, in any order, and returns when all are done; `count` says how many
+// it has. A NULL deblur_threads means one thread.
+typedef struct deblur_threads {
+  int64_t count;
+  void (*run)(void* runtime, int64_t tasks, void (*task)(void* data, int64_t index), void* data);
+  void* runtime;
+} deblur_threads;
+
+DEBLUR_API int32_t deblur_version(void);
+DEBLUR_API const char* deblur_instruction_set(void);   // the one in use: "avx512", ...
+DEBLUR_API const char* deblur_instruction_sets(void);  // those in the library, space between
+DEBLUR_API const char* deblur_error_text(int32_t code);
+
+// SelectiveScan. u, delta, z and y [n, d, length]; A [d, states]; B and C [n, states, length];
+// D and delta_bias [d]. z and delta_bias may be NULL.
+DEBLUR_API int32_t deblur_selective_scan(const float* u, const float* delta, const float* A,
+                                         const float* B, const float* C, const float* D,
+                                         const float* z, const float* delta_bias, float* y,
+                                         int64_t n, int64_t d, int64_t states, int64_t length,
+                                         int32_t delta_softplus, const deblur_threads* threads);
+
+// MotionDeformConv. x and y [n, c, h, w]; offset [n, 18, h, w], (dy, dx) a tap; weight [c, 9];
+// bias [c]. A plan holds what follows from the offsets alone; layers that share them can share it:
+// deblur_motion_plan writes it into deblur_motion_plan_bytes (negative for a bad size) bytes.
+// Either offset or plan may be NULL; the plan is used where both are given.
+DEBLUR_API int64_t deblur_motion_plan_bytes(int64_t n, int64_t h, int64_t w);
+DEBLUR_API int32_t deblur_motion_plan(const float* offset, void* plan, int64_t n, int64_t h,
+                                      int64_t w, const deblur_threads* threads);
+DEBLUR_API int32_t deblur_motion_deform_conv(const float* x, const float* offset, const void* plan,
+                                             const float* weight, const float* bias, float* y,
+                                             int64_t n, int64_t c, int64_t h, int64_t w,
+                                             const deblur_threads* threads);
+
+// DeformConv2d (index NULL, pixels = h * w) and DeformConv2dAt. x [n, c, h, w]; offset
+// [n, 2 * kernel^2, pixels]; weight [outputs, c, kernel, kernel]; bias [outputs]; mask
+// [n, kernel^2, pixels]; index [n, pixels], pixel numbers y * w + x; y [n, outputs, pixels];
+// kernel 3 or 5. A number outside the image lies as far outside as it says.
+DEBLUR_API int32_t deblur_deform_conv2d(const float* x, const float* offset, const float* weight,
+                                        const float* bias, const float* mask, const int64_t* index,
+                                        float* y, int64_t n, int64_t c, int64_t h, int64_t w,
+                                        int64_t outputs, int64_t pixels, int32_t kernel,
+                                        const deblur_threads* threads);
+
+// PrunedConv, at any coverage by gathered rows. x and y [n, c, h, w]; mask [n, 1, h, w]; weight1
+// [2c, c], bias1 [2c]; weight2 [2c, 9], bias2 [2c].
+DEBLUR_API int32_t deblur_pruned_conv(const float* x, const float* mask, const float* weight1,
+                                      const float* bias1, const float* weight2, const float* bias2,
+                                      float* y, int64_t n, int64_t c, int64_t h, int64_t w,
+                                      const deblur_threads* threads);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,72 @@
+#include "../common/buffer.h"
+#include "../common/sizes.h"
+#include "arguments.h"
+
+namespace {
+
+// Canvas indices are 32-bit.
+bool image_fits(int64_t h, int64_t w) {
+  constexpr int64_t kMost = INT64_C(1) << 30;
+  return h >= 0 && w >= 0 && h < kMost && w < kMost && (h + 3) * (w + 2) < kMost;
+}
+
+}  // namespace
+
+int64_t deblur_motion_plan_bytes(int64_t n, int64_t h, int64_t w) {
+  if (!image_fits(h, w)) return -1;
+  return deblur::product({n, h, w, deblur::kMotionTaps, sizeof(deblur::Sample)});
+}
+
+int32_t deblur_motion_plan(const float* offset, void* plan, int64_t n, int64_t h, int64_t w,
+                           const deblur_threads* threads) {
+  const int64_t bytes = deblur_motion_plan_bytes(n, h, w);
+  if (bytes < 0) return DEBLUR_BAD_SIZE;
+  if (bytes == 0) return DEBLUR_OK;
+  if (offset == nullptr || plan == nullptr) return DEBLUR_NO_TENSOR;
+  deblur::Sample* samples = static_cast<deblur::Sample*>(plan);
+  const deblur::Canvas canvas = {static_cast<int32_t>(h), static_cast<int32_t>(w)};
+  deblur::Team team(threads);
+  deblur::parallel_for(team, n * h, [&](int64_t row) {
+    const int64_t image = row / h, y = row % h;
+    deblur::motion_plan(offset + image * 2 * deblur::kMotionTaps * h * w, canvas, y * w,
+                        (y + 1) * w, samples + row * w * deblur::kMotionTaps);
+  });
+  return DEBLUR_OK;
+}
+
+int32_t deblur_motion_deform_conv(const float* x, const float* offset, const void* plan,
+                                  const float* weight, const float* bias, float* y, int64_t n,
+                                  int64_t c, int64_t h, int64_t w,
+                                  const deblur_threads* threads) {
+  const int64_t values = deblur::product({n, c, h, w});
+  if (values < 0 || !image_fits(h, w) || deblur_motion_plan_bytes(n, h, w) < 0)
+    return DEBLUR_BAD_SIZE;
+  if (values == 0) return DEBLUR_OK;
+  if (!x || !weight || !bias || !y || (!offset && !plan)) return DEBLUR_NO_TENSOR;
+  deblur::expect_large(y, values * static_cast<int64_t>(sizeof(float)));
+  const deblur::MotionArguments arguments = {
+      x, offset, weight, bias, static_cast<const deblur::Sample*>(plan), y, n, c, h, w};
+  deblur::Team team(threads);
+  return DEBLUR_DISPATCH(motion_deform_conv, arguments, team);
+}
+
+int32_t deblur_deform_conv2d(const float* x, const float* offset, const float* weight,
+                             const float* bias, const float* mask, const int64_t* index, float* y,
+                             int64_t n, int64_t c, int64_t h, int64_t w, int64_t outputs,
+                             int64_t pixels, int32_t kernel, const deblur_threads* threads) {
+  using deblur::product;
+  if (kernel != 3 && kernel != 5) return DEBLUR_BAD_ARGUMENT;
+  const int64_t taps = int64_t{kernel} * kernel, values = product({n, outputs, pixels});
+  if (values < 0 || !image_fits(h, w) || product({n, c, h, w}) < 0) return DEBLUR_BAD_SIZE;
+  if (product({n, 2 * taps, pixels}) < 0 || product({outputs, c, taps, 64}) < 0)
+    return DEBLUR_BAD_SIZE;
+  if (values == 0) return DEBLUR_OK;
+  if (index == nullptr && pixels != h * w) return DEBLUR_BAD_SIZE;
+  if (c < 1 || h < 1 || w < 1) return DEBLUR_BAD_SIZE;
+  if (!x || !offset || !weight || !bias || !mask || !y) return DEBLUR_NO_TENSOR;
+  deblur::expect_large(y, values * static_cast<int64_t>(sizeof(float)));
+  const deblur::DeformArguments arguments = {x, offset, weight, bias, mask,    index,  y,
+                                             n, c,      h,      w,    outputs, pixels, kernel};
+  deblur::Team team(threads);
+  return DEBLUR_DISPATCH(deform_conv2d, arguments, team);
+}

@@ -1,0 +1,172 @@
+// PrunedConv: rows of the dilated mask's pixels times the 1x1 weights; then, at masked pixels, the
+// depth-wise 3x3 over the rows of their neighbours, and the gate.
+//
+// Bands of image rows bound what is held of the wide result. Row 0 of a band is zero: it stands
+// for everything outside the image (inside, a masked pixel's neighbours are all in the list).
+#include <string.h>
+
+#include "../common/buffer.h"
+#include "../common/gemm.h"
+#include "../common/transpose.h"
+#include "arguments.h"
+#include "pixels.h"
+
+namespace deblur {
+namespace DEBLUR_TARGET {
+namespace {
+
+constexpr int64_t kTile = 4 * kRows;    // pixels of a matrix product by one thread
+constexpr int64_t kRun = 32;            // masked pixels whose results are turned at a time
+constexpr int64_t kHeld = int64_t{1} << 20;  // floats of a band a thread, unless one row has more
+constexpr int64_t kTaps = 9;
+
+int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// The weights as the kernels read them; both halves of the channels are padded to vectors.
+class Weights {
+ public:
+  explicit Weights(const PrunedArguments& a)
+      : half(round_up(a.c, kWidth)),
+        panels(2 * half / kPanel),
+        memory_(2 * half * (a.c + 2 + kTaps)) {
+    if (!memory_) return;
+    matrix = memory_.data();
+    bias1 = matrix + 2 * half * a.c;
+    taps = bias1 + 2 * half;
+    bias2 = taps + 2 * half * kTaps;
+    memset(matrix, 0, sizeof(float) * static_cast<size_t>(2 * half * (a.c + 2 + kTaps)));
+    for (int64_t out = 0; out < 2 * a.c; ++out) {
+      const int64_t column = out < a.c ? out : half + out - a.c;
+      float* panel = matrix + column / kPanel * a.c * kPanel + column % kPanel;
+      for (int64_t c = 0; c < a.c; ++c) panel[c * kPanel] = a.weight1[out * a.c + c];
+      bias1[column] = a.bias1[out];
+      bias2[column] = a.bias2[out];
+      for (int64_t tap = 0; tap < kTaps; ++tap)
+        taps[tap * 2 * half + column] = a.weight2[out * kTaps + tap];
+    }
+  }
+  explicit operator bool() const { return static_cast<bool>(memory_); }
+
+  int64_t half, panels;
+  float *matrix = nullptr, *bias1 = nullptr, *taps = nullptr, *bias2 = nullptr;
+
+ private:
+  Floats memory_;
+};
+
+// Length of the run of neighbouring numbers that `list` begins with.
+int64_t run_length(const int32_t* list, int64_t count) {
+  int64_t length = 1;
+  while (length < count && list[length] == list[0] + length) ++length;
+  return length;
+}
+
+// Rows [count][c] of the listed pixels of x [c, pixels].
+void gather(const float* x, int64_t pixels, int64_t c, const int32_t* list, int64_t count,
+            float* rows) {
+  for (int64_t i = 0, length; i < count; i += length) {
+    length = run_length(list + i, count - i);
+    transpose(x + list[i], pixels, c, length, rows + i * c, c);
+  }
+}
+
+// The gated result of one pixel; `near` the nine rows of its neighbourhood.
+DEBLUR_INLINE void convolve(const Weights& weights, const float* const* near, float* out) {
+  const int64_t half = weights.half;
+  for (int64_t c = 0; c < half; c += kWidth) {
+    Vec first = load(weights.bias2 + c), second = load(weights.bias2 + half + c);
+    for (int64_t tap = 0; tap < kTaps; ++tap) {
+      const float* factors = weights.taps + tap * 2 * half + c;
+      first = fma(load(near[tap] + c), load(factors), first);
+      second = fma(load(near[tap] + half + c), load(factors + half), second);
+    }
+    store(out + c, first * second);
+  }
+}
+
+// One row of the image: x * x everywhere, then the masked pixels.
+void finish_row(const PrunedArguments& a, const Weights& weights, const Neighbours& neighbours,
+                const float* x, const float* mask, float* y, int64_t row, const float* hidden,
+                int64_t first, float* out) {
+  const int64_t pixels = a.h * a.w, half = weights.half;
+  for (int64_t c = 0; c < a.c; ++c) {
+    const float* from = x + c * pixels + row * a.w;
+    float* to = y + c * pixels + row * a.w;
+    for (int64_t i = 0; i < a.w; ++i) to[i] = from[i] * from[i];
+  }
+  const float* masked = mask + row * a.w;
+  for (int64_t begin = 0; begin < a.w;) {
+    if (!(masked[begin] > kMasked)) {
+      ++begin;
+      continue;
+    }
+    int64_t end = begin;
+    for (; end < a.w && end < begin + kRun && masked[end] > kMasked; ++end) {
+      const float* near[kTaps];
+      const int32_t* numbers = neighbours.around(row, end);
+      for (int64_t tap = 0; tap < kTaps; ++tap) {
+        const int64_t number = numbers[tap / 3 * (a.w + 2) + tap % 3];
+        near[tap] = hidden + (number == 0 ? 0 : number - first) * 2 * half;
+      }
+      convolve(weights, near, out + (end - begin) * half);
+    }
+    transpose(out, half, end - begin, a.c, y + row * a.w + begin, pixels);
+    begin = end;
+  }
+}
+
+// The rows from `begin` on whose neighbours fit into the memory of a band; at least one.
+int64_t band_end(const Neighbours& neighbours, int64_t begin, int64_t h, int64_t most) {
+  int64_t end = begin + 1;
+  while (end < h && neighbours.first(end + 2) - neighbours.first(begin - 1) <= most) ++end;
+  return end;
+}
+
+}  // namespace
+
+int32_t pruned_conv(const PrunedArguments& a, Team& team) {
+  const Weights weights(a);
+  Neighbours neighbours(a.h, a.w);
+  if (!weights || !neighbours) return DEBLUR_NO_MEMORY;
+  const int64_t pixels = a.h * a.w, wide = 2 * weights.half;
+  const int64_t held = kHeld * team.size() / wide, three = 3 * a.w;
+  const int64_t most = held > three ? held : three;  // pixels of a band with its neighbours
+  const int64_t tasks = 4 * team.size();
+  const int64_t scratch = kTile * a.c > kRun * weights.half ? kTile * a.c : kRun * weights.half;
+  Floats hidden((at_most(most, pixels) + 1) * wide), memory(tasks * scratch);
+  if (!hidden || !memory) return DEBLUR_NO_MEMORY;
+  memset(hidden.data(), 0, sizeof(float) * static_cast<size_t>(wide));
+
+  for (int64_t image = 0; image < a.n; ++image) {
+    const float *x = a.x + image * a.c * pixels, *mask = a.mask + image * pixels;
+    float* y = a.y + image * a.c * pixels;
+    neighbours.find(mask, team);
+    for (int64_t begin = 0, end; begin < a.h; begin = end) {
+      end = band_end(neighbours, begin, a.h, most);
+      const int64_t first = neighbours.first(begin - 1);
+      const int64_t count = neighbours.first(end + 1) - first;
+      const int64_t tiles = (count + kTile - 1) / kTile;
+      parallel_for(team, at_most(tasks, tiles), [&](int64_t task) {
+        const int64_t all = at_most(tasks, tiles);
+        float* rows = memory.data() + task * scratch;
+        for (int64_t tile = tiles * task / all; tile < tiles * (task + 1) / all; ++tile) {
+          const int64_t start = tile * kTile, some = at_most(count - start, kTile);
+          gather(x, pixels, a.c, neighbours.list() + first + start, some, rows);
+          product(rows, a.c, some, a.c, weights.matrix, weights.bias1, weights.panels,
+                  hidden.data() + (start + 1) * wide, wide);
+        }
+      });
+      const int64_t parts = at_most(tasks, end - begin);
+      parallel_for(team, parts, [&](int64_t task) {
+        const int64_t last = begin + (end - begin) * (task + 1) / parts;
+        for (int64_t row = begin + (end - begin) * task / parts; row < last; ++row)
+          finish_row(a, weights, neighbours, x, mask, y, row, hidden.data(), first,
+                     memory.data() + task * scratch);
+      });
+    }
+  }
+  return DEBLUR_OK;
+}
+
+}  // namespace DEBLUR_TARGET
+}  // namespace deblur

@@ -1,0 +1,142 @@
+// Calls every function with odd sizes and strange values on memory of exactly the right size, with
+// each instruction set and several thread counts. The sanitizers look for what must not happen;
+// the program itself compares the instruction sets with each other.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../deblur_cpu.h"
+
+namespace {
+
+using Vector = std::vector<float>;
+
+std::mt19937 generator;
+
+Vector noise(int64_t count, float scale = 1.0f) {
+  std::normal_distribution<float> normal(0.0f, scale);
+  Vector v(static_cast<size_t>(count));
+  for (float& x : v) x = normal(generator);
+  return v;
+}
+
+using Call = std::function<int32_t(float* y, const deblur_threads* threads)>;
+
+// The largest difference to the first result, as a share of the largest output.
+double spread(const Call& call, size_t outputs) {
+  Vector first;
+  double worst = 0, largest = 1e-30;
+  for (const char* isa : {"scalar", "avx2", "avx512"}) {
+    setenv("DEBLUR_ISA", isa, 1);
+    for (int64_t count : {1, 2, 7}) {
+      const deblur_threads threads = {count, nullptr, nullptr};
+      Vector y(outputs);
+      if (call(y.data(), &threads) != DEBLUR_OK) std::abort();
+      if (first.empty()) first = y;
+      for (size_t i = 0; i < outputs; ++i) {
+        if (std::isnan(first[i]) && std::isnan(y[i])) continue;
+        worst = std::fmax(worst, std::isnan(y[i] - first[i]) ? 1e9 : std::fabs(y[i] - first[i]));
+        largest = std::fmax(largest, std::fabs(first[i]));
+      }
+    }
+  }
+  return worst / largest;
+}
+
+double scan(int64_t n, int64_t d, int64_t s, int64_t length, bool gate) {
+  const Vector u = noise(n * d * length), delta = noise(n * d * length), b = noise(n * s * length);
+  const Vector c = noise(n * s * length), z = noise(n * d * length), skip = noise(d);
+  Vector rates = noise(d * s);
+  for (float& rate : rates) rate = -std::fabs(rate);
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_selective_scan(u.data(), delta.data(), rates.data(), b.data(), c.data(),
+                                     skip.data(), gate ? z.data() : nullptr,
+                                     gate ? skip.data() : nullptr, y, n, d, s, length, 1, threads);
+      },
+      u.size());
+}
+
+Vector strange_offsets(int64_t count) {
+  Vector offset = noise(count, 3.0f);
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float values[] = {NAN, infinity, -infinity, 1e30f, -1e30f, 2e9f, -0.0f, 1e-40f};
+  for (size_t i = 0; i < offset.size(); i += 37) offset[i] = values[i % 8];
+  return offset;
+}
+
+double motion(int64_t n, int64_t c, int64_t h, int64_t w) {
+  const Vector x = noise(n * c * h * w), offset = strange_offsets(n * 18 * h * w);
+  const Vector weight = noise(c * 9), bias = noise(c);
+  std::vector<char> plan(static_cast<size_t>(deblur_motion_plan_bytes(n, h, w)));
+  if (deblur_motion_plan(offset.data(), plan.data(), n, h, w, nullptr) != 0) std::abort();
+  double worst = 0;
+  for (const void* ready : {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
+    worst = std::fmax(worst, spread(
+        [&](float* y, const deblur_threads* threads) {
+          return deblur_motion_deform_conv(x.data(), offset.data(), ready, weight.data(),
+                                           bias.data(), y, n, c, h, w, threads);
+        },
+        x.size()));
+  return worst;
+}
+
+double deform(int64_t n, int64_t c, int64_t h, int64_t w, int64_t outputs, int32_t k,
+              std::vector<int64_t> index) {
+  const int64_t pixels = index.empty() ? h * w : static_cast<int64_t>(index.size()) / n;
+  const Vector x = noise(n * c * h * w), offset = strange_offsets(n * 2 * k * k * pixels);
+  const Vector weight = noise(outputs * c * k * k), bias = noise(outputs);
+  const Vector mask = noise(n * k * k * pixels);
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_deform_conv2d(x.data(), offset.data(), weight.data(), bias.data(),
+                                    mask.data(), index.empty() ? nullptr : index.data(), y, n, c,
+                                    h, w, outputs, pixels, k, threads);
+      },
+      static_cast<size_t>(n * outputs * pixels));
+}
+
+double pruned(int64_t n, int64_t c, int64_t h, int64_t w, float share) {
+  const Vector x = noise(n * c * h * w), weight1 = noise(2 * c * c), bias1 = noise(2 * c);
+  const Vector weight2 = noise(2 * c * 9), bias2 = noise(2 * c);
+  Vector mask = noise(n * h * w);
+  for (float& m : mask) m = m < share ? 1.0f : 0.0f;
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_pruned_conv(x.data(), mask.data(), weight1.data(), bias1.data(),
+                                  weight2.data(), bias2.data(), y, n, c, h, w, threads);
+      },
+      x.size());
+}
+
+}  // namespace
+
+int main() {
+  const int64_t far = std::numeric_limits<int64_t>::max();
+  const struct { const char* name; double spread; } results[] = {
+      {"scan, one step", scan(1, 1, 1, 1, true)},
+      {"scan, odd", scan(2, 17, 5, 77, true)},
+      {"scan, chunks", scan(1, 3, 9, 1301, false)},
+      {"motion, one pixel", motion(2, 3, 1, 1)},
+      {"motion, odd", motion(1, 37, 5, 67)},
+      {"motion, blocks", motion(2, 100, 4, 3)},
+      {"deform", deform(2, 5, 6, 7, 3, 5, {})},
+      {"deform, odd", deform(1, 18, 3, 9, 33, 3, {})},
+      {"deform, listed", deform(1, 3, 4, 5, 2, 5, {0, 19, 3, 3, -1, 20, far, -far - 1})},
+      {"pruned, none", pruned(1, 5, 4, 9, -99.0f)},
+      {"pruned, some", pruned(2, 19, 7, 41, -1.0f)},
+      {"pruned, half", pruned(1, 33, 6, 70, 0.0f)},
+      {"pruned, all", pruned(1, 4, 3, 3, 99.0f)},
+  };
+  bool good = true;
+  for (const auto& result : results) {
+    std::printf("%-20s %.1e\n", result.name, result.spread);
+    good = good && result.spread < 1e-5;
+  }
+  return good ? 0 : 1;
+}
