@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images import read_photo, write_photo
 from deblur_export.export.manifest import Artifact
 from deblur_export.export.overlay import write_overlay
-from deblur_export.export.runners import inner_values, with_outputs
+from deblur_export.export.runtimes import Precision, Runtime, inner_values, open_session
 from deblur_export.export.tiling import Tiling, restore_tiled
 
 # A whole image up to here; the largest network then needs about 3 GB.
@@ -50,30 +49,31 @@ class Restored:
 
 
 class Restorer:
-    """An artifact opened in ONNX Runtime on the CPU.
+    """An artifact opened in a runtime on the CPU.
 
     Args:
         artifact: an ONNX file of ours.
         mask: give what the network took for blurred as well.
+        runtime, precision: see `open_session`.
 
     Raises:
         DeblurExportError: the file does not load, or makes no mask.
     """
 
-    def __init__(self, artifact: Artifact, mask: bool = False) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        mask: bool = False,
+        runtime: Runtime = "onnxruntime",
+        precision: Precision = "f32",
+    ) -> None:
         self.artifact = artifact
         self.extra = (MASK,) if mask else ()
         if mask and MASK not in inner_values(artifact.path):
             raise DeblurExportError(
                 f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
-        try:
-            model = with_outputs(artifact.path, self.extra) if mask else str(artifact.path)
-            self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the bindings raise several unrelated types
-            raise DeblurExportError(
-                f"{artifact.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
-            ) from error
+        self.session = open_session(artifact.path, runtime, self.extra, precision)
 
     def restore(
         self, rgb: Image, options: TileOptions, progress: Progress = lambda done, total: None
@@ -103,14 +103,9 @@ class Restorer:
 
     def _infer(self, image: Image) -> Image:
         """[1, 3, H, W] -> the restored image and, if asked for, the mask: [1, 3 or 4, H, W]."""
-        try:
-            restored, *masks = self.session.run(["restored", *self.extra], {"image": image})
-        except onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException as error:
-            raise DeblurExportError(
-                f"ONNX Runtime failed on {image.shape[3]}x{image.shape[2]} pixels, perhaps for "
-                f"lack of memory; try --tile 512 ({str(error).splitlines()[0]})"
-            ) from error
-        return np.concatenate([restored, *(self._enlarged(m, image.shape) for m in masks)], axis=1)
+        values = self.session.run({"image": image})
+        masks = [self._enlarged(values[name], image.shape) for name in self.extra]
+        return np.concatenate([values["restored"], *masks], axis=1)
 
     def _enlarged(self, mask: Image, shape: tuple[int, ...]) -> Image:
         """A mask [1, 1, h, w] of the padded image at full size, its padding cut off."""

@@ -1,29 +1,29 @@
-"""Polygraphy runners: PyTorch on the CPU or CUDA, and ONNX Runtime."""
+"""Polygraphy runners: PyTorch, and an artifact on a runtime."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
-from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 from polygraphy.datatype import DataType
 from torch import Tensor, nn
+
+from deblur_export.export.runtimes import Session
+from deblur_export.plugins import native
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
 class TorchRunner(BaseRunner):  # type: ignore[misc]
-    """Runs a restoration network in eval mode.
+    """Runs a restoration network in eval mode, its custom ops by their definitions in PyTorch:
+    native kernels, which other runtimes may share, are no reference.
 
     Polygraphy's own PytRunner insists on CUDA and takes a single output apart along its batch
     axis. The feed has "image" [N, 3, H, W]. The outputs are "restored" and the outputs of the
@@ -51,14 +51,12 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
         return hook
 
     def get_input_metadata_impl(self) -> Any:
-        metadata = TensorMetadata()
-        metadata.add("image", dtype=DataType.FLOAT32, shape=(None, 3, None, None))
-        return metadata
+        return image_metadata()
 
     def infer_impl(self, feed_dict: Arrays) -> OrderedDict[str, NDArray[np.float32]]:
         image = torch.from_numpy(np.asarray(feed_dict["image"]))
         start = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), native.switched_off():
             restored = self.net(image)
         self.inference_time = time.perf_counter() - start
         outputs = OrderedDict(restored=restored.numpy())
@@ -70,26 +68,25 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
             handle.remove()
 
 
-def onnxruntime_runner(path: Path, extra_outputs: tuple[str, ...] = ()) -> Any:
-    """ONNX Runtime on the CPU; `extra_outputs` are inner values to return as well."""
-    options = onnxruntime.SessionOptions()
-    # Waiting threads that spin slow a busy machine down tenfold and gain nothing here.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        with_outputs(path, extra_outputs), options, providers=["CPUExecutionProvider"]
-    )
-    return OnnxrtRunner(session, name="ONNX Runtime")
+class SessionRunner(BaseRunner):  # type: ignore[misc]
+    """An artifact on one of our runtimes, see `runtimes`."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(name=session.title)
+        self.session = session
+
+    def get_input_metadata_impl(self) -> Any:
+        return image_metadata()
+
+    def infer_impl(self, feed_dict: Arrays) -> OrderedDict[str, NDArray[Any]]:
+        start = time.perf_counter()
+        outputs = self.session.run({"image": np.asarray(feed_dict["image"])})
+        self.inference_time = time.perf_counter() - start
+        return OrderedDict(outputs)
 
 
-def with_outputs(path: Path, names: tuple[str, ...]) -> bytes:
-    """The file as bytes, with the inner values `names` as further outputs."""
-    model = onnx.load(path)
-    known = {info.name: info for info in model.graph.value_info}
-    model.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
-    return model.SerializeToString()  # type: ignore[no-any-return]
-
-
-def inner_values(path: Path) -> list[str]:
-    """Names of the values of the main graph, in execution order."""
-    model = onnx.load(path, load_external_data=False)
-    return [name for node in model.graph.node for name in node.output]
+def image_metadata() -> Any:
+    """Polygraphy's description of the one input."""
+    metadata = TensorMetadata()
+    metadata.add("image", dtype=DataType.FLOAT32, shape=(None, 3, None, None))
+    return metadata

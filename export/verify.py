@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from polygraphy.logger import G_LOGGER
@@ -34,7 +33,8 @@ from deblur_export.export.report import (
     LayerError,
     ParityReport,
 )
-from deblur_export.export.runners import TorchRunner, inner_values, onnxruntime_runner
+from deblur_export.export.runners import SessionRunner, TorchRunner
+from deblur_export.export.runtimes import Runtime, inner_values, open_session
 
 # float32 against float32: rounding of some hundred layers; the networks here stay below 1e-5.
 FP32_TOLERANCE = {
@@ -81,8 +81,9 @@ def verify(
     with_images: bool = False,
     progress: Callable[[str], None] = lambda step: None,
     float64: bool = False,
+    runtime: Runtime = "onnxruntime",
 ) -> ParityReport:
-    """Compare an artifact with its network on every case.
+    """Compare an artifact, run in float32 by `runtime`, with its network on every case.
 
     On failure, and for the HTML report (`with_images`), the layers are compared one by one.
     With `float64` the network also runs in float64, and the errors of both sides against that
@@ -92,12 +93,10 @@ def verify(
     deciding = _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
-    with (
-        onnxruntime_runner(artifact.path, deciding) as candidate,
-        TorchRunner(model.net) as reference,
-    ):
+    session = open_session(artifact.path, runtime, deciding)
+    with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
         for case in cases:
-            progress(f"{case.name} on ONNX Runtime")
+            progress(f"{case.name} on {session.title}")
             ours = candidate.infer({"image": case.image})
             choices = {name: ours[name] for name in deciding}
             progress(f"{case.name} on PyTorch")
@@ -110,11 +109,11 @@ def verify(
     layers: tuple[LayerError, ...] = ()
     if failed is not None or with_images:
         progress("comparing layers")
-        layers = compare_layers(artifact, model, failed or cases[0])
+        layers = compare_layers(artifact, model, failed or cases[0], runtime)
     return ParityReport(
         artifact=str(artifact.path),
         reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.weights}",
-        candidate=f"ONNX Runtime {onnxruntime.__version__} CPU ({platform.machine()})",
+        candidate=f"{session.title} ({platform.machine()})",
         tolerance=FP32_TOLERANCE,
         cases=tuple(compared),
         layers=layers,
@@ -181,7 +180,9 @@ def _images(case: Case, reference: Array, candidate: Array) -> CaseImages:
     )
 
 
-def compare_layers(artifact: Artifact, model: LoadedModel, case: Case) -> tuple[LayerError, ...]:
+def compare_layers(
+    artifact: Artifact, model: LoadedModel, case: Case, runtime: Runtime = "onnxruntime"
+) -> tuple[LayerError, ...]:
     """Every module whose output is a value of the graph, in execution order.
 
     The reference is the network as it was exported (reparameterized or not), under the
@@ -191,7 +192,7 @@ def compare_layers(artifact: Artifact, model: LoadedModel, case: Case) -> tuple[
     deciding = _deciding(artifact, net)
     comparable = _called_once(net, case) - set(deciding)
     names = tuple(name for name in inner_values(artifact.path) if name in comparable)
-    with onnxruntime_runner(artifact.path, names + deciding) as candidate:
+    with SessionRunner(open_session(artifact.path, runtime, names + deciding)) as candidate:
         ours = candidate.infer({"image": case.image})
     choices = {name: ours[name] for name in deciding}
     with decided(net, choices), TorchRunner(net, modules=names) as reference:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from deblur_export.export.to_onnx import Shape
 
 TARGETS = ("portable", "ort", "rtx")
+RUNTIMES = ("onnxruntime", "openvino")
+PRECISIONS = ("f32", "bf16", "f16")
 PATH = click.Path(path_type=Path)
 
 
@@ -125,6 +127,13 @@ def _print_export(console: Console, artifact: Artifact) -> None:
 @click.argument("file", type=PATH)
 @click.option("--images", type=PATH, help="Folder of photos to compare on as well.")
 @click.option("--weights", help="Where the weights are now, if they moved since the export.")
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs FILE, on the CPU.",
+)
 @click.option("--float64", is_flag=True, help="Also report both errors against float64.")
 @click.option("--json", "json_path", type=PATH, help="Write the report as JSON.")
 @click.option("--html", "html_path", type=PATH, help="Write the report as one HTML page.")
@@ -132,6 +141,7 @@ def verify(
     file: Path,
     images: Path | None,
     weights: str | None,
+    runtime: Any,
     float64: bool,
     json_path: Path | None,
     html_path: Path | None,
@@ -156,7 +166,9 @@ def verify(
             cases += photo_cases(images, shape)
         reference = reference_model(artifact, weights)
         with_images = html_path is not None
-        report = run_verify(artifact, reference, cases, with_images, status.update, float64)
+        report = run_verify(
+            artifact, reference, cases, with_images, status.update, float64, runtime
+        )
     render_table(report, console)
     for path, text in ((json_path, to_json), (html_path, to_html)):
         if path is not None:
@@ -176,6 +188,20 @@ def verify(
 @click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
 @click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
 @click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs FILE, on the CPU.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="f32",
+    show_default=True,
+    help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
+)
 @click.option("--mask", is_flag=True, help="Also write NAME_mask.png: what was taken for blurred.")
 def run(
     file: Path,
@@ -184,6 +210,8 @@ def run(
     tile: int | None,
     overlap: int | None,
     suffix: str | None,
+    runtime: Any,
+    precision: Any,
     mask: bool,
 ) -> None:
     """Restore photos with FILE and write them into a folder under their own names."""
@@ -193,7 +221,7 @@ def run(
     from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
 
     console = _console()
-    restorer = Restorer(read_artifact(file), mask)
+    restorer = Restorer(read_artifact(file), mask, runtime, precision)
     destinations = targets(photos, output, suffix)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
@@ -238,6 +266,26 @@ def doctor() -> None:
 
         table = doctor_table()
     console.print(table)
+
+
+@cli.group()
+def plugins() -> None:
+    """Native kernels of the custom ops."""
+
+
+@plugins.command("build")
+def build_plugins() -> None:
+    """Compile the native CPU kernels into the installed package (needs a C++ compiler)."""
+    from deblur_export.plugins.native_build import LIBRARY, BuildError, build
+
+    console = _console()
+    folder = (Path(__file__).parent / "plugins").resolve()
+    with console.status("compiling"):
+        try:
+            build(folder / "csrc", folder / LIBRARY)
+        except BuildError as error:
+            raise DeblurExportError(f"native kernels not built: {error}") from error
+    console.print(f"built {folder / LIBRARY}; deblur-export doctor tries it")
 
 
 def _console() -> Console:

@@ -1,0 +1,161 @@
+"""The runtimes that execute a file on this machine's CPU, behind one small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+
+Runtime = Literal["onnxruntime", "openvino"]
+RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+Precision = Literal["f32", "bf16", "f16"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Session(Protocol):
+    """A file, loaded. `title` names the runtime, its version and its precision for reports."""
+
+    title: str
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        """Values of the inputs by name -> values of the outputs by name.
+
+        Raises:
+            DeblurExportError: the runtime failed, for lack of memory for instance.
+        """
+        ...
+
+
+def open_session(
+    path: Path,
+    runtime: Runtime = "onnxruntime",
+    extra_outputs: tuple[str, ...] = (),
+    precision: Precision = "f32",
+    threads: int = 0,
+) -> Session:
+    """Load a file.
+
+    Args:
+        path: an ONNX file of ours.
+        runtime: which runtime.
+        extra_outputs: inner values to return as well.
+        precision: of the arithmetic, OpenVINO only; ONNX Runtime computes as the graph says.
+        threads: 0 for the runtime's choice.
+
+    Raises:
+        DeblurExportError: the runtime is not installed or cannot load the file.
+    """
+    if runtime == "openvino":
+        return OpenVinoSession(path, extra_outputs, precision, threads)
+    if precision != "f32":
+        raise DeblurExportError(
+            "ONNX Runtime computes in the precision of the graph; --precision is for OpenVINO"
+        )
+    return OnnxRuntimeSession(path, extra_outputs, threads)
+
+
+class OnnxRuntimeSession:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, path: Path, extra_outputs: tuple[str, ...] = (), threads: int = 0) -> None:
+        self.title = f"ONNX Runtime {onnxruntime.__version__} CPU"
+        options = onnxruntime.SessionOptions()
+        # Waiting threads that spin slow a busy machine down tenfold and gain nothing here.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = threads
+        model = with_outputs(path, extra_outputs) if extra_outputs else str(path)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the bindings raise several unrelated types
+            raise DeblurExportError(
+                f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+            ) from error
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        try:
+            values = self.session.run(self.outputs, dict(feed))
+        except Exception as error:  # as above
+            raise _failed("ONNX Runtime", feed, error) from error
+        return dict(zip(self.outputs, map(np.asarray, values), strict=True))
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU. It computes in bf16 by default where the processor can, so that the
+    precision is always set here."""
+
+    def __init__(
+        self,
+        path: Path,
+        extra_outputs: tuple[str, ...] = (),
+        precision: Precision = "f32",
+        threads: int = 0,
+    ) -> None:
+        try:
+            import openvino  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise DeblurExportError(
+                "OpenVINO is not installed; pip install 'deblur-export[openvino]'"
+            ) from error
+        self.title = f"OpenVINO {openvino.__version__.split('-')[0]} CPU, {precision}"
+        core = openvino.Core()
+        config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            model = core.read_model(model=inlined(path, extra_outputs))
+            self.model = core.compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise DeblurExportError(f"{path}: OpenVINO cannot load it: {reason}") from error
+        self.outputs = [output.get_any_name() for output in self.model.outputs]
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        try:
+            values = self.model(dict(feed))
+        except RuntimeError as error:
+            raise _failed("OpenVINO", feed, error) from error
+        return {name: np.array(values[i]) for i, name in enumerate(self.outputs)}
+
+
+def _failed(name: str, feed: Arrays, error: Exception) -> DeblurExportError:
+    shapes = ", ".join("x".join(map(str, value.shape)) for value in feed.values())
+    reason = str(error).strip().splitlines()[0]
+    return DeblurExportError(
+        f"{name} failed on {shapes}, perhaps for lack of memory; try --tile 512 ({reason})"
+    )
+
+
+def with_outputs(path: Path, names: tuple[str, ...]) -> bytes:
+    """The file as bytes, with the inner values `names` as further outputs."""
+    return _extended(path, names).SerializeToString()  # type: ignore[no-any-return]
+
+
+def inlined(path: Path, names: tuple[str, ...]) -> bytes:
+    """As `with_outputs`, with the bodies of the custom ops in place of their nodes."""
+    from onnx.inliner import inline_local_functions
+
+    return inline_local_functions(_extended(path, names)).SerializeToString()  # type: ignore[no-any-return]
+
+
+def _extended(path: Path, names: tuple[str, ...]) -> onnx.ModelProto:
+    model = onnx.load(path)
+    known = {info.name: info for info in model.graph.value_info}
+    model.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+    return model
+
+
+def inner_values(path: Path) -> list[str]:
+    """Names of the values of the main graph, in execution order."""
+    model = onnx.load(path, load_external_data=False)
+    return [name for node in model.graph.node for name in node.output]

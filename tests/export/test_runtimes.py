@@ -1,0 +1,99 @@
+"""The runtimes on the CPU give the same image, say who they are, and fail with one clear line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.cases import random_cases
+from deblur_export.export.restore import Restorer, TileOptions
+from deblur_export.export.runtimes import OpenVinoSession, open_session
+from deblur_export.export.verify import compare_layers, reference_model, verify
+from tests.conftest import Exported
+
+DYNAMIC = ("batch", 3, "height", "width")
+
+
+@pytest.fixture
+def _openvino() -> None:
+    pytest.importorskip("openvino", reason="needs OpenVINO: pip install '.[openvino]'")
+
+
+@pytest.mark.usefixtures("_openvino")
+@pytest.mark.parametrize("model", ["m2aenet", "nafnet"])
+def test_openvino_agrees_with_pytorch(exported: Exported, model: str) -> None:
+    artifact = exported(model)
+    reference = reference_model(artifact)
+    report = verify(artifact, reference, random_cases(DYNAMIC), runtime="openvino")
+    assert report.passed, [case.reason for case in report.cases]
+    assert "OpenVINO" in report.candidate
+    assert "f32" in report.candidate
+    layers = compare_layers(artifact, reference, random_cases(DYNAMIC)[1], "openvino")
+    assert len(layers) > 80
+    assert not any(layer.departed for layer in layers)
+
+
+@pytest.mark.usefixtures("_openvino")
+def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exported) -> None:
+    """It would take bf16 by itself where the processor can."""
+    artifact = exported()
+    rgb = np.random.default_rng(0).random((50, 70, 3), dtype=np.float32)
+    restored = {
+        precision: Restorer(artifact, True, "openvino", precision).restore(rgb, TileOptions())
+        for precision in ("f32", "bf16")
+    }
+    ours = Restorer(artifact, True).restore(rgb, TileOptions())
+    mask = restored["f32"].mask
+    assert mask is not None
+    assert ours.mask is not None
+    assert (mask != ours.mask).mean() < 0.02
+    assert np.abs(restored["f32"].rgb - ours.rgb).max() < 1e-4
+    session = open_session(artifact.path, "openvino", precision="bf16")
+    assert session.title.endswith("bf16")
+    assert isinstance(session, OpenVinoSession)
+    hint = session.model.get_property("INFERENCE_PRECISION_HINT")
+    assert "bf" in str(hint)
+
+
+def test_openvino_that_is_not_installed(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeblurExportError, match=r"deblur-export\[openvino\]"):
+        open_session(exported("nafnet").path, "openvino")
+
+
+def test_onnxruntime_has_no_precision_of_its_own(exported: Exported) -> None:
+    with pytest.raises(DeblurExportError, match="--precision is for OpenVINO"):
+        open_session(exported("nafnet").path, precision="bf16")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_that_does_not_load(
+    exported: Exported, tmp_path: Path, runtime: str, request: pytest.FixtureRequest
+) -> None:
+    if runtime == "openvino":
+        request.getfixturevalue("_openvino")
+    import onnx
+
+    model = onnx.load(exported("nafnet").path)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, tmp_path / "strange.onnx")
+    with pytest.raises(DeblurExportError, match="cannot load it") as caught:
+        open_session(tmp_path / "strange.onnx", runtime)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_run_that_fails_is_told(
+    exported: Exported, runtime: str, request: pytest.FixtureRequest
+) -> None:
+    if runtime == "openvino":
+        request.getfixturevalue("_openvino")
+    session = open_session(exported("nafnet").path, runtime)  # type: ignore[arg-type]
+    with pytest.raises(DeblurExportError, match="failed on 1x4x16x16"):
+        session.run({"image": np.zeros((1, 4, 16, 16), np.float32)})
