@@ -1,0 +1,111 @@
+"""Losses on images, masks and motion; plain functions of float32 tensors, each a scalar.
+
+Images are [N, 3, H, W] in 0..1. Smaller is better, 0 is perfect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-3  # of the Charbonnier loss
+BINOMIAL = (0.05, 0.25, 0.4, 0.25, 0.05)  # Burt and Adelson 1983, a = 0.4
+SSIM_SIZE = 11
+SSIM_SIGMA = 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+
+def l1(restored: Tensor, sharp: Tensor) -> Tensor:
+    """mean |x - y|."""
+    return (restored - sharp).abs().mean()
+
+
+def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
+    """mean sqrt((x - y)^2 + eps^2), eps = 1e-3 (Charbonnier et al. 1994); eps where x = y."""
+    return _charbonnier(restored - sharp)
+
+
+def edge(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Charbonnier loss of the Laplacian-pyramid detail, g = id - expand(reduce(.)) with the
+    binomial kernel (Burt and Adelson 1983; as a loss in MPRNet, Zamir et al. 2021, Eq. 3)."""
+    return _charbonnier(laplacian(restored - sharp))  # linear: one pass does for both images
+
+
+def frequency(restored: Tensor, sharp: Tensor) -> Tensor:
+    """L1 of the Fourier transforms, real and imaginary parts apart, not normalised, half spectrum
+    (MIMO-UNet, Cho et al. 2021, Eq. 4)."""
+    return torch.view_as_real(torch.fft.rfft2(restored - sharp)).abs().mean()
+
+
+def dissimilarity(restored: Tensor, sharp: Tensor) -> Tensor:
+    """1 - SSIM (Wang et al. 2004, Eq. 13): Gaussian window of 11, sigma 1.5, range 1, a channel
+    at a time, only windows that lie inside the image.
+
+    Raises:
+        ValueError: an image smaller than the window.
+    """
+    if min(restored.shape[-2:]) < SSIM_SIZE:
+        raise ValueError(f"SSIM needs images of at least {SSIM_SIZE} x {SSIM_SIZE} pixels")
+    kernel = gaussian(SSIM_SIZE, SSIM_SIGMA)
+    x, y = (image.flatten(0, 1).unsqueeze(1) for image in (restored, sharp))
+    moments = smooth(torch.cat([x, y, x * x, y * y, x * y], dim=1), kernel)
+    mean_x, mean_y, square_x, square_y, product = moments.unbind(1)
+    cross, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    covariance, variances = product - cross, square_x + square_y - squares
+    ssim = (2 * cross + SSIM_C1) * (2 * covariance + SSIM_C2)
+    return 1 - (ssim / ((squares + SSIM_C1) * (variances + SSIM_C2))).mean()
+
+
+def mask_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of logits [N, 2, h, w], channel 0 = blurred, against `coarse_mask` of the true
+    mask [N, 1, H, W]."""
+    blurred = coarse_mask(mask, logits.shape[-2:])
+    return F.cross_entropy(logits.float(), 1 - blurred.squeeze(1).long())
+
+
+def coarse_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """[N, 1, H, W] in 0..1 -> [N, 1, *size] of 0 and 1: 1 where the mean over the cell is above a
+    half."""
+    return (F.adaptive_avg_pool2d(mask, (size[0], size[1])) > 0.5).to(mask.dtype)
+
+
+def total_variation(field: Tensor) -> Tensor:
+    """mean |d/dx| + mean |d/dy| of neighbours, field [N, C, H, W] (anisotropic; Rudin et al.
+    1992)."""
+    across = (field[..., :, 1:] - field[..., :, :-1]).abs().mean()
+    down = (field[..., 1:, :] - field[..., :-1, :]).abs().mean()
+    return across + down
+
+
+def laplacian(x: Tensor) -> Tensor:
+    """The finest level of the Laplacian pyramid, [N, C, H, W]: x - expand(reduce(x)).
+
+    Borders are reflected, which keeps the zeros between the pixels of the reduced image apart.
+    """
+    kernel, border = torch.tensor(BINOMIAL), (len(BINOMIAL) // 2,) * 4
+    planes = x.flatten(0, 1).unsqueeze(1)
+    reduced = smooth(F.pad(planes, border, mode="reflect"), kernel)[..., ::2, ::2]
+    expanded = torch.zeros_like(planes)
+    expanded[..., ::2, ::2] = 4 * reduced
+    return (planes - smooth(F.pad(expanded, border, mode="reflect"), kernel)).view_as(x)
+
+
+def smooth(x: Tensor, kernel: Tensor) -> Tensor:
+    """Each channel of [N, C, H, W] filtered along both axes, valid part only."""
+    channels, taps = x.shape[1], kernel.to(x)
+    x = F.conv2d(x, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(x, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def gaussian(size: int, sigma: float) -> Tensor:
+    """[size] weights that add up to one."""
+    values = [math.exp(-(((i - size // 2) / sigma) ** 2) / 2) for i in range(size)]
+    return torch.tensor([value / sum(values) for value in values])
+
+
+def _charbonnier(difference: Tensor) -> Tensor:
+    return (difference * difference + EPSILON**2).sqrt().mean()

@@ -1,0 +1,94 @@
+"""What each network is trained for: terms of the loss from what it returns in training mode.
+
+The papers' weights. M2AENet: L1 + (1 - SSIM) + 0.1 frequency + 0.01 cross-entropy of the mask +
+reblur + alpha TV of the motion, alpha not given: 0.001 here. All others: Charbonnier + 0.05 edge +
+0.1 frequency, summed over the outputs that a network supervises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deblur_export.models import algnet, m2aenet, saphn
+from deblur_export.models.training import losses
+from deblur_export.models.training.pool import Batch
+from deblur_export.models.training.reblur import reblur_loss
+
+Terms = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Factors of the terms; those that a network does not have are not used."""
+
+    edge: float = 0.05
+    frequency: float = 0.1
+    mask: float = 0.01
+    reblur: float = 1.0
+    variation: float = 1e-3
+    policy: float = 0.01
+
+
+@singledispatch
+def terms(output: Any, batch: Batch, weights: Weights) -> Terms:
+    """Named, weighted terms; their sum is the loss. `output` is an image [N, 3, H, W] or has one
+    as `restored`."""
+    return restoration(getattr(output, "restored", output), batch.sharp, weights)
+
+
+@terms.register
+def _(output: m2aenet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
+    restored, flow = output.restored.float(), output.flow.float()
+    return {
+        "l1": losses.l1(restored, batch.sharp),
+        "ssim": losses.dissimilarity(restored, batch.sharp),
+        "frequency": weights.frequency * losses.frequency(restored, batch.sharp),
+        "mask": weights.mask * losses.mask_cross_entropy(output.logits, batch.mask),
+        "reblur": weights.reblur * reblur_loss(flow, batch.sharp, batch.blurred),
+        "variation": weights.variation * losses.total_variation(flow),
+    }
+
+
+@terms.register
+def _(output: algnet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
+    """All four sizes count the same, each against every s-th pixel of the sharp image."""
+    targets = (batch.sharp[..., ::s, ::s] for s in (8, 4, 2, 1))
+    pairs = zip(output, targets, strict=True)
+    return _sum([restoration(image, target, weights) for image, target in pairs])
+
+
+@terms.register
+def _(output: saphn.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
+    """All three stages count the same; the samplers of SAPHN+ learn by REINFORCE.
+
+    Their log-probability is that of every pixel's draw together, so it is divided by the number
+    of points that an image may have; the mean reward of the batch is the baseline.
+    """
+    total = _sum([restoration(image, batch.sharp, weights) for image in output.outputs])
+    if output.policy is None:
+        return total
+    reward = saphn.reward(output, batch.sharp).detach()
+    advantage = reward - reward.mean()
+    choice = -(advantage * output.policy.log_prob).mean() / output.policy.budget
+    return {**total, "policy": weights.policy * choice}
+
+
+def restoration(restored: Tensor, sharp: Tensor, weights: Weights) -> dict[str, Tensor]:
+    """Charbonnier, edge and frequency terms."""
+    restored = restored.float()
+    return {
+        "charbonnier": losses.charbonnier(restored, sharp),
+        "edge": weights.edge * losses.edge(restored, sharp),
+        "frequency": weights.frequency * losses.frequency(restored, sharp),
+    }
+
+
+def _sum(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Terms of the same name added up."""
+    return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}

@@ -1,0 +1,128 @@
+"""The reblur loss on blur that was made with a known motion."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deblur_export.models.m2aenet import trajectory_matrix
+from deblur_export.models.training import reblur as module
+from deblur_export.models.training.reblur import (
+    displacement,
+    reblur,
+    reblur_loss,
+    splat,
+    to_code,
+    to_light,
+)
+
+STEP = 8  # pixels of the image between two moments: two at the size of the loss
+
+
+def scene(size: int = 128) -> tuple[Tensor, Tensor]:
+    """A photo-like random image and its blur under a steady motion to the right.
+
+    Blocks of 4 x 4 pixels, so that both are exact at the size at which the loss works.
+    """
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, size // 4, size // 4, generator=generator)
+    light = F.avg_pool2d(F.pad(coarse, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    light = light.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    moved = [light.roll(STEP * (n - 4), dims=3) for n in range(9)]
+    return to_code(light), to_code(torch.stack(moved).mean(0))
+
+
+def steady(dx: float, dy: float, size: int = 16) -> Tensor:
+    """The same motion everywhere: from (-dx, -dy) to (dx, dy), in pixels of 1/8 of the size."""
+    return (
+        torch.tensor([-dx, -dy, dx, dy], dtype=torch.float32)
+        .view(1, 4, 1, 1)
+        .expand(1, 4, size, size)
+    )
+
+
+def test_loss_is_nothing_for_the_true_motion_and_more_for_any_other() -> None:
+    sharp, blurred = scene()
+    inside = slice(40, -40)  # what leaves the image on one side does not come in on the other
+    reach = 4 * STEP / 8
+    light, target = (F.avg_pool2d(to_light(image), 4) for image in (sharp, blurred))
+
+    def error(flow: Tensor) -> float:
+        again = reblur(light, F.interpolate(2 * flow, light.shape[-2:]))
+        difference = (to_code(again) - to_code(target))[..., inside.start // 4 : -10]
+        return difference.square().mean().item()
+
+    true = error(steady(reach, 0))
+    assert true < 1e-9
+    for wrong in (steady(0, 0), steady(reach / 2, 0), steady(2 * reach, 0), steady(0, reach)):
+        assert error(wrong) > 1e-4
+    whole = reblur_loss(steady(reach, 0), sharp, blurred).item()
+    assert whole < 0.5 * reblur_loss(steady(0, 0), sharp, blurred).item()
+
+
+def test_gradient_leads_towards_the_true_motion() -> None:
+    sharp, blurred = scene()
+    flow = steady(2.4, 0).clone().requires_grad_()
+    reblur_loss(flow, sharp, blurred).backward()  # type: ignore[no-untyped-call]
+    assert flow.grad is not None
+    mean = flow.grad.mean((0, 2, 3))
+    assert mean[0] > 0 > mean[2]  # descending stretches the motion
+
+
+def test_displacement_is_the_parabola_of_the_network() -> None:
+    flow = torch.randn(1, 4, 3, 5)
+    offsets = F.conv2d(flow, trajectory_matrix().float().view(18, 4, 1, 1)).view(1, 9, 2, 3, 5)
+    for n in range(9):
+        torch.testing.assert_close(displacement(flow, n), offsets[:, n].flip(1))
+
+
+def test_splat_is_differentiable_in_everything() -> None:
+    generator = torch.Generator().manual_seed(1)
+    image, flow = (
+        torch.rand(2, 2, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    flow = 2.7 * flow - 1.3
+    weight = torch.rand(2, 1, 4, 5, generator=generator, dtype=torch.float64) + 0.5
+    inputs = [x.requires_grad_() for x in (image, flow, weight)]
+    assert torch.autograd.gradcheck(splat, inputs)
+
+
+def test_splat_shares_a_pixel_out_to_its_four_neighbours() -> None:
+    image = torch.zeros(1, 1, 3, 3)
+    image[..., 0, 0] = 1
+    flow = torch.tensor([1.25, 0.5]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    values, _ = splat(image, flow, torch.ones(1, 1, 3, 3))
+    expected = torch.tensor([[0, 0.375, 0.125], [0, 0.375, 0.125], [0, 0, 0]])
+    torch.testing.assert_close(values[0, 0], expected)
+
+
+def test_what_moves_hides_what_rests() -> None:
+    light = torch.zeros(1, 1, 1, 12)
+    light[..., 2] = 1
+    flow = torch.zeros(1, 4, 1, 12)
+    flow[:, 0, :, 2], flow[:, 2, :, 2] = -2, 6  # at s = 1 it stands at 8
+    again = reblur(light, flow)
+    assert again[..., 8].item() == pytest.approx(1 / 9, rel=0.02)  # the resting 8 is hidden
+    assert again[..., 10].item() == 0
+
+
+def test_a_moment_in_which_nothing_arrives_does_not_count() -> None:
+    light = torch.full((1, 1, 6, 6), 0.5)
+    flow = torch.zeros(1, 4, 6, 6)
+    flow[:, 0], flow[:, 2] = -4, 4  # uncovers the sides
+    torch.testing.assert_close(reblur(light, flow), light)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.002, 0.2, 1.0])
+def test_encoding_has_an_inverse_and_a_finite_slope(level: float) -> None:
+    light = torch.tensor([level], requires_grad=True)
+    torch.testing.assert_close(to_light(to_code(light)), light, atol=2e-6, rtol=1e-5)
+    (slope,) = torch.autograd.grad(to_code(light).sum(), light)
+    assert 0 < slope.item() < 13
+
+
+def test_size_of_the_loss_divides_that_of_the_analyzer() -> None:
+    assert module.MOMENTS == 9
+    assert 8 % module.SHRINK == 0
