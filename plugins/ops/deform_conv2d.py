@@ -38,18 +38,19 @@ def deform_conv2d_reference(
     compute = torch.promote_types(x.dtype, torch.float32)
     h, w = x.shape[2:]
     kernel = int(weight.shape[-1])
-    features, matrices = x.to(compute), weight.to(compute)
-    field, factors = offset.to(compute), mask.to(compute)
+    features, matrices = x.to(compute), weight.to(compute).flatten(2).unbind(2)
+    # Unbound, because the gradient of an index is a whole tensor of zeros around it.
+    field, factors = offset.to(compute).unbind(1), mask.to(compute).unsqueeze(2).unbind(1)
     row, column = index // w, index % w
     y = bias.to(compute).unsqueeze(1)
     for tap in range(kernel * kernel):
         i, j = divmod(tap, kernel)
-        py = row + (i - kernel // 2) + field[:, 2 * tap]
-        px = column + (j - kernel // 2) + field[:, 2 * tap + 1]
+        py = row + (i - kernel // 2) + field[2 * tap]
+        px = column + (j - kernel // 2) + field[2 * tap + 1]
         # Normalised for align_corners=False, which an axis of one pixel does not break.
         grid = torch.stack([(2 * px + 1) / w - 1, (2 * py + 1) / h - 1], dim=-1)
         sampled = F.grid_sample(features, grid.unsqueeze(1), align_corners=False).squeeze(2)
-        y = y + matrices[:, :, i, j] @ (sampled * factors[:, tap, None])
+        y = y + matrices[tap] @ (sampled * factors[tap])
     return y.to(x.dtype)
 
 

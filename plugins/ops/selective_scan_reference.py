@@ -67,22 +67,24 @@ def _segment(
     """Outputs [N, D, L] and last state of a scan that starts in `state` [N, S, D]."""
     length = step.shape[2]
     steps = math.isqrt(length - 1) + 1
-    dt, x = (_chunks(t, steps).unsqueeze(3) for t in (step, values))  # [T, N, K, 1, D]
-    b, c = _chunks(inputs, steps).unsqueeze(4), _chunks(readout, steps).unsqueeze(3)
+    sizes = _chunks(step, steps).unsqueeze(3)  # [T, N, K, 1, D]
+    # Unbound, because the gradient of an index is a whole tensor of zeros around it.
+    dt, x = sizes.unbind(0), _chunks(values, steps).unsqueeze(3).unbind(0)
+    b, c = _chunks(inputs, steps).unsqueeze(4).unbind(0), _chunks(readout, steps).unsqueeze(3)
 
     h = torch.zeros_like(state).unsqueeze(1)
     for t in range(steps):
         h = torch.addcmul(h * torch.exp(dt[t] * rates), b[t], x[t])
-    decay = torch.exp(dt.sum(dim=0) * rates)
+    decay = torch.exp(sizes.sum(dim=0) * rates)
     starts = []
-    for chunk in range(h.shape[1]):
+    for decayed, entered in zip(decay.unbind(1), h.unbind(1), strict=True):
         starts.append(state)
-        state = state * decay[:, chunk] + h[:, chunk]
+        state = state * decayed + entered
 
     h, outputs = torch.stack(starts, dim=1), []
-    for t in range(steps):
+    for t, read in enumerate(c.unbind(0)):
         h = torch.addcmul(h * torch.exp(dt[t] * rates), b[t], x[t])
-        outputs.append((c[t] @ h).squeeze(2))  # [N, K, D]
+        outputs.append((read @ h).squeeze(2))  # [N, K, D]
     y = torch.stack(outputs).permute(1, 3, 2, 0).flatten(2)
     return y[..., :length], state
 
