@@ -7,7 +7,6 @@ EXTRAS ?= dev
 #   make demo TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=
 DEMO ?= demo
-VARIANT ?= base
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.installed-$(EXTRAS)
@@ -20,13 +19,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
 	touch $@
 
-# Export M2AENet, prove it equal to PyTorch on random images and photos, restore the photos.
+# Blur photos, export M2AENet with its demo weights, prove it equal to PyTorch, restore the photos.
 demo: $(READY)
-	mkdir -p $(DEMO)
-	$(BIN)/python bench/photos.py $(DEMO)/photos
-	$(BIN)/deblur-export onnx --model m2aenet --variant $(VARIANT) -o $(DEMO)/m2aenet_$(VARIANT).onnx
-	$(BIN)/deblur-export verify $(DEMO)/m2aenet_$(VARIANT).onnx --images $(DEMO)/photos --html $(DEMO)/parity.html
-	$(BIN)/deblur-export run $(DEMO)/m2aenet_$(VARIANT).onnx $(DEMO)/photos/* -o $(DEMO)/restored
+	$(BIN)/python bench/photos.py $(DEMO)
+	$(BIN)/deblur-export onnx --model m2aenet --weights demo -o $(DEMO)/m2aenet.onnx
+	$(BIN)/deblur-export verify $(DEMO)/m2aenet.onnx --images $(DEMO)/blurred --html $(DEMO)/parity.html
+	$(BIN)/deblur-export run $(DEMO)/m2aenet.onnx $(DEMO)/blurred/* --mask -o $(DEMO)/restored
+	$(BIN)/python bench/demo_picture.py $(DEMO)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

@@ -1,31 +1,44 @@
-"""Copy the photos that scikit-image ships into a folder, with their origin and licence.
+"""Blur the photos that scikit-image ships, with known truth; none of them trained the demo weights.
 
-python bench/photos.py FOLDER
+    python bench/photos.py FOLDER
+
+Writes FOLDER/blurred and FOLDER/sharp, PNG files of the same names; prints origin and licence.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import skimage.data
+from pictures import to_8bit
+from PIL import Image
 
+from deblur_export.calibration.blur import synthesize
+
+# Name, origin, and the seed of a blur that shows what local motion is.
 PHOTOS = {
-    "astronaut.png": "Eileen Collins, NASA, public domain",
-    "chelsea.png": "Chelsea the cat, Stefan van der Walt, CC0",
-    "coffee.png": "a cup of coffee, Rachel Michetti, CC0",
-    "rocket.jpg": "Falcon 9 launch, SpaceX, public domain",
+    "astronaut.png": ("Eileen Collins, NASA, public domain", 1),
+    "chelsea.png": ("Chelsea the cat, Stefan van der Walt, CC0", 3),
+    "coffee.png": ("a cup of coffee, Rachel Michetti, CC0", 1),
+    "rocket.jpg": ("Falcon 9 launch, SpaceX, public domain", 5),
 }
+MULTIPLE = 16
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    source = Path(skimage.data.__file__).parent
-    for name, origin in PHOTOS.items():
-        shutil.copy(source / name, folder / name)
-        print(f"{folder / name}: {origin}")
+    for part in ("blurred", "sharp"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name, (origin, seed) in PHOTOS.items():
+        photo = np.asarray(Image.open(Path(skimage.data.__file__).parent / name).convert("RGB"))
+        height, width = (side // MULTIPLE * MULTIPLE for side in photo.shape[:2])
+        pair = synthesize(photo, seed, (height, width), "local")
+        target = Path(name).with_suffix(".png").name
+        for part, image in (("blurred", pair.blurred), ("sharp", pair.sharp)):
+            Image.fromarray(to_8bit(image)).save(folder / part / target)
+        print(f"{folder / 'blurred' / target}: {origin}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""Make demo weights of finished training runs: models/weights/NAME_VARIANT.safetensors and .md.
+
+    python bench/ship_weights.py --pool POOL [--quality bench/quality.json] RUN[,RUN...] ...
+
+RUN,RUN are runs of one network that followed each other with --init-from; the last one counts.
+Stored as float16, which halves the files; the card says what that changes. Run it again with
+--quality after bench/quality.py, and the cards carry the figures of the held-out test pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.checkpoint import DEMO_FOLDER, load_model
+from deblur_export.models.complexity import count_parameters
+
+LARGEST = 65504.0  # float16
+CARD = """# {title}, demo weights
+
+{parameters:,} parameters, stored as float16, in `{file}`.
+
+**What they are for.** A first impression, tests of precision and quantization, and the example in
+the README. They are small, trained for minutes on synthetic blur, and no substitute for the
+authors' weights: do not judge the network by them.
+
+**Data.** {train} pairs of 256x256 pixels made by `bench/pairs.py` (generator version {generator},
+seed {seed}) from {photos} photos: object-shaped local motion blur, camera shake, and sharp images,
+with noise and JPEG. Licences of the photos: {licences}. They and their authors are listed in
+`calibration/photo_table.py`; validation and test use other photos.
+
+**Training**, on {machine}:
+
+{training}
+
+Weights are an exponential mean over the steps.
+
+**Figures.** Validation: {validation}.
+{test}
+**Limits.** Real blur is not made of ellipses and polygons; rolling shutter, defocus, low light and
+saturated lights were never seen. Blur of more than a few pixels is only softened.
+
+**Licence.** None chosen yet for this project; the photos ask for attribution (see above).
+"""
+
+
+def half(tensor: torch.Tensor) -> torch.Tensor:
+    """Floating point to float16; other types as they are."""
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    if tensor.abs().max() > LARGEST:
+        raise DeblurExportError("a weight does not fit into float16")
+    return tensor.half().contiguous()
+
+
+def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) -> None:
+    """Write the weights and the card of one network."""
+    source = runs[-1] / f"{options.which}.safetensors"
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+    about = json.loads(metadata["training"])
+    model, variant = about["network"].split(":")
+    target = DEMO_FOLDER / f"{model}_{variant}.safetensors"
+    tensors = {name: half(tensor) for name, tensor in load_file(source).items()}
+    DEMO_FOLDER.mkdir(exist_ok=True)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(save(tensors, metadata=metadata))
+    net = load_model(model, variant, "demo").net
+    card = CARD.format(
+        title=f"{model}:{variant}",
+        parameters=count_parameters(net),
+        file=target.name,
+        training="\n".join(map(_training, runs)),
+        machine=options.machine,
+        validation=_validation(about),
+        test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
+        **_data(pool),
+    )
+    target.with_suffix(".md").write_text(card)
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+def _training(run: Path) -> str:
+    """One line about a run."""
+    arguments = torch.load(run / "state.pt", weights_only=True)["arguments"]
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    return (
+        f"- `python bench/train.py --model {arguments['model'].replace(':', ' --variant ')} "
+        f"{_options(arguments)}`: {last['step']:,} steps in {last['minutes']:.0f} minutes"
+    )
+
+
+def _options(arguments: dict[str, Any]) -> str:
+    names = ("batch", "crop", "focus", "lr", "mask_weight", "ema", "steps", "minutes", "seed")
+    given = {name: arguments[name] for name in names if arguments.get(name) is not None}
+    if not arguments["model"].startswith("m2aenet"):
+        given.pop("mask_weight", None)
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+
+
+def _data(pool: Path) -> dict[str, Any]:
+    about = json.loads((pool / "pool.json").read_text())
+    photos = [photo for photo in about["photos"] if photo["split"] == "train"]
+    licences = Counter(photo["licence"] for photo in photos)
+    listed = ", ".join(f"{name} ({count})" for name, count in licences.most_common())
+    train = f"{about['counts']['train']:,}"
+    return {
+        "train": train,
+        "generator": about["generator"],
+        "seed": about["seed"],
+        "photos": len(photos),
+        "licences": listed,
+    }
+
+
+def _validation(about: dict[str, Any]) -> str:
+    names = {"psnr": "PSNR", "psnr_w": "PSNR_w"}
+    shown = (
+        f"{label} {about[name]:.2f} dB (input {about[f'blurred_{name}']:.2f})"
+        for name, label in names.items()
+    )
+    return ", ".join(shown)
+
+
+def _test(figures: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
+    if figures is None or before is None:
+        return ""
+    iou = figures["mask_iou"]
+    return (
+        f"Held-out test pairs (`bench/quality.py`): PSNR {figures['PSNR']:.2f} dB (input "
+        f"{before['PSNR']:.2f}), PSNR_w {figures['PSNR_w']:.2f} dB (input {before['PSNR_w']:.2f}), "
+        f"sharp photos kept at {figures['sharp']:.1f} dB"
+        + (f", mask IoU {iou:.2f}.\n" if iou is not None else ".\n")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="folders, those of one network with commas")
+    parser.add_argument("--which", choices=["best", "last"], default="last")
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--quality", type=Path)
+    parser.add_argument("--machine", default="one CPU core", help="what trained them, in words")
+    options = parser.parse_args()
+    quality = json.loads(options.quality.read_text()) if options.quality else {}
+    for run in options.runs:
+        ship([Path(part) for part in run.split(",")], options.pool, quality, options)
+
+
+if __name__ == "__main__":
+    main()
