@@ -102,7 +102,7 @@ class OpenVinoSession:
         threads: int = 0,
     ) -> None:
         try:
-            import openvino  # type: ignore[import-untyped]
+            import openvino
         except ImportError as error:
             raise DeblurExportError(
                 "OpenVINO is not installed; pip install 'deblur-export[openvino]'"
