@@ -69,10 +69,10 @@ def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (23, 17)) -> Pa
 def test_onnx_then_verify_then_run(invoke: Invoke, tmp_path: Path) -> None:
     code, out, err = invoke("onnx", "--model", "m2aenet", "--variant", "tiny")
     assert (code, err) == (0, "")
-    assert "will not deblur" in out
+    assert "using demo\n" in out
     assert "m2aenet_tiny.onnx" in out
     manifest = json.loads((tmp_path / "m2aenet_tiny.onnx.json").read_text())
-    assert manifest["weights"]["source"] == "random:0"
+    assert manifest["weights"]["source"] == "demo"
 
     photo(tmp_path / "small.png")
     (tmp_path / "photos").mkdir()
@@ -112,6 +112,13 @@ def test_failed_verification_exits_with_1_and_names_the_layer(
     assert "FAIL" in out
     assert "first layer that departs: downs.1" in err
     assert (tmp_path / "r.html").exists()
+
+
+def test_random_weights_are_told(invoke: Invoke) -> None:
+    fixed = ("--shape", "1x3x16x16", "-o", "a.onnx")
+    code, out, _ = invoke("onnx", "--model", "ufpnet", "--variant", "tiny", *fixed)
+    assert code == 0
+    assert "using random:0, so the result will not deblur" in out
 
 
 def test_models_and_doctor(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +288,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
-    assert "random:0" in process.stdout.readline()  # weights are loaded, the export begins
+    assert "using demo" in process.stdout.readline()  # weights are loaded, the export begins
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     # click ends the terminal's ^C line first
