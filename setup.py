@@ -1,4 +1,4 @@
-"""Builds the native CPU kernels into the package where there is a C++ compiler; never fails."""
+"""Builds the native kernels into the package where there is a C++ compiler; never fails."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ class BuildWithNative(build_py):
     def run(self) -> None:
         super().run()
         root = Path("src" if self.editable_mode else self.build_lib)
-        target = root / "deblur_export" / "plugins" / native["LIBRARY"]
-        if self.editable_mode:
-            target = target.parent.resolve() / target.name
+        folder = root / "deblur_export" / "plugins"
+        folder = folder.resolve() if self.editable_mode else folder.absolute()
+        target, extension = folder / native["LIBRARY"], folder / native["EXTENSION"]
+        if not self.editable_mode:
+            for earlier in (target, extension):
+                earlier.unlink(missing_ok=True)
         try:
-            native["build"](PLUGINS.resolve() / "csrc", target.absolute())
+            reason = native["build"](PLUGINS.resolve() / "csrc", target, extension)
         except native["BuildError"] as error:
-            if not self.editable_mode:
-                target.unlink(missing_ok=True)  # of an earlier build
             print(f"native kernels not built, PyTorch does their work: {error}", file=sys.stderr)
+            return
+        if reason is not None:
+            print(f"native ops for OpenVINO not built: {reason}", file=sys.stderr)
 
 
 class PlatformWheel(bdist_wheel):

@@ -59,7 +59,7 @@ def findings() -> list[Finding]:
     """Try every component."""
     found = [_probe(name, code, "deblur-export") for name, code in CORE.items()]
     found += [_probe(name, code, extra) for name, (code, extra) in OPTIONAL.items()]
-    return [*found, _native(), _cuda(), _tool("nvcc"), _tool("trtexec")]
+    return [*found, _native(), _openvino_ops(), _cuda(), _tool("nvcc"), _tool("trtexec")]
 
 
 def _probe(package: str, code: str, install: str) -> Finding:
@@ -114,6 +114,43 @@ def _native() -> Finding:
         return Finding(name, str(VERSION), True, result.stdout.strip())
     lines = result.stderr.strip().splitlines() or ["it crashed"]
     return Finding(name, "-", False, next((i for i in lines if "native" in i), lines[-1]))
+
+
+OPENVINO_PROBE = """
+import numpy, openvino, sys
+from onnx.parser import parse_model
+core = openvino.Core()
+core.add_extension(sys.argv[1])
+graph = "g (float[1,1,1,1] x) => (float[1,1,1,1] y) { y = deblur.LocalMean3(x) }"
+network = parse_model('<ir_version: 9, opset_import: ["": 18, "deblur": 1]> ' + graph)
+model = core.compile_model(core.read_model(network.SerializeToString()), "CPU")
+assert model(numpy.ones((1, 1, 1, 1), numpy.float32))[0].item() == 1
+"""
+
+
+def _openvino_ops() -> Finding:
+    """The custom ops in OpenVINO: one node, in a process of its own."""
+    from deblur_export.plugins.openvino_extension import find
+
+    name = "native ops for OpenVINO"
+    try:
+        release = metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        return Finding(name, "-", False, "OpenVINO is not installed")
+    path, reason = find(release)
+    if path is None:
+        return Finding(name, "-", False, reason)
+    result = subprocess.run(
+        [sys.executable, "-c", OPENVINO_PROBE, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=PROBE_SECONDS,
+        check=False,
+    )
+    if result.returncode == 0:
+        return Finding(name, release, True, "")
+    lines = result.stderr.strip().splitlines() or ["it crashed"]
+    return Finding(name, "-", False, lines[-1])
 
 
 def _cuda() -> Finding:

@@ -72,7 +72,8 @@ class LayerError:
 
 @dataclasses.dataclass(frozen=True)
 class ParityReport:
-    """Everything that one comparison found; `tolerance` maps a metric's name to its bound."""
+    """Everything that one comparison found; `tolerance` maps a metric's name to its bound, `notes`
+    are for the user."""
 
     artifact: str
     reference: str
@@ -82,6 +83,7 @@ class ParityReport:
     layers: tuple[LayerError, ...] = ()
     first_departed: str | None = None
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

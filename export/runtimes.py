@@ -12,18 +12,23 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.plugins import openvino_extension
 
 Runtime = Literal["onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 Precision = Literal["f32", "bf16", "f16"]
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
+# What OpenVINO calls them among a processor's capabilities.
+CAPABILITY: Mapping[Precision, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Session(Protocol):
-    """A file, loaded. `title` names the runtime, its version and its precision for reports."""
+    """A file, loaded. `title` names the runtime, its version and its precision for reports; `notes`
+    are for the user."""
 
     title: str
+    notes: tuple[str, ...]
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
         """Values of the inputs by name -> values of the outputs by name.
@@ -65,6 +70,8 @@ def open_session(
 class OnnxRuntimeSession:
     """ONNX Runtime on the CPU."""
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, path: Path, extra_outputs: tuple[str, ...] = (), threads: int = 0) -> None:
         self.title = f"ONNX Runtime {onnxruntime.__version__} CPU"
         options = onnxruntime.SessionOptions()
@@ -91,8 +98,9 @@ class OnnxRuntimeSession:
 
 
 class OpenVinoSession:
-    """OpenVINO on the CPU. It computes in bf16 by default where the processor can, so that the
-    precision is always set here."""
+    """OpenVINO on the CPU, with the native ops where their library fits, else with the bodies of
+    the ops in place of their nodes. It computes in bf16 by default where the processor can, so
+    that the precision is always set here."""
 
     def __init__(
         self,
@@ -107,17 +115,28 @@ class OpenVinoSession:
             raise DeblurExportError(
                 "OpenVINO is not installed; pip install 'deblur-export[openvino]'"
             ) from error
-        self.title = f"OpenVINO {openvino.__version__.split('-')[0]} CPU, {precision}"
-        core = openvino.Core()
+        core, release = openvino.Core(), openvino.__version__.split("-")[0]
+        _check_precision(core, precision)
+        file = _extended(path, extra_outputs)
+        native = False
+        self.notes: tuple[str, ...] = ()
+        if file.functions:
+            reason = _add_native_ops(core, release)
+            native = not reason
+            if reason:
+                self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
+                file = inlined(file)
+        self.title = f"OpenVINO {release} CPU{' with native ops' * native}, {precision}"
         config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            model = core.read_model(model=inlined(path, extra_outputs))
+            model = core.read_model(model=file.SerializeToString())
             self.model = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
+            notes = "".join(f"; {note}" for note in self.notes)
             reason = str(error).strip().splitlines()[-1]
-            raise DeblurExportError(f"{path}: OpenVINO cannot load it: {reason}") from error
+            raise DeblurExportError(f"{path}: OpenVINO cannot load it: {reason}{notes}") from error
         self.outputs = [output.get_any_name() for output in self.model.outputs]
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
@@ -126,6 +145,26 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise _failed("OpenVINO", feed, error) from error
         return {name: np.array(values[i]) for i, name in enumerate(self.outputs)}
+
+
+def _check_precision(core: Any, precision: Precision) -> None:
+    """OpenVINO takes a hint that the processor cannot follow and computes in something else."""
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if CAPABILITY[precision] not in able:
+        having = ", ".join(name for name in PRECISIONS if CAPABILITY[name] in able)
+        raise DeblurExportError(f"OpenVINO has no {precision} on this processor; it has {having}")
+
+
+def _add_native_ops(core: Any, release: str) -> str:
+    """Returns why they cannot be had, in one line; empty if `core` has them now."""
+    path, reason = openvino_extension.find(release)
+    if path is None:
+        return reason
+    try:
+        core.add_extension(str(path))
+    except RuntimeError as error:
+        return f"{path}: {str(error).strip().splitlines()[-1]}"
+    return ""
 
 
 def _failed(name: str, feed: Arrays, error: Exception) -> DeblurExportError:
@@ -141,11 +180,11 @@ def with_outputs(path: Path, names: tuple[str, ...]) -> bytes:
     return _extended(path, names).SerializeToString()  # type: ignore[no-any-return]
 
 
-def inlined(path: Path, names: tuple[str, ...]) -> bytes:
-    """As `with_outputs`, with the bodies of the custom ops in place of their nodes."""
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The bodies of the custom ops in place of their nodes."""
     from onnx.inliner import inline_local_functions
 
-    return inline_local_functions(_extended(path, names)).SerializeToString()  # type: ignore[no-any-return]
+    return inline_local_functions(model)
 
 
 def _extended(path: Path, names: tuple[str, ...]) -> onnx.ModelProto:

@@ -119,6 +119,7 @@ def verify(
         layers=layers,
         first_departed=next((layer.name for layer in layers if layer.departed), None),
         manifest=artifact.manifest,
+        notes=session.notes,
     )
 
 

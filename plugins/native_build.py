@@ -1,7 +1,8 @@
 """Compile the native CPU kernels with the machine's C++ compiler; nothing but Python is needed.
 
-setup.py runs this file before anything is installed, so it imports only the standard library.
-csrc/CMakeLists.txt builds the same library for C++ projects.
+Where OpenVINO is installed, they become a second library, its extension. setup.py runs this file
+before anything is installed, so it imports only the standard library. csrc/CMakeLists.txt builds
+the first library for C++ projects.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SUFFIX = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
 LIBRARY = f"libdeblur_cpu.{SUFFIX}"
+EXTENSION = f"libdeblur_openvino.{SUFFIX}"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+
+# Its symbols are not mixed up with those of the other library; all that it calls must be there.
+LINK_EXTENSION = ("-Wl,-Bsymbolic", "-Wl,--no-undefined")
 
 # As in CMakeLists.txt: */kernel*.cpp is compiled for each of these, everything else once.
 TARGETS: dict[str, tuple[str, ...]] = {"scalar": ()}
 if platform.machine().lower() in ("x86_64", "amd64"):
     AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl")
     TARGETS |= {"avx2": ("-mavx2", "-mfma"), "avx512": (*AVX512, "-mavx2", "-mfma")}
+
+Job = tuple[Path, tuple[str, ...]]  # a source and its flags
 
 
 class BuildError(Exception):
@@ -45,37 +53,89 @@ def compiler() -> list[str]:
     raise BuildError(f"no C++ compiler ({' '.join(wish) or ', '.join(COMPILERS)} not found)")
 
 
-def build(sources: Path, target: Path) -> None:
+def openvino_package() -> Path:
+    """Where OpenVINO is installed; its wheel brings headers and libraries along.
+
+    Raises:
+        BuildError: it is not, or without them.
+    """
+    if not sys.platform.startswith("linux"):
+        raise BuildError("the extension is built on Linux only")
+    # pip builds in a process that does not import what is installed.
+    folders = [*sys.path, *(sysconfig.get_path(name) for name in ("platlib", "purelib"))]
+    for folder in folders:
+        package = Path(folder or ".") / "openvino"
+        if (package / "__init__.py").exists():
+            if (package / "include/openvino").is_dir() and any(
+                package.glob("libs/libopenvino.so*")
+            ):
+                return package.absolute()
+            raise BuildError(f"{package} has no headers or libraries")
+    raise BuildError("OpenVINO is not installed")
+
+
+def build(sources: Path, target: Path, extension: Path | None = None) -> str | None:
     """Compile csrc/ at `sources` into the library `target`, replacing it at once at the end.
+
+    Returns:
+        Why the OpenVINO extension was not made of the same kernels; None if it was, or if no
+        place for it is given.
 
     Raises:
         BuildError: no compiler, sources missing, a compiler error, or the place cannot be written.
     """
     command = [*compiler(), *FLAGS]
     kernels = sorted(sources.glob("*/kernel*.cpp"))
-    once = sorted({*sources.glob("*/*.cpp")} - {*kernels, *sources.glob("tests/*")})
+    others = {*kernels, *sources.glob("tests/*"), *sources.glob("openvino/*")}
+    once = sorted({*sources.glob("*/*.cpp")} - others)
     if not kernels:
         raise BuildError(f"no sources in {sources}")
     if len(TARGETS) > 1:
         command.append("-DDEBLUR_X86")
-    jobs: list[tuple[Path, tuple[str, ...]]] = [
+    jobs: list[Job] = [
         (source, (f"-DDEBLUR_TARGET={t}", *f)) for source in kernels for t, f in TARGETS.items()
     ]
     jobs += [(source, ()) for source in once]
     try:
         with tempfile.TemporaryDirectory(prefix=".native-", dir=target.parent) as folder:
-            objects = [str(Path(folder) / f"{number}.o") for number in range(len(jobs))]
-            compile_ = [
-                [*command, *flags, "-c", str(source), "-o", output]
-                for (source, flags), output in zip(jobs, objects, strict=True)
-            ]
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(_run, compile_))
-            library = Path(folder) / target.name
-            _run([*command, "-shared", *objects, "-o", str(library), "-pthread"])
-            library.replace(target)
+            objects = _compile(command, jobs, Path(folder))
+            _link(command, [*objects, "-pthread"], target, Path(folder))
+            if extension is None:
+                return None
+            try:
+                package = openvino_package()
+                flags = ("-isystem", str(package / "include"))
+                nodes: list[Job] = [(source, flags) for source in sources.glob("openvino/*.cpp")]
+                objects += _compile(command, nodes, Path(folder))
+                libraries = [
+                    *package.glob("libs/libopenvino.so*"),
+                    *package.glob("libs/libtbb.so*"),
+                ]
+                objects += [*map(str, libraries), *LINK_EXTENSION]
+                _link(command, objects, extension, Path(folder))
+            except BuildError as error:
+                return str(error)
     except OSError as error:
         raise BuildError(f"cannot write {target}: {error.strerror}") from error
+    return None
+
+
+def _compile(command: list[str], jobs: list[Job], folder: Path) -> list[str]:
+    """One object a source and its flags."""
+    objects = [str(folder / f"{source.parent.name}-{i}.o") for i, (source, _) in enumerate(jobs)]
+    commands = [
+        [*command, *flags, "-c", str(source), "-o", output]
+        for (source, flags), output in zip(jobs, objects, strict=True)
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_run, commands))
+    return objects
+
+
+def _link(command: list[str], objects: list[str], target: Path, folder: Path) -> None:
+    library = folder / target.name
+    _run([*command, "-shared", *objects, "-o", str(library)])
+    library.replace(target)
 
 
 def _run(command: list[str]) -> None:

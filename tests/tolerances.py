@@ -9,6 +9,8 @@ OP_FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}
 # A native kernel against float64, as a share of the largest output: float32 sums of up to 9*C
 # terms or of a thousand steps; measured 7e-7.
 NATIVE_FLOAT32 = 3e-6
+# ... with tensors in bfloat16 and float16 at its border: eight and eleven bits an input.
+NATIVE_BFLOAT16, NATIVE_FLOAT16 = 3e-2, 4e-3
 
 # Counted against published multiply-adds, relative: they are printed with five digits.
 MACS_PURE = 1e-4

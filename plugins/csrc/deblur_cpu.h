@@ -28,6 +28,7 @@ enum {
   DEBLUR_NO_TENSOR = 2,     // a required tensor is NULL
   DEBLUR_BAD_ARGUMENT = 3,  // an attribute has no such value
   DEBLUR_NO_MEMORY = 4,
+  DEBLUR_BAD_NUMBER = 5,  // a pixel number lies outside the images
 };
 
 // Where the work runs. `run` NULL: on `count` threads made for the call (the caller's is one of
@@ -81,6 +82,34 @@ DEBLUR_API int32_t deblur_pruned_conv(const float* x, const float* mask, const f
                                       const float* bias1, const float* weight2, const float* bias2,
                                       float* y, int64_t n, int64_t c, int64_t h, int64_t w,
                                       const deblur_threads* threads);
+
+// DynamicFilter3 and 5. x and y [planes, h, w], mirrored at the border; weight
+// [planes, kernel^2]; kernel 3 or 5.
+DEBLUR_API int32_t deblur_dynamic_filter(const float* x, const float* weight, float* y,
+                                         int64_t planes, int64_t h, int64_t w, int32_t kernel,
+                                         const deblur_threads* threads);
+
+// LocalMean. x and y [planes, h, w]; kernel 3, 6, 12, ... 384.
+DEBLUR_API int32_t deblur_local_mean(const float* x, float* y, int64_t planes, int64_t h,
+                                     int64_t w, int32_t kernel, const deblur_threads* threads);
+
+// SamplingGrid. offset [n, 18, h, w]; grid [9, n, h, w, 2].
+DEBLUR_API int32_t deblur_sampling_grid(const float* offset, float* grid, int64_t n, int64_t h,
+                                        int64_t w, const deblur_threads* threads);
+
+// PixelGather and PixelScatter. x, base and y [n, c, h, w]; index [pixels], numbers
+// (image * h + y) * w + x; rows [pixels, kernel^2 * c], tap by tap; kernel 1 or 3, for
+// PixelScatter 1. PixelScatter takes every number at most once.
+DEBLUR_API int32_t deblur_pixel_gather(const float* x, const int64_t* index, float* rows,
+                                       int64_t n, int64_t c, int64_t h, int64_t w, int64_t pixels,
+                                       int32_t kernel, const deblur_threads* threads);
+DEBLUR_API int32_t deblur_pixel_scatter(const float* base, const int64_t* index, const float* rows,
+                                        float* y, int64_t n, int64_t c, int64_t h, int64_t w,
+                                        int64_t pixels, const deblur_threads* threads);
+
+// TopPixels. scores [n, pixels], of which nan is the lowest; index [n, count].
+DEBLUR_API int32_t deblur_top_pixels(const float* scores, int64_t* index, int64_t n,
+                                     int64_t pixels, int64_t count, const deblur_threads* threads);
 
 #ifdef __cplusplus
 }

@@ -170,6 +170,8 @@ def verify(
             artifact, reference, cases, with_images, status.update, float64, runtime
         )
     render_table(report, console)
+    for note in report.notes:
+        console.print(f"note: {note}")
     for path, text in ((json_path, to_json), (html_path, to_html)):
         if path is not None:
             with atomic_path(path) as temporary:
@@ -222,6 +224,8 @@ def run(
 
     console = _console()
     restorer = Restorer(read_artifact(file), mask, runtime, precision)
+    for note in restorer.session.notes:
+        console.print(f"note: {note}")
     destinations = targets(photos, output, suffix)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
@@ -275,17 +279,22 @@ def plugins() -> None:
 
 @plugins.command("build")
 def build_plugins() -> None:
-    """Compile the native CPU kernels into the installed package (needs a C++ compiler)."""
-    from deblur_export.plugins.native_build import LIBRARY, BuildError, build
+    """Compile the native kernels into the installed package (needs a C++ compiler)."""
+    from deblur_export.plugins.native_build import EXTENSION, LIBRARY, BuildError, build
 
     console = _console()
     folder = (Path(__file__).parent / "plugins").resolve()
     with console.status("compiling"):
         try:
-            build(folder / "csrc", folder / LIBRARY)
+            reason = build(folder / "csrc", folder / LIBRARY, folder / EXTENSION)
         except BuildError as error:
             raise DeblurExportError(f"native kernels not built: {error}") from error
-    console.print(f"built {folder / LIBRARY}; deblur-export doctor tries it")
+    console.print(f"built {folder / LIBRARY}")
+    if reason is None:
+        console.print(f"built {folder / EXTENSION}")
+    else:
+        console.print(f"native ops for OpenVINO not built: {reason}")
+    console.print("deblur-export doctor tries them")
 
 
 def _console() -> Console:

@@ -13,6 +13,8 @@ from deblur_export.export.cases import random_cases
 from deblur_export.export.restore import Restorer, TileOptions
 from deblur_export.export.runtimes import OpenVinoSession, open_session
 from deblur_export.export.verify import compare_layers, reference_model, verify
+from deblur_export.plugins import openvino_extension
+from deblur_export.plugins.native_build import EXTENSION
 from tests.conftest import Exported
 
 DYNAMIC = ("batch", 3, "height", "width")
@@ -23,18 +25,68 @@ def _openvino() -> None:
     pytest.importorskip("openvino", reason="needs OpenVINO: pip install '.[openvino]'")
 
 
-@pytest.mark.usefixtures("_openvino")
-@pytest.mark.parametrize("model", ["m2aenet", "nafnet"])
-def test_openvino_agrees_with_pytorch(exported: Exported, model: str) -> None:
+@pytest.fixture
+def native(_openvino: None) -> None:
+    """Needs the native ops."""
+    import openvino
+
+    found = openvino_extension.find(openvino.__version__)
+    if found.path is None:
+        pytest.skip(found.reason)
+
+
+@pytest.fixture
+def inlined(_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does without them."""
+    monkeypatch.setenv("DEBLUR_OPENVINO_LIBRARY", "none")
+
+
+@pytest.mark.parametrize(
+    ("model", "ops"),
+    [
+        ("m2aenet", "native"),
+        ("algnet", "native"),
+        ("aibnet", "native"),
+        ("saphn", "native"),
+        ("m2aenet", "inlined"),
+        ("nafnet", "inlined"),
+    ],
+)
+def test_openvino_agrees_with_pytorch(
+    exported: Exported, model: str, ops: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(ops)
     artifact = exported(model)
     reference = reference_model(artifact)
     report = verify(artifact, reference, random_cases(DYNAMIC), runtime="openvino")
     assert report.passed, [case.reason for case in report.cases]
     assert "OpenVINO" in report.candidate
     assert "f32" in report.candidate
+    assert ("with native ops" in report.candidate) == (ops == "native")
+    assert len(report.notes) == (model != "nafnet" and ops == "inlined")
     layers = compare_layers(artifact, reference, random_cases(DYNAMIC)[1], "openvino")
-    assert len(layers) > 80
+    assert len(layers) > 20
     assert not any(layer.departed for layer in layers)
+
+
+@pytest.mark.usefixtures("_openvino")
+@pytest.mark.parametrize("library", ["none", "stale", "broken"])
+def test_openvino_tells_that_it_does_without_native_ops(
+    exported: Exported, library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import openvino
+
+    path, release = tmp_path / EXTENSION, openvino.__version__.split("-")[0]
+    path.write_text(f"deblur ops 1 for OpenVINO {release if library == 'broken' else '2025.3.0'}")
+    monkeypatch.setenv("DEBLUR_OPENVINO_LIBRARY", library if library == "none" else str(path))
+    artifact = exported("m2aenet")
+    session = open_session(artifact.path, "openvino")
+    assert "native" not in session.title
+    (note,) = session.notes
+    assert note.startswith("OpenVINO runs the custom ops as standard operators: ")
+    assert (str(path) in note) == (library != "none")
+    assert "\n" not in note
+    assert open_session(exported("nafnet").path, "openvino").notes == ()
 
 
 @pytest.mark.usefixtures("_openvino")
@@ -57,6 +109,22 @@ def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exporte
     assert isinstance(session, OpenVinoSession)
     hint = session.model.get_property("INFERENCE_PRECISION_HINT")
     assert "bf" in str(hint)
+
+
+@pytest.mark.usefixtures("_openvino")
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_precision_is_had_or_refused(exported: Exported, precision: str) -> None:
+    """OpenVINO would take the hint and compute in something else."""
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    path = exported("nafnet").path
+    if {"bf16": "BF16", "f16": "FP16"}[precision] in able:
+        session = open_session(path, "openvino", precision=precision)  # type: ignore[arg-type]
+        assert session.title.endswith(precision)
+    else:
+        with pytest.raises(DeblurExportError, match=f"no {precision} on this processor; it has"):
+            open_session(path, "openvino", precision=precision)  # type: ignore[arg-type]
 
 
 def test_openvino_that_is_not_installed(

@@ -67,6 +67,8 @@ const char* deblur_error_text(int32_t code) {
       return "an attribute has a value that the op does not have";
     case DEBLUR_NO_MEMORY:
       return "out of memory";
+    case DEBLUR_BAD_NUMBER:
+      return "a pixel number lies outside the images";
     default:
       return "unknown error";
   }

@@ -114,6 +114,67 @@ double pruned(int64_t n, int64_t c, int64_t h, int64_t w, float share) {
       x.size());
 }
 
+// The filters, and the lists against what they must be.
+double filter(int64_t planes, int64_t h, int64_t w, int32_t k) {
+  const Vector x = noise(planes * h * w), weight = noise(planes * k * k);
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_dynamic_filter(x.data(), weight.data(), y, planes, h, w, k, threads);
+      },
+      x.size());
+}
+
+double mean(int64_t planes, int64_t h, int64_t w, int32_t k) {
+  const Vector x = noise(planes * h * w);
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_local_mean(x.data(), y, planes, h, w, k, threads);
+      },
+      x.size());
+}
+
+double grid(int64_t n, int64_t h, int64_t w) {
+  const Vector offset = strange_offsets(n * 18 * h * w);
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_sampling_grid(offset.data(), y, n, h, w, threads);
+      },
+      offset.size());
+}
+
+double rows(int64_t n, int64_t c, int64_t h, int64_t w, int32_t k) {
+  const Vector x = noise(n * c * h * w);
+  std::vector<int64_t> index;
+  for (int64_t i = 0; i < n * h * w; i += 2) index.push_back(i);
+  const int64_t pixels = static_cast<int64_t>(index.size());
+  return spread(
+      [&](float* y, const deblur_threads* threads) {
+        return deblur_pixel_gather(x.data(), index.data(), y, n, c, h, w, pixels, k, threads);
+      },
+      static_cast<size_t>(pixels * k * k * c));
+}
+
+double scattered(int64_t n, int64_t c, int64_t h, int64_t w) {
+  const Vector base = noise(n * c * h * w), pixel = noise(c);
+  const int64_t last = n * h * w - 1, outside = last + 1;
+  Vector y = base;
+  const auto call = [&](int64_t index) {
+    return deblur_pixel_scatter(base.data(), &index, pixel.data(), y.data(), n, c, h, w, 1, nullptr);
+  };
+  if (call(outside) != DEBLUR_BAD_NUMBER || call(-1) != DEBLUR_BAD_NUMBER) return 1;
+  return call(last) == DEBLUR_OK && y.back() == pixel.back() ? 0 : 1;
+}
+
+double top(int64_t n, int64_t pixels, int64_t count) {
+  Vector scores = noise(n * pixels);
+  for (size_t i = 0; i < scores.size(); i += 3) scores[i] = i % 2 ? NAN : 0.5f;
+  std::vector<int64_t> index(static_cast<size_t>(n * count));
+  const int32_t code = deblur_top_pixels(scores.data(), index.data(), n, pixels, count, nullptr);
+  for (size_t i = 0; i < index.size(); ++i)
+    if (i % static_cast<size_t>(count) && index[i] <= index[i - 1]) return 1;
+  return code == DEBLUR_OK ? 0 : 1;
+}
+
 }  // namespace
 
 int main() {
@@ -132,6 +193,18 @@ int main() {
       {"pruned, some", pruned(2, 19, 7, 41, -1.0f)},
       {"pruned, half", pruned(1, 33, 6, 70, 0.0f)},
       {"pruned, all", pruned(1, 4, 3, 3, 99.0f)},
+      {"filter", filter(5, 7, 19, 5)},
+      {"filter, one row", filter(2, 1, 3, 5)},
+      {"filter, one pixel", filter(2, 1, 1, 3)},
+      {"mean", mean(3, 31, 17, 12)},
+      {"mean, wide", mean(1, 5, 30, 24)},
+      {"mean, one pixel", mean(2, 1, 1, 384)},
+      {"grid", grid(2, 3, 5)},
+      {"rows", rows(2, 3, 25, 27, 3)},
+      {"rows, one pixel", rows(1, 2, 1, 1, 3)},
+      {"scattered", scattered(2, 19, 3, 5)},
+      {"top", top(2, 60, 15)},
+      {"top, all", top(1, 7, 7)},
   };
   bool good = true;
   for (const auto& result : results) {

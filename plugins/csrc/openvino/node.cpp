@@ -1,0 +1,136 @@
+#include "node.h"
+
+#include <openvino/core/type/bfloat16.hpp>
+#include <openvino/core/type/float16.hpp>
+
+#include "threads.h"
+
+namespace deblur_openvino {
+
+namespace {
+
+// A tensor as float32 or int64: itself, or converted.
+class Border {
+ public:
+  Border(const ov::Tensor& tensor, bool numbers) : tensor_(tensor) {
+    const ov::element::Type type = numbers ? ov::element::i64 : ov::element::f32;
+    own_ = tensor.get_element_type() == type;
+    if (!own_) converted_ = ov::Tensor(type, tensor.get_shape());
+  }
+
+  Values values() const {
+    const ov::Tensor& place = own_ ? tensor_ : converted_;
+    return {place.get_shape(), place.get_size() ? const_cast<void*>(place.data()) : nullptr};
+  }
+
+  void read() const { if (!own_) convert(tensor_, converted_); }
+  void write() const { if (!own_) convert(converted_, tensor_); }
+
+ private:
+  static void convert(const ov::Tensor& from, const ov::Tensor& to) {
+    switch (from.get_element_type()) {
+      case ov::element::f16: return copy<ov::float16, float>(from, to);
+      case ov::element::bf16: return copy<ov::bfloat16, float>(from, to);
+      case ov::element::i32: return copy<int32_t, int64_t>(from, to);
+      case ov::element::i64: return copy<int64_t, int32_t>(from, to);
+      default: break;
+    }
+    if (to.get_element_type() == ov::element::f16) return copy<float, ov::float16>(from, to);
+    copy<float, ov::bfloat16>(from, to);
+  }
+
+  template <class From, class To>
+  static void copy(const ov::Tensor& from, const ov::Tensor& to) {
+    const From* in = static_cast<const From*>(from.data());
+    To* out = static_cast<To*>(const_cast<void*>(to.data()));
+    constexpr int64_t kPart = 1 << 15;
+    const int64_t count = static_cast<int64_t>(from.get_size());
+    parallel_for((count + kPart - 1) / kPart, [&](int64_t part) {
+      const int64_t end = std::min(count, (part + 1) * kPart);
+      for (int64_t i = part * kPart; i < end; ++i) out[i] = static_cast<To>(in[i]);
+    });
+  }
+
+  ov::Tensor tensor_, converted_;
+  bool own_;
+};
+
+bool is_value(const ov::element::Type& type) {
+  return type.is_dynamic() || type == ov::element::f32 || type == ov::element::f16 ||
+         type == ov::element::bf16;
+}
+
+bool is_number(const ov::element::Type& type) {
+  return type.is_dynamic() || type == ov::element::i64 || type == ov::element::i32;
+}
+
+}  // namespace
+
+void Node::read(const ov::frontend::NodeContext& node, const Attributes& fixed) {
+  for (auto& [name, value] : attributes_) value = node.get_attribute<int64_t>(name, value);
+  for (const auto& [name, value] : fixed) attributes_[name] = value;
+  ov::OutputVector inputs;
+  for (size_t place = 0; place < node.get_input_size() && place < most_; ++place) {
+    const ov::Output<ov::Node> input = node.get_input(static_cast<int>(place));
+    // What the file leaves out comes as a node of this type, which no header declares.
+    if (std::string("NullNode") == input.get_node()->get_type_name()) continue;
+    mark_input(place);
+    inputs.push_back(input);
+  }
+  set_arguments(inputs);
+  constructor_validate_and_infer_types();
+}
+
+void Node::validate_and_infer_types() {
+  NODE_VALIDATION_CHECK(this, get_input_size() >= least_ && get_input_size() <= most_, "it has ",
+                        get_input_size(), " inputs, not ", least_, " to ", most_);
+  Shapes shapes;
+  for (size_t i = 0; i < get_input_size(); ++i) {
+    const ov::element::Type type = get_input_element_type(i);
+    NODE_VALIDATION_CHECK(this, takes_numbers(i) ? is_number(type) : is_value(type), "input ", i,
+                          " is of type ", type);
+    shapes.push_back(get_input_partial_shape(i));
+  }
+  set_output_type(0, output_type(), output_shape(shapes));
+}
+
+bool Node::visit_attributes(ov::AttributeVisitor& visitor) {
+  for (auto& [name, value] : attributes_) visitor.on_attribute(name, value);
+  return true;
+}
+
+bool Node::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+  Shapes shapes;
+  Arguments arguments;
+  std::vector<Border> borders;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    OPENVINO_ASSERT(inputs[i].is_continuous(), get_type_name(), ": a tensor with gaps");
+    shapes.push_back(inputs[i].get_shape());
+    borders.emplace_back(inputs[i], takes_numbers(i));
+    borders.back().read();
+    arguments.push_back(borders.back().values());
+  }
+  outputs[0].set_shape(output_shape(shapes).to_shape());
+  const Border output(outputs[0], output_type() == ov::element::i64);
+  const deblur_threads threads = runtime_threads();
+  const int32_t code = compute(arguments, output.values(), &threads);
+  OPENVINO_ASSERT(code == DEBLUR_OK, get_type_name(), ": ", deblur_error_text(code));
+  output.write();
+  return true;
+}
+
+void Node::expect(const char* name, const ov::PartialShape& shape,
+                  std::initializer_list<ov::Dimension*> sizes) const {
+  if (shape.rank().is_dynamic()) return;
+  bool fits = shape.size() == sizes.size();
+  size_t axis = 0;
+  for (ov::Dimension* size : sizes) {
+    if (!fits) break;
+    fits = ov::Dimension::merge(*size, *size, shape[axis++]);
+  }
+  ov::PartialShape wanted(std::vector<ov::Dimension>{});
+  for (const ov::Dimension* size : sizes) wanted.push_back(*size);
+  NODE_VALIDATION_CHECK(this, fits, name, " is ", shape, ", not ", wanted);
+}
+
+}  // namespace deblur_openvino

@@ -1,0 +1,106 @@
+// The ops that pick and filter pixels, by the kernels of deblur_cpu.h.
+#include "ops.h"
+
+namespace deblur_openvino {
+
+using ov::Dimension;
+using ov::PartialShape;
+
+namespace {
+
+int64_t planes(const Values& x) { return x.size(0) * x.size(1); }
+
+// count * factor where the count is known.
+Dimension times(const Dimension& count, int64_t factor) {
+  return count.is_static() ? Dimension(count.get_length() * factor) : Dimension();
+}
+
+}  // namespace
+
+PartialShape PixelGather::output_shape(const Shapes& inputs) const {
+  Dimension n, c, h, w, p;
+  expect("x", inputs[0], {&n, &c, &h, &w});
+  expect("index", inputs[1], {&p});
+  return {p, times(c, attribute("kernel") * attribute("kernel"))};
+}
+
+int32_t PixelGather::compute(const Arguments& x, const Values& y,
+                             const deblur_threads* threads) const {
+  return deblur_pixel_gather(x[0].floats(), x[1].numbers(), y.floats(), x[0].size(0),
+                             x[0].size(1), x[0].size(2), x[0].size(3), x[1].size(0),
+                             static_cast<int32_t>(attribute("kernel")), threads);
+}
+
+PartialShape PixelScatter::output_shape(const Shapes& inputs) const {
+  Dimension n, c, h, w, p;
+  expect("base", inputs[0], {&n, &c, &h, &w});
+  expect("index", inputs[1], {&p});
+  expect("rows", inputs[2], {&p, &c});
+  return {n, c, h, w};
+}
+
+int32_t PixelScatter::compute(const Arguments& x, const Values& y,
+                              const deblur_threads* threads) const {
+  return deblur_pixel_scatter(x[0].floats(), x[1].numbers(), x[2].floats(), y.floats(),
+                              x[0].size(0), x[0].size(1), x[0].size(2), x[0].size(3),
+                              x[1].size(0), threads);
+}
+
+PartialShape TopPixels::output_shape(const Shapes& inputs) const {
+  Dimension n, one = 1, h, w;
+  const int64_t ratio = attribute("ratio");
+  expect("scores", inputs[0], {&n, &one, &h, &w});
+  NODE_VALIDATION_CHECK(this, ratio >= 1, "ratio is ", ratio);
+  if (h.is_dynamic() || w.is_dynamic()) return {n, Dimension()};
+  const int64_t height = h.get_length(), width = w.get_length();
+  NODE_VALIDATION_CHECK(this, height % ratio == 0 && width % ratio == 0, height, "x", width,
+                        " is no multiple of ratio ", ratio);
+  return {n, (height / ratio) * (width / ratio)};
+}
+
+int32_t TopPixels::compute(const Arguments& x, const Values& y,
+                           const deblur_threads* threads) const {
+  return deblur_top_pixels(x[0].floats(), y.numbers(), x[0].size(0), x[0].size(2) * x[0].size(3),
+                           y.size(1), threads);
+}
+
+PartialShape LocalMean::output_shape(const Shapes& inputs) const {
+  Dimension n, c, h, w;
+  expect("x", inputs[0], {&n, &c, &h, &w});
+  return {n, c, h, w};
+}
+
+int32_t LocalMean::compute(const Arguments& x, const Values& y,
+                           const deblur_threads* threads) const {
+  return deblur_local_mean(x[0].floats(), y.floats(), planes(x[0]), x[0].size(2), x[0].size(3),
+                           static_cast<int32_t>(attribute("kernel")), threads);
+}
+
+PartialShape DynamicFilter::output_shape(const Shapes& inputs) const {
+  Dimension n, c, h, w, taps = attribute("kernel") * attribute("kernel");
+  if (attribute("group") > 0) c = attribute("group");
+  expect("x", inputs[0], {&n, &c, &h, &w});
+  expect("weight", inputs[1], {&n, &c, &taps});
+  return {n, c, h, w};
+}
+
+int32_t DynamicFilter::compute(const Arguments& x, const Values& y,
+                               const deblur_threads* threads) const {
+  return deblur_dynamic_filter(x[0].floats(), x[1].floats(), y.floats(), planes(x[0]),
+                               x[0].size(2), x[0].size(3),
+                               static_cast<int32_t>(attribute("kernel")), threads);
+}
+
+PartialShape SamplingGrid::output_shape(const Shapes& inputs) const {
+  Dimension n, fields = 18, h, w;
+  expect("offset", inputs[0], {&n, &fields, &h, &w});
+  return {9, n, h, w, 2};
+}
+
+int32_t SamplingGrid::compute(const Arguments& x, const Values& y,
+                              const deblur_threads* threads) const {
+  return deblur_sampling_grid(x[0].floats(), y.floats(), x[0].size(0), x[0].size(2), x[0].size(3),
+                              threads);
+}
+
+}  // namespace deblur_openvino
