@@ -42,7 +42,8 @@ with noise and JPEG. Licences of the photos: {licences}. They and their authors 
 
 {training}
 
-Weights are an exponential mean over the steps.
+Each run but the first began with the averaged weights that the one before ended with. Shipped is
+the exponential mean at step {step} of the last one, {which}.
 
 **Figures.** Validation: {validation}.
 {test}
@@ -81,6 +82,8 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
         file=target.name,
         training="\n".join(map(_training, runs)),
         machine=options.machine,
+        step=f"{about['step']:,}",
+        which="its end" if options.which == "last" else "where validation PSNR was highest",
         validation=_validation(about),
         test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
         **_data(pool),
@@ -91,12 +94,11 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
 
 def _training(run: Path) -> str:
     """One line about a run."""
-    arguments = torch.load(run / "state.pt", weights_only=True)["arguments"]
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
-    return (
-        f"- `python bench/train.py --model {arguments['model'].replace(':', ' --variant ')} "
-        f"{_options(arguments)}`: {last['step']:,} steps in {last['minutes']:.0f} minutes"
-    )
+    state = torch.load(run / "state.pt", weights_only=True)
+    arguments, numbers = state["arguments"], state["numbers"]
+    network = arguments["model"].replace(":", " --variant ")
+    took = f"{numbers['step']:,} steps in {numbers['seconds'] / 60:.0f} minutes"
+    return f"- `python bench/train.py --model {network} {_options(arguments)}`: {took}"
 
 
 def _options(arguments: dict[str, Any]) -> str:

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from deblur_export.export.reparam.infra import Changes, named_instances
 from deblur_export.models.blocks.ddre import DDRE, Expert
 
-# One product over the concatenated depth-wise outputs, weights or outputs scaled by p, measured on
-# one thread: 1.1 to 1.3 times the time at 32 and 64 channels, no gain beyond noise above, and 12
-# maps in memory at once. As one 9x9 convolution the depth-wise part costs 2.4 times the products.
-SLOWER = "experts of size 3 to 9 keep their own 1x1: one product over all was not faster on CPU"
+# One product over the concatenated depth-wise outputs holds twelve maps in memory at once.
+SLOWER = "experts of size 3 to 9 keep their own 1x1: one product over all needs more memory"
 
 
 def merge_experts(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:

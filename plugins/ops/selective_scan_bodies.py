@@ -157,7 +157,7 @@ def _read_out(
 # Static: sixteen steps make a chunk, sixteen chunks a block, both unrolled over their sixteen
 # members and computed for all chunks at once; then log-steps over the blocks (Hillis and Steele).
 # No loop, no If. (With levels of sixteen all the way up, time and size of what TensorRT for RTX 1.7
-# builds grow exponentially with the levels: 178 MB for one op with six of them, 12 MB like this.)
+# builds grow exponentially with the levels.)
 
 
 def _static(b: FunctionBody, scan: Scan) -> ir.Value:
