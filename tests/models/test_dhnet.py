@@ -397,4 +397,4 @@ def test_merged_centres_save_products() -> None:
     _, (report,) = reparameterize(ddre, [("it", merge_experts)], (rand(1, 4, 6, 5),))
     saved = 30 * (3 * (16 + 4) - 16) - 3 * 16 - 3 * 4
     assert report.macs_before - report.macs_after == saved
-    assert "not faster" in report.declined[0][1]
+    assert "keep their own 1x1" in report.declined[0][1]
