@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxscript
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.version_converter import convert_version
 from torch import nn
 
@@ -24,11 +25,14 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
 from deblur_export.export.manifest import METADATA_KEY
 from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.convolve_projections import convolve_projections
+from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
 from deblur_export.export.passes.forget_dynamic_shapes import forget_dynamic_shapes
 from deblur_export.export.passes.name_windows import name_windows
 from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
 from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
+from deblur_export.export.passes.split_gates import split_gates
 from deblur_export.export.passes.strip_metadata import strip_metadata
 from deblur_export.models.spec import Padding
 from deblur_export.plugins.function_body import DOMAIN, VERSION
@@ -111,6 +115,11 @@ def lower(model: ir.Model, target: Target) -> ir.Model:
         convert_version(model, OPSET[target])
     if target != "ort":
         share_sampling_grid(model)
+    if target == "openvino":
+        decompose_layer_norm(model)
+        convolve_projections(model)
+        split_gates(model)
+        RemoveUnusedNodesPass()(model)
     name_windows(model)
     attach_functions(model, target)
     forget_dynamic_shapes(model)

@@ -52,7 +52,7 @@ def body(target: Target, absent: frozenset[str] = frozenset()) -> ir.Function:
         readout=b.Transpose(v["C"], perm=[0, 2, 1]),
         rates=b.Transpose(v["A"], perm=[1, 0]),
     )
-    y = _static(b, scan) if target == "rtx" else _two_levels(b, scan)
+    y = _static(b, scan) if target in ("openvino", "rtx") else _two_levels(b, scan)
     y = b.Add(b.Transpose(y, perm=[0, 2, 1]), b.Mul(v["u"], b.Unsqueeze(v["D"], column)))
     if "z" in v:
         y = b.Mul(y, b.Mul(v["z"], b.Sigmoid(v["z"])))

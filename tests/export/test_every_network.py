@@ -8,6 +8,7 @@ from deblur_export import models
 from deblur_export.export.cases import random_cases
 from deblur_export.export.checkpoint import load_model
 from deblur_export.export.pipeline import ExportOptions, export_onnx
+from deblur_export.export.runtimes import Runtime
 from deblur_export.export.verify import reference_model, verify
 from deblur_export.models.blocks.naf import tlc_window
 from deblur_export.plugins.spec import TARGETS, Target
@@ -31,7 +32,12 @@ LOCAL = [
 def check(exported: Exported, name: str, variant: str, options: ExportOptions) -> None:
     artifact = exported(name, variant, options=options)
     shape = artifact.manifest["input"]["shape"]
-    report = verify(artifact, reference_model(artifact), random_cases(shape), float64=True)
+    runtime: Runtime = "openvino" if options.target == "openvino" else "onnxruntime"
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    report = verify(
+        artifact, reference_model(artifact), random_cases(shape), float64=True, runtime=runtime
+    )
     assert report.passed, [case.reason for case in report.cases]
     for case in report.cases:
         assert case.max_abs <= NETWORK_FLOAT32["atol"], case.name
