@@ -19,8 +19,20 @@ from torch import Tensor, nn
 
 from deblur_export.models.blocks.decision import Decision
 
-FLIP_SHARE = 1e-3  # of all places that one decision may choose differently
+FLIP_SHARE = 1e-3  # of all places that one decision may choose differently, in float32
 Choices = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Which share of the places may differ, and how far from the border (at least the decision's
+    own tolerance, which is for float32)."""
+
+    share: float = FLIP_SHARE
+    distance: float = 0.0
+
+
+FLOAT32 = Allowance()
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,9 @@ def decisions(net: nn.Module) -> dict[str, Decision]:
 
 
 @contextmanager
-def decided(net: nn.Module, choices: Choices) -> Iterator[list[Judgement]]:
+def decided(
+    net: nn.Module, choices: Choices, allowance: Allowance = FLOAT32
+) -> Iterator[list[Judgement]]:
     """Inside, the named decisions give `choices`; the list fills up with one judgement a decision.
 
     Each is judged by the network's own scores under the choices before it.
@@ -52,8 +66,9 @@ def decided(net: nn.Module, choices: Choices) -> Iterator[list[Judgement]]:
             if choice.shape != own.shape or not module.is_choice(own, choice):
                 judged.append(Judgement(0, own.numel(), f"{name}: {_shape(choice)} is no choice"))
                 return own
-            judged.append(_judge(name, module, inputs[0], own, choice.to(own.dtype)))
-            return choice.to(own.dtype)
+            theirs = choice.to(own.dtype)
+            judged.append(_judge(name, module, inputs[0], own, theirs, allowance))
+            return theirs
 
         return decide
 
@@ -63,15 +78,22 @@ def decided(net: nn.Module, choices: Choices) -> Iterator[list[Judgement]]:
         yield judged
 
 
-def _judge(name: str, module: Decision, scores: Tensor, own: Tensor, choice: Tensor) -> Judgement:
+def _judge(
+    name: str,
+    module: Decision,
+    scores: Tensor,
+    own: Tensor,
+    choice: Tensor,
+    allowance: Allowance,
+) -> Judgement:
     flipped = module.differences(scores, own, choice)
     flips, places = int(flipped.sum()), flipped.numel()
     reason = ""
     if flips:
         worst = float(module.distance(scores, own, choice)[flipped].max())
-        if not worst <= module.tolerance:
+        if not worst <= max(module.tolerance, allowance.distance):
             reason = f"{name}: a choice differs although its score is {worst:.1e} from the border"
-        elif flips > max(module.least, FLIP_SHARE * places):
+        elif flips > max(module.least, allowance.share * places):
             reason = f"{name}: {flips} of {places} choices differ"
     return Judgement(flips, places, reason)
 

@@ -20,6 +20,8 @@ from deblur_export.export.manifest import (
     sidecar_path,
     write_sidecar,
 )
+from deblur_export.export.precision.cast import GraphPrecision
+from deblur_export.export.precision.typed import KeepRule, keep_nothing, typed
 from deblur_export.export.reparam import EXACT_PASSES
 from deblur_export.export.reparam.infra import PassReport, reparameterize
 from deblur_export.export.to_onnx import Shape, lower, save, trace
@@ -34,16 +36,20 @@ class ExportOptions:
     """What the user may choose about an ONNX file.
 
     `shape` None means dynamic batch, height and width; `reparam` applies the exact folds.
+    `precision` is that of the graph; what `keep` names stays float32 in any.
     """
 
     target: Target = "portable"
     shape: Shape | None = None
     reparam: bool = True
+    precision: GraphPrecision = "fp32"
+    keep: KeepRule = keep_nothing
 
 
 def default_path(model: LoadedModel, options: ExportOptions) -> Path:
-    """`m2aenet_base.onnx`, or `m2aenet_base_ort.onnx` for a special target."""
+    """`m2aenet_base.onnx`; `m2aenet_base_ort_fp16.onnx` for a special target and precision."""
     suffix = "" if options.target == "portable" else f"_{options.target}"
+    suffix += "" if options.precision == "fp32" else f"_{options.precision}"
     return Path(f"{model.spec.name}_{model.variant}{suffix}.onnx")
 
 
@@ -95,11 +101,17 @@ def write_onnx(
     """Lower a traced model to its target, check it and write it, with its manifest.
 
     Raises:
-        DeblurExportError: the graph is not valid, or the file cannot be written.
+        DeblurExportError: the graph is not valid, a weight is out of the range of the precision,
+            or the file cannot be written.
+        CheckFailedError: too little of the graph is in the precision.
     """
     graph = lower(traced.graph, options.target)
     ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
     manifest = describe(model, options, traced.reports, ops)
+    if options.precision != "fp32":
+        progress(f"casting to {options.precision}")
+        graph, facts = typed(graph, options.precision, options.target, options.keep(graph))
+        manifest |= facts
     progress("checking and writing")
     sidecar_path(path).unlink(missing_ok=True)
     save(graph, path, manifest)

@@ -73,6 +73,11 @@ class Restorer:
             raise DeblurExportError(
                 f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
+        if runtime == "onnxruntime" and artifact.manifest["precision"] == "bf16":
+            raise DeblurExportError(
+                f"{artifact.path} is bf16, which ONNX Runtime does not compute on the CPU: use "
+                "--runtime openvino, or a file in fp32 or fp16"
+            )
         self.session = open_session(artifact.path, runtime, self.extra, precision)
 
     def restore(

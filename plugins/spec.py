@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-Target = Literal["portable", "ort", "rtx"]
-TARGETS: tuple[Target, ...] = ("portable", "ort", "rtx")
+Target = Literal["portable", "ort", "openvino", "rtx"]
+TARGETS: tuple[Target, ...] = ("portable", "ort", "openvino", "rtx")
 
 # DeformConv appeared in opset 19.
-OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22, "rtx": 18}
+OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22, "openvino": 18, "rtx": 18}
 
 FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 
@@ -25,9 +25,10 @@ FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(d
 class OpSpec:
     """One op of domain `deblur`.
 
-    `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`) or a concrete
-    type string; those in `optional` may be left out. `attributes` are integers. `torch_op` is None
-    for an op that only graph passes insert. `body(target)` returns the op in standard operators:
+    `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`), which follows
+    the precision of a graph, or a concrete type string, "tensor(float)" for what stays float32 in
+    any; those in `optional` may be left out. `attributes` are integers. `torch_op` is None for an
+    op that only graph passes insert. `body(target)` returns the op in standard operators:
     "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is what TensorRT for
     RTX builds best (no loop over pixels, no data-dependent shape, no TopK above 3840). It is None
     for an op that a graph pass replaces.

@@ -6,6 +6,10 @@ OP_FLOAT64 = {"rtol": 1e-10, "atol": 1e-11}
 # A float32 body against float64: sums of up to 9*C terms of size 1; measured 2e-6.
 OP_FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}
 
+# A body in a graph of low precision against float64, as a share of the largest output: data that
+# the precision holds exactly, one rounding of the output and some inside.
+OP_FLOAT16, OP_BFLOAT16 = 2e-3, 1.6e-2
+
 # A native kernel against float64, as a share of the largest output: float32 sums of up to 9*C
 # terms or of a thousand steps; measured 7e-7.
 NATIVE_FLOAT32 = 3e-6

@@ -246,18 +246,25 @@ def _at(
     mask: ir.Value,
     index: ir.Value,
 ) -> ir.Value:
-    """One GridSample and one matrix product a row of taps, [N, O, P]; index [N, P] or [1, P]."""
+    """One GridSample and one matrix product a row of taps, [N, O, P]; index [N, P] or [1, P].
+
+    Samples and sums are float32 whatever the type of x (TensorRT wants the grid in the type of what
+    it samples), the products are in that type.
+    """
+    features = b.Cast(x, to=FLOAT)
     weight, offset, mask = _five(b, weight, offset, mask)
     grids = b.Split(_grid(b, x, offset, index), axis=1, num_outputs=LARGEST)
     factors = b.Split(mask, axis=1, num_outputs=LARGEST)
     matrices = b.Split(weight, axis=2, num_outputs=LARGEST)
     rows = b.Concat(b.ints(0), b.Mul(b.size(x, 1), b.ints(LARGEST)), b.ints(-1), axis=0)
-    total = b.Unsqueeze(bias, b.ints(1))
+    total = b.Unsqueeze(b.Cast(bias, to=FLOAT), b.ints(1))
     for row in range(LARGEST):
-        sampled = b.GridSample(x, b.Squeeze(grids[row], b.ints(1)), align_corners=0)
-        columns = b.Reshape(b.Mul(sampled, factors[row]), rows)  # [N, C*5, P]
-        total = b.Add(total, b.MatMul(b.Reshape(matrices[row], b.ints(0, -1)), columns))
-    return total  # type: ignore[no-any-return]
+        sampled = b.GridSample(features, b.Squeeze(grids[row], b.ints(1)), align_corners=0)
+        modulated = b.Mul(sampled, b.Cast(factors[row], to=FLOAT))
+        columns = b.Reshape(b.CastLike(modulated, x), rows)  # [N, C*5, P]
+        product = b.MatMul(b.Reshape(matrices[row], b.ints(0, -1)), columns)
+        total = b.Add(total, b.Cast(product, to=FLOAT))
+    return b.CastLike(total, x)  # type: ignore[no-any-return]
 
 
 def _grid(b: FunctionBody, x: ir.Value, offset: ir.Value, index: ir.Value) -> ir.Value:
@@ -274,7 +281,7 @@ def _axis(
 ) -> ir.Value:
     """Normalised coordinate of every tap along one axis, [N, 5, 5, P]."""
     where = b.ints(component), b.ints(component + 1), b.ints(3)
-    moved = b.Squeeze(b.Cast(b.Slice(offset, *where), to=FLOAT), b.ints(3))
+    moved = b.Squeeze(b.Slice(offset, *where), b.ints(3))
     steps = [float(step - LARGEST // 2) for step in range(LARGEST)]
     tap = [[[s] for s in steps]] if component else [[[s]] for s in steps]
     own = b.Unsqueeze(b.Cast(own, to=FLOAT), b.ints(1, 2))
@@ -288,7 +295,7 @@ DENSE = OpSpec(
     doc="Modulated deformable convolution, one offset group, padding kernel // 2; offset "
     "[N,2*k*k,H,W] as (dy,dx) a tap, in pixels; mask [N,k*k,H,W] a factor a tap.",
     torch_op=torch.ops.deblur.deform_conv2d.default,
-    inputs=dict.fromkeys(("x", "offset", "weight", "bias", "mask"), "T"),
+    inputs={"x": "T", "offset": "tensor(float)", "weight": "T", "bias": "T", "mask": "T"},
     outputs={"y": "T"},
     attributes=("kernel",),
     body=_body,

@@ -97,12 +97,12 @@ def _slices(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
         axes = b.ints(axis)
         parts = [b.Slice(mean, b.ints(s), b.ints(s - 2 or END), axes) for s in range(3)]
         total = b.Add(b.Add(parts[0], parts[1]), parts[2])
-        mean = b.Mul(total, b.CastLike(b.floats(1 / 3), x))
+        mean = b.Mul(total, b.floats(1 / 3))
         width = 3
         while width < kernel:
             first = b.Slice(mean, b.ints(0), b.ints(-width), axes)
             second = b.Slice(mean, b.ints(width), b.ints(END), axes)
-            mean = b.Mul(b.Add(first, second), b.CastLike(b.floats(0.5), x))
+            mean = b.Mul(b.Add(first, second), b.floats(0.5))
             width *= 2
     return mean
 
@@ -117,7 +117,7 @@ def _convolutions(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
         for taps, step in ((near, 1), (kernel // near, near)):
             shape, dilations = [1, 1], [1, 1]
             shape[axis], dilations[axis] = taps, step
-            weight = b.CastLike(b.floats(np.full((1, 1, *shape), 1 / taps)), x)
+            weight = b.floats(np.full((1, 1, *shape), 1 / taps))
             mean = b.Conv(mean, weight, kernel_shape=shape, dilations=dilations)
     outer = b.Concat(b.Shape(x, start=0, end=2), b.Shape(mean, start=2, end=4), axis=0)
     return b.Reshape(mean, outer)  # type: ignore[no-any-return]
@@ -125,19 +125,20 @@ def _convolutions(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
 
 def _body(kernel: int, target: Target) -> ir.Function:
     b = FunctionBody(("x",), (), OPSET[target])
-    (x,) = b.inputs
+    x = b.Cast(b.inputs[0], to=FLOAT)
     window = b.ints(kernel)
     size = b.Shape(x, start=2, end=4)
     missing = b.Max(b.Sub(window, size), b.ints(0))
     filled = b.Pad(x, b.Concat(b.ints(0, 0, 0, 0, 0, 0), missing, axis=0))
     mean = (_slices if target == "ort" else _convolutions)(b, filled, kernel)
     share = b.Div(b.Cast(window, to=FLOAT), b.Cast(b.Min(window, size), to=FLOAT))
-    mean = b.Mul(mean, b.CastLike(b.ReduceProd(share, b.ints(0), keepdims=0), x))
+    mean = b.Mul(mean, b.ReduceProd(share, b.ints(0), keepdims=0))
     border = b.Sub(size, b.Shape(mean, start=2, end=4))
     before = b.Div(border, b.ints(2))
     none = b.ints(0, 0)
     pads = b.Concat(none, before, none, b.Sub(border, before), axis=0)
-    return b.function(f"LocalMean{kernel}", [("y", b.Pad(mean, pads, mode="edge"))], SPEC.doc)
+    y = b.CastLike(b.Pad(mean, pads, mode="edge"), b.inputs[0])
+    return b.function(f"LocalMean{kernel}", [("y", y)], SPEC.doc)
 
 
 SPEC = OpSpec(

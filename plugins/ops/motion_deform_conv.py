@@ -21,6 +21,7 @@ from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
+FLOAT = int(ir.DataType.FLOAT)
 TAPS = 9
 
 
@@ -129,10 +130,10 @@ def _body(target: Target) -> ir.Function:
     x, offset, weight, bias, grid = b.inputs
     if target == "ort":
         y = b.DeformConv(
-            x,
-            weight,
+            b.Cast(x, to=FLOAT),
+            b.Cast(weight, to=FLOAT),
             offset,
-            bias,
+            b.Cast(bias, to=FLOAT),
             group=b.reference("group"),
             kernel_shape=[3, 3],
             pads=[1, 1, 1, 1],
@@ -140,18 +141,23 @@ def _body(target: Target) -> ir.Function:
         )
     else:
         y = _grid_sample_body(b, x, weight, bias, grid)
-    return b.function(SPEC.name, [("y", y)], SPEC.doc)
+    return b.function(SPEC.name, [("y", b.CastLike(y, x))], SPEC.doc)
 
 
 def _grid_sample_body(
     b: FunctionBody, x: ir.Value, weight: ir.Value, bias: ir.Value, grid: ir.Value
 ) -> ir.Value:
-    """One GridSample a tap; bench/ops.py compares it with the other formulations."""
+    """One GridSample a tap; bench/ops.py compares it with the other formulations.
+
+    In float32 whatever the type of x: TensorRT wants the grid in the type of what it samples.
+    """
+    features = b.Cast(x, to=FLOAT)
     grids = b.Split(grid, axis=0, num_outputs=TAPS)
-    weights = b.Split(b.Reshape(weight, b.ints(0, TAPS, 1)), axis=1, num_outputs=TAPS)
-    total = b.Reshape(bias, b.ints(-1, 1, 1))
+    factors = b.Reshape(b.Cast(weight, to=FLOAT), b.ints(0, TAPS, 1))
+    weights = b.Split(factors, axis=1, num_outputs=TAPS)
+    total = b.Reshape(b.Cast(bias, to=FLOAT), b.ints(-1, 1, 1))
     for tap in range(TAPS):
-        sampled = b.GridSample(x, b.Squeeze(grids[tap], b.ints(0)), align_corners=0)
+        sampled = b.GridSample(features, b.Squeeze(grids[tap], b.ints(0)), align_corners=0)
         total = b.Add(total, b.Mul(sampled, weights[tap]))
     return total  # type: ignore[no-any-return]
 
@@ -160,7 +166,13 @@ SPEC = OpSpec(
     name="MotionDeformConv",
     doc="Depth-wise 3x3 deformable convolution; offset [N,18,H,W] as (dy,dx) a tap, in pixels.",
     torch_op=torch.ops.deblur.motion_deform_conv.default,
-    inputs={"x": "T", "offset": "T", "weight": "T", "bias": "T"} | {"grid": "tensor(float)"},
+    inputs={
+        "x": "T",
+        "offset": "tensor(float)",
+        "weight": "T",
+        "bias": "T",
+        "grid": "tensor(float)",
+    },
     optional=("grid",),
     outputs={"y": "T"},
     attributes=("group",),

@@ -20,7 +20,7 @@ FLOAT = int(ir.DataType.FLOAT)
 
 def _body(target: Target) -> ir.Function:
     b = FunctionBody(("offset",), (), OPSET[target])
-    offset = b.Cast(b.inputs[0], to=FLOAT)
+    (offset,) = b.inputs
     h, w = b.size(offset, 2), b.size(offset, 3)
     rows = b.Unsqueeze(_range(b, h), b.ints(1))
     y = _axis(b, offset, 0, rows, [tap // 3 - 1 for tap in range(TAPS)], h)
@@ -58,7 +58,7 @@ SPEC = OpSpec(
     name="SamplingGrid",
     doc="Offsets [N,18,H,W] in pixels to grids [9,N,H,W,2] for GridSample, align_corners=0.",
     torch_op=None,
-    inputs={"offset": "T"},
+    inputs={"offset": "tensor(float)"},
     outputs={"grid": "tensor(float)"},
     body=_body,
 )

@@ -61,7 +61,7 @@ def _body(target: Target) -> ir.Function:
     count = b.Div(area, b.Mul(ratio, ratio))
     flat = b.Reshape(scores, b.ints(0, -1))
     if target == "rtx":
-        index = _search_body(b, b.Cast(flat, to=FLOAT), area, count)
+        index = _search_body(b, flat, area, count)
     else:
         _, best = b.TopK(flat, count, axis=1, sorted=0, num_outputs=2)
         index, _ = b.TopK(best, count, axis=1, largest=0, num_outputs=2)
@@ -125,7 +125,7 @@ SPEC = OpSpec(
     doc="Numbers [N,H*W/ratio^2] of the pixels with the highest scores [N,1,H,W], ascending; "
     "equal scores: the lower number first.",
     torch_op=torch.ops.deblur.top_pixels.default,
-    inputs={"scores": "T"},
+    inputs={"scores": "tensor(float)"},
     outputs={"index": "tensor(int64)"},
     attributes=("ratio",),
     body=_body,

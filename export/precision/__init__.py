@@ -1,0 +1,59 @@
+"""Precision in the graph: strongly typed float16 and bfloat16, proved.
+
+`typed.typed_artifact` makes a typed file of a float32 one; `proof.check_precision` says what a
+graph really computes in; `ranges.observe` finds what tensors need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deblur_export.errors import DeblurExportError
+
+if TYPE_CHECKING:
+    from deblur_export.export.precision.typed import KeepRule
+
+
+def keep_rule(
+    precision: str,
+    ranges: Path | None,
+    images: Path | None,
+    shape: Sequence[int] | None,
+    progress: Callable[[str], None],
+) -> KeepRule:
+    """What the user's ranges keep in float32; only the policy's nodes without any.
+
+    Raises:
+        DeblurExportError: both are given, or the precision has the range of float32, or a file
+            cannot be read.
+    """
+    from deblur_export.export.cases import photo_cases
+    from deblur_export.export.precision.ranges import keep_by_file, keep_by_images
+    from deblur_export.export.precision.typed import keep_nothing
+
+    if ranges is None and images is None:
+        return keep_nothing
+    if precision != "fp16":
+        raise DeblurExportError(
+            f"--ranges and --images are for --precision fp16: {precision} has the range of float32"
+        )
+    if images is None:
+        assert ranges is not None
+        return keep_by_file(ranges)
+    if ranges is not None:
+        raise DeblurExportError("give either --ranges or --images")
+    cases = photo_cases(images, shape or ("batch", 3, "height", "width"))
+    return keep_by_images(cases, progress=progress)
+
+
+def summary(manifest: Mapping[str, Any]) -> str:
+    """One line about a typed file."""
+    precision, facts = manifest["precision"], manifest["precision_map"]
+    weights, nodes = facts["weights"], facts["nodes"]
+    return (
+        f"{precision}: {facts['multiply_adds']['conv']:.1%} of the convolutions' multiply-adds, "
+        f"{nodes[precision]} nodes; {nodes['fp32']} stay float32; of {weights[precision]:,} "
+        f"weights {weights['flushed_to_zero']} became 0 and {weights['subnormal']} lost digits"
+    )

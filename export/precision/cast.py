@@ -1,0 +1,251 @@
+"""A float32 graph to a strongly typed one in float16 or bfloat16, every Cast explicit.
+
+Why a pass of our own: onnxruntime.transformers.float16 and onnxconverter-common's float16 convert
+what is inside the bodies of model-local functions or leave their callers inconsistent, know no
+bfloat16, clip weights beyond 65504 and decide by operator name alone; ModelOpt's AutoCast takes
+local functions for foreign operators, pins older onnx and onnxruntime, and fills dynamic sizes
+with 1. None of them follows a coordinate or a decision back to the layer that makes it.
+
+Custom ops stay one node of the same name. Inputs that `OpSpec` declares as "T" are in the low
+precision, those declared "tensor(float)" (positions, steps of the scan, scores) in float32; the
+bodies sum in float32 where that matters and give back the type of their data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnxscript.version_converter import convert_version
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.passes.attach_functions import attach_functions
+from deblur_export.export.passes.forget_dynamic_shapes import forget_dynamic_shapes
+from deblur_export.export.precision import policy
+from deblur_export.export.precision.policy import FLOAT
+from deblur_export.plugins.function_body import DOMAIN
+from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.spec import Target
+
+GraphPrecision = Literal["fp32", "fp16", "bf16"]
+GRAPH_PRECISIONS: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
+LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+NUMPY: Mapping[ir.DataType, np.dtype[Any]] = {
+    FLOAT: np.dtype(np.float32),
+    ir.DataType.FLOAT16: np.dtype(np.float16),
+    ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
+LARGEST = {ir.DataType.FLOAT16: "65504", ir.DataType.BFLOAT16: "3.39e38"}
+SMALLEST_NORMAL = {ir.DataType.FLOAT16: 2.0**-14, ir.DataType.BFLOAT16: 2.0**-126}
+# Convolution and several others take bfloat16 from here on.
+BF16_OPSET = 22
+
+
+@dataclass(frozen=True)
+class Casting:
+    """What a graph became.
+
+    `kept`: reasons -> names of the nodes in float32. `lowered`: nodes in the low precision.
+    Of the `weights` in the low precision, `flushed` became zero and `subnormal` lost digits.
+    """
+
+    precision: GraphPrecision
+    kept: dict[str, list[str]]
+    lowered: int
+    weights: int
+    flushed: int
+    subnormal: int
+
+
+def lower_precision(
+    model: ir.Model,
+    precision: GraphPrecision,
+    target: Target,
+    keep: Mapping[str, str] | None = None,
+) -> tuple[ir.Model, Casting]:
+    """A strongly typed copy of a finished float32 graph; its inputs and outputs stay float32.
+
+    Args:
+        model: as `to_onnx.lower` gives it, or read from a file of ours.
+        precision: fp16 or bf16.
+        target: that it was lowered to; its ops get the bodies of that target anew.
+        keep: names of values that stay float32, with the nodes around them, and why.
+
+    Raises:
+        DeblurExportError: a weight is out of the range of the precision.
+    """
+    low = LOW[precision]
+    types = _element_types(model)
+    model = model.clone()
+    model.functions.clear()
+    if low == ir.DataType.BFLOAT16 and model.opset_imports[""] < BF16_OPSET:
+        convert_version(model, BF16_OPSET)
+    for value in _values(model.graph):
+        if value.dtype is None and value.name in types:
+            value.type = ir.TensorType(types[value.name])
+    opset = model.opset_imports[""]
+    kept = policy.kept_nodes(model.graph, low, opset, keep or {})
+    casting = _Caster(model.graph, low, opset, kept).run(precision)
+    attach_functions(model, target)
+    for function in model.functions.values():
+        function.opset_imports[""] = opset
+    forget_dynamic_shapes(model)
+    return model, casting
+
+
+def _element_types(model: ir.Model) -> dict[str, ir.DataType]:
+    """Types of all values of the main graph; those made by our own passes carry none."""
+    inferred = onnx.shape_inference.infer_shapes(ir.to_proto(model), strict_mode=True)
+    return {
+        info.name: ir.DataType(info.type.tensor_type.elem_type)
+        for info in inferred.graph.value_info
+    }
+
+
+def _values(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+@dataclass
+class _Caster:
+    graph: ir.Graph
+    low: ir.DataType
+    opset: int
+    kept: Mapping[ir.Node, str]
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
+    weights: int = 0
+    flushed: int = 0
+    subnormal: int = 0
+    too_large: list[str] = field(default_factory=list)
+
+    def run(self, precision: GraphPrecision) -> Casting:
+        """Type every node and put the Casts in between, in place."""
+        lowered = sum([self._type(node) for node in list(self.graph)])
+        if self.too_large:
+            raise DeblurExportError(
+                f"weights beyond the range of {precision} ({LARGEST[self.low]}): "
+                f"{', '.join(self.too_large)}; "
+                "use --precision bf16 or fp32, or rescale them"
+            )
+        self._restore_outputs()
+        self._drop_unused_constants()
+        kept: dict[str, list[str]] = {}
+        for node, reason in self.kept.items():
+            kept.setdefault(reason, []).append(str(node.name))
+        return Casting(precision, kept, lowered, self.weights, self.flushed, self.subnormal)
+
+    def _type(self, node: ir.Node) -> bool:
+        """Give a node its types; whether it computes in the low precision."""
+        if node.op_type == "Constant" or (not node.domain and node.op_type in policy.SHAPES_ONLY):
+            return False
+        typed = _typed_inputs(node, self.opset)
+        makes_float = node.outputs[0].dtype == FLOAT
+        lowered = makes_float and any(typed) and node not in self.kept
+        for place, value in enumerate(node.inputs):
+            if value is not None and value.dtype in (FLOAT, self.low):
+                wanted = self.low if lowered and typed[place] else FLOAT
+                node.replace_input_with(place, self._as(value, wanted, node))
+        if lowered:
+            node.outputs[0].type = ir.TensorType(self.low)
+            for value in node.outputs[1:]:  # those of Split; no others have several in use
+                if value.dtype == FLOAT:
+                    value.type = ir.TensorType(self.low)
+            if node.op_type == "LayerNormalization":
+                node.attributes["stash_type"] = ir.AttrInt64("stash_type", 1)
+        return lowered
+
+    def _as(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
+        if value.dtype == wanted:
+            return value
+        key = value, wanted
+        if key not in self.casts:
+            make = self._constant if policy.is_constant(value) else self._cast
+            self.casts[key] = make(value, wanted, user)
+        return self.casts[key]
+
+    def _cast(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
+        name = f"{value.name}/{wanted.name.lower()}"
+        attribute = ir.AttrInt64("to", int(wanted))
+        node = ir.Node("", "Cast", [value], [attribute], name=f"{name}/Cast")
+        result = node.outputs[0]
+        result.name, result.type, result.shape = name, ir.TensorType(wanted), value.shape
+        self.graph.insert_before(user, node)
+        return result
+
+    def _constant(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
+        exact = _array(value)
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(NUMPY[wanted])
+        self._account(str(value.name), exact, rounded)
+        result = ir.Value(
+            name=f"{value.name}/{wanted.name.lower()}",
+            shape=ir.Shape(exact.shape),
+            type=ir.TensorType(wanted),
+            const_value=ir.tensor(rounded, name=value.name),
+        )
+        self.graph.initializers[str(result.name)] = result
+        return result
+
+    def _account(self, name: str, exact: np.ndarray, rounded: np.ndarray) -> None:
+        finite = np.isfinite(exact)
+        if not np.isfinite(rounded[finite].astype(np.float32)).all():
+            self.too_large.append(f"{name} (up to {np.abs(exact[finite]).max():.3g})")
+            return
+        size = np.abs(exact[exact != 0])
+        self.weights += exact.size
+        self.flushed += int(np.count_nonzero(rounded[exact != 0] == 0))
+        self.subnormal += int(np.count_nonzero(size < SMALLEST_NORMAL[self.low]))
+
+    def _restore_outputs(self) -> None:
+        for place, inner in enumerate(self.graph.outputs):
+            if inner.dtype == FLOAT:
+                continue
+            outer = ir.Value(name=inner.name, shape=inner.shape, type=ir.TensorType(FLOAT))
+            inner.name = f"{outer.name}/{self.low.name.lower()}"
+            to = ir.AttrInt64("to", int(FLOAT))
+            node = ir.Node("", "Cast", [inner], [to], outputs=[outer], name=f"{outer.name}/Cast")
+            self.graph.append(node)
+            self.graph.outputs[place] = outer
+
+    def _drop_unused_constants(self) -> None:
+        """Constants whose only users took a rounded copy leave their name to it."""
+        for (value, _), copy in self.casts.items():
+            if not policy.is_constant(value) or value.uses() or copy.name is None:
+                continue
+            producer, name = value.producer(), str(value.name)
+            if producer is None:
+                del self.graph.initializers[name]
+            else:
+                self.graph.remove(producer, safe=True)
+            del self.graph.initializers[copy.name]
+            copy.name = name
+            self.graph.initializers[name] = copy
+
+
+def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
+    """Which inputs take the node's own precision; the others stay as they are."""
+    if node.domain == DOMAIN:
+        return [typed == "T" for typed in OPS[node.op_type].inputs.values()]
+    typed, variadic = policy.typed_like_output(node.op_type, opset)
+    if variadic:
+        typed += typed[-1:] * (len(node.inputs) - len(typed))
+    return list(typed)
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    tensor = value.const_value
+    if tensor is None:
+        producer = value.producer()
+        assert producer is not None
+        attribute = next(iter(producer.attributes.values()))
+        tensor = attribute.as_tensor() if attribute.name == "value" else None
+        if tensor is None:
+            return np.asarray(attribute.value, np.float32)
+    return np.asarray(tensor.numpy())

@@ -1,0 +1,190 @@
+"""Which nodes of a graph stay in float32, each with its reason.
+
+Everything else computes in the low precision: convolutions, matrix products (TensorRT and ONNX
+Runtime accumulate them in float32), data movement, gates and residuals. LayerNormalization does
+too: ONNX computes its mean and variance in float32 whatever its input (`stash_type` 1).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Container, Iterable, Iterator, Mapping
+
+import onnx
+import onnx_ir as ir
+
+from deblur_export.plugins.function_body import DOMAIN
+from deblur_export.plugins.ops import OPS
+
+FLOAT = ir.DataType.FLOAT
+LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+SHAPES_ONLY = frozenset({"Shape", "Size"})  # they read no values, of whatever type
+
+SUMS = "sums over an image or a row: float16 overflows or swallows the small terms"
+EXPONENTIAL = "an exponential or logarithm: turns an absolute error into a relative one"
+NORMS = "the inside of a norm: squares leave the range of float16 beyond 255, differences cancel"
+GELU = "1 + erf(x) cancels for negative x"
+NUMBERS = "made of integers: numbers of pixels leave the range of float16"
+DECIDES = "decides: rounding would turn choices"
+POSITIONS = "coordinates: float16 holds pixels beyond 1024 to one pixel only"
+SCAN = "steps and rates of a scan: they stand in an exponent and add up over its length"
+OUTPUT = "the image itself: a residual is added to it in float32"
+FOLLOWS = "all of its inputs are float32"
+NOT_ALLOWED = "ONNX has no such type for it"
+
+OPERATORS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("ReduceMean", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"), SUMS
+    ),
+    **dict.fromkeys(("GlobalAveragePool", "AveragePool", "CumSum", "Einsum"), SUMS),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization", "BatchNormalization"), SUMS),
+    **dict.fromkeys(
+        ("Softmax", "LogSoftmax", "ReduceLogSumExp", "Exp", "Log", "Softplus"), EXPONENTIAL
+    ),
+    **dict.fromkeys(("Pow", "Sqrt", "Reciprocal", "Div", "LpNormalization"), NORMS),
+    "Erf": GELU,
+    "GridSample": POSITIONS,
+}
+
+COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
+PRECISE_INPUTS: Mapping[str, str] = {"TopPixels": DECIDES, "SelectiveScan": SCAN}
+DECISIONS = COMPARISONS | {"TopK", "ArgMax", "ArgMin", "Round", "Floor", "Ceil", "Sign", "NonZero"}
+
+
+def kept_nodes(
+    graph: ir.Graph, low: ir.DataType, opset: int, keep: Mapping[str, str]
+) -> dict[ir.Node, str]:
+    """The nodes that stay in float32 and why, in the order of the graph.
+
+    Args:
+        graph: every value has its type; float32 throughout.
+        low: the type of all other nodes.
+        opset: of the standard operators.
+        keep: names of values to keep in float32 together with the nodes that make and read them,
+            with the reason.
+    """
+    kept: dict[ir.Node, str] = {}
+    for node in graph:
+        reason = _own_reason(node, low, opset)
+        if reason:
+            kept[node] = reason
+        for value in _floats((*node.inputs, *node.outputs)):
+            if str(value.name) in keep:
+                kept.setdefault(node, keep[str(value.name)])
+    for node in graph:
+        for value, reason in _precise_inputs(node):
+            _keep_maker(kept, value, reason)
+    for value in graph.outputs:
+        _keep_maker(kept, value, OUTPUT)
+    for node in graph:
+        if node not in kept and _follows(node, kept):
+            kept[node] = FOLLOWS
+    return {node: kept[node] for node in graph if node in kept}
+
+
+def _own_reason(node: ir.Node, low: ir.DataType, opset: int) -> str:
+    if node.domain == DOMAIN or not _makes_float(node):
+        return ""
+    if node.op_type in DECISIONS:
+        return DECIDES
+    if node.op_type in ("Cast", "ConstantOfShape", "Range"):
+        return NUMBERS
+    if node.op_type == "Mul" and node.inputs[0] is node.inputs[1]:
+        return NORMS
+    if node.op_type == "Sub" and any(_is_reduction(value) for value in node.inputs):
+        return NORMS
+    if not allows(node.op_type, opset, low):
+        return NOT_ALLOWED
+    return OPERATORS.get(node.op_type, "")
+
+
+def _is_reduction(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type.startswith("Reduce")
+
+
+def _precise_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, str]]:
+    """Inputs whose values must not be rounded on their way here."""
+    if node.domain == DOMAIN:
+        for value, typed in zip(node.inputs, OPS[node.op_type].inputs.values(), strict=False):
+            if value is not None and typed == "tensor(float)":
+                yield value, PRECISE_INPUTS.get(node.op_type, POSITIONS)
+    elif node.op_type in DECISIONS or (node.op_type == "Cast" and not _makes_float(node)):
+        yield from ((value, DECIDES) for value in _floats(node.inputs))
+    elif node.op_type == "GridSample" and node.inputs[1] is not None:
+        yield node.inputs[1], POSITIONS
+
+
+def _keep_maker(kept: dict[ir.Node, str], value: ir.Value, reason: str) -> None:
+    """Keep what makes a value, as far back as the nearest convolutions and matrix products.
+
+    These are kept too where a choice depends on them, and where they make coordinates and nothing
+    else: heads of few channels. Those that make features besides are too large to keep, and the
+    coordinates behind them pass a bounded function.
+    """
+    waiting, between, linear = [value], dict[ir.Node, None](), dict[ir.Node, None]()
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or node in between or node.domain == DOMAIN or not _makes_float(node):
+            continue
+        if node.op_type in LINEAR:
+            linear[node] = None
+        else:
+            between[node] = None
+            waiting.extend(_floats(node.inputs))
+    for node in between:
+        kept.setdefault(node, reason)
+    for node in linear:
+        if reason == DECIDES or (reason == POSITIONS and _serves(node, between, value)):
+            kept.setdefault(node, reason)
+
+
+def _serves(node: ir.Node, between: Container[ir.Node], value: ir.Value) -> bool:
+    """Whether all that comes from a node ends in `value`."""
+    return all(
+        made is value
+        or all(user in between and _serves(user, between, value) for user, _ in made.uses())
+        for made in node.outputs
+    )
+
+
+def _follows(node: ir.Node, kept: Mapping[ir.Node, str]) -> bool:
+    """Whether a light node sees float32 values only: to round them before it gains nothing."""
+    if node.domain == DOMAIN or node.op_type in LINEAR or not _makes_float(node):
+        return False
+    data = [value for value in _floats(node.inputs) if not is_constant(value)]
+    return bool(data) and all(
+        value.producer() is None or value.producer() in kept for value in data
+    )
+
+
+def _makes_float(node: ir.Node) -> bool:
+    return node.outputs[0].dtype == FLOAT
+
+
+def _floats(values: Iterable[ir.Value | None]) -> list[ir.Value]:
+    return [value for value in values if value is not None and value.dtype == FLOAT]
+
+
+def is_constant(value: ir.Value) -> bool:
+    producer = value.producer()
+    return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
+
+
+def allows(op_type: str, opset: int, low: ir.DataType) -> bool:
+    """Whether ONNX has the operator for this type of output."""
+    schema = onnx.defs.get_schema(op_type, opset, "")
+    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    return f"tensor({low.name.lower()})" in allowed.get(schema.outputs[0].type_str, ())
+
+
+@functools.cache
+def typed_like_output(op_type: str, opset: int) -> tuple[tuple[bool, ...], bool]:
+    """For each input of a standard operator, whether it has the type of the first output; and
+    whether the last of them stands for any number of inputs."""
+    schema = onnx.defs.get_schema(op_type, opset, "")
+    output = schema.outputs[0].type_str
+    variadic = bool(schema.inputs) and (
+        schema.inputs[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic
+    )
+    return tuple(parameter.type_str == output for parameter in schema.inputs), variadic

@@ -1,0 +1,118 @@
+"""Does a graph compute in the precision it claims? Counted in multiply-adds, from its types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto
+from onnx.inliner import inline_local_functions
+
+from deblur_export.errors import CheckFailedError
+from deblur_export.export.precision.cast import GraphPrecision
+from deblur_export.export.precision.emulate import element_types, emulated, float32_session
+
+TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+PRODUCTS = CONVOLUTIONS | {"MatMul", "Gemm"}
+# Of the multiply-adds of all convolutions: what is left are heads of offsets, masks and rankings.
+LEAST_SHARE = 0.95
+SIDE = 64  # pixels of the image that the multiply-adds are counted on, where sizes are free
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Shares, 0..1, of the multiply-adds that are in the low precision; inside the loops and
+    branches of function bodies nothing is counted."""
+
+    precision: GraphPrecision
+    convolutions: float
+    products: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {"conv": round(self.convolutions, 4), "conv_and_matmul": round(self.products, 4)}
+
+
+def check_precision(
+    model: ir.Model | Path, precision: GraphPrecision, least: float = LEAST_SHARE
+) -> Proof:
+    """Count the multiply-adds of convolutions and matrix products by type.
+
+    A product is in the low precision if both of its factors are: what an input was cast to
+    counts, not what the node is called. Bodies of custom ops are counted with the rest, but for
+    their box and one-hot filters, which only sum and shift.
+
+    Raises:
+        CheckFailedError: less than the share `least` of the convolutions' multiply-adds is in
+            `precision`.
+    """
+    proto = onnx.load(model) if isinstance(model, Path) else ir.to_proto(model)
+    inlined = inline_local_functions(proto)
+    types, macs = element_types(inlined), multiply_adds(inlined)
+    wanted = TYPES[precision]
+    totals = {True: [0, 0], False: [0, 0]}  # by "is a convolution": in the precision, all
+    for node in products(inlined):
+        total = totals[node.op_type in CONVOLUTIONS]
+        total[0] += macs[node.output[0]] * all(types[name] == wanted for name in node.input[:2])
+        total[1] += macs[node.output[0]]
+    convolutions, others = totals[True], totals[False]
+    proof = Proof(
+        precision,
+        _share(*convolutions),
+        _share(convolutions[0] + others[0], convolutions[1] + others[1]),
+    )
+    if proof.convolutions < least:
+        raise CheckFailedError(
+            f"only {proof.convolutions:.1%} of the convolutions' multiply-adds are in {precision}, "
+            f"not {least:.0%}; export again with deblur-export onnx --precision {precision}, or "
+            "keep fewer tensors in float32"
+        )
+    return proof
+
+
+def products(inlined: onnx.ModelProto) -> list[onnx.NodeProto]:
+    fixed = set[str]()
+    for node in inlined.graph.node:
+        if node.op_type == "Constant" or (node.op_type == "CastLike" and node.input[0] in fixed):
+            fixed.update(node.output)
+    return [n for n in inlined.graph.node if n.op_type in PRODUCTS and n.input[1] not in fixed]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def multiply_adds(inlined: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-adds by the name of the first output, from one run in float32."""
+    nodes = products(inlined)
+    names = dict.fromkeys(name for n in nodes for name in (*n.input[:2], n.output[0]))
+    shapes = _shapes(inlined, list(names))
+    return {node.output[0]: _count(node, shapes) for node in nodes}
+
+
+def _shapes(inlined: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
+    model = emulated(inlined)
+    image = model.graph.input[0]
+    del model.graph.output[:]
+    for number, name in enumerate(names):
+        model.graph.node.add(op_type="Shape", input=[name], output=[f"shape {number}"])
+        model.graph.output.add(name=f"shape {number}")
+    session = float32_session(model)
+    sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
+    free = (1, 3, SIDE, SIDE)
+    feed = np.full([own or other for own, other in zip(sizes, free, strict=True)], 0.5, np.float32)
+    found = session.run(None, {image.name: feed})
+    return {name: tuple(shape.tolist()) for name, shape in zip(names, found, strict=True)}
+
+
+def _count(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    data, weight, output = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    if node.op_type == "Conv":
+        return int(np.prod(output) * np.prod(weight[1:]))
+    if node.op_type == "ConvTranspose":
+        return int(np.prod(data) * np.prod(weight[1:]))
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return int(np.prod(output) * data[0 if transposed else -1])

@@ -1,0 +1,227 @@
+"""What values the tensors of a float32 graph take on real images, and which would leave float16."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.cases import Case
+from deblur_export.export.precision.emulate import float32_session
+from deblur_export.export.precision.typed import KeepRule
+
+LARGEST = 65504.0  # of float16
+NORMAL, SUBNORMAL = -14, -24  # powers of two: its smallest normal and subnormal numbers
+HEADROOM = 2.0  # powers of two: another photo may bring values four times as large
+CHUNK = 2**28  # bytes of observed tensors held at a time
+EXPONENTS = (-151, 129)  # powers of two of float32, the subnormal ones included
+
+
+@dataclass
+class TensorRange:
+    """One tensor over all images; `exponents` counts the values other than 0 by power of two."""
+
+    name: str
+    op: str
+    low: float = math.inf
+    high: float = -math.inf
+    count: int = 0
+    finite: bool = True
+    exponents: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(EXPONENTS[1] - EXPONENTS[0], np.int64), repr=False
+    )
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        if not values.size:
+            return
+        self.finite &= bool(np.isfinite(values).all())
+        self.low = min(self.low, float(np.nanmin(values)))
+        self.high = max(self.high, float(np.nanmax(values)))
+        self.count += values.size
+        powers = np.frexp(values[values != 0])[1] - 1 - EXPONENTS[0]
+        self.exponents += np.bincount(powers, minlength=self.exponents.size)[: self.exponents.size]
+
+    @property
+    def largest(self) -> float:
+        """max |x|."""
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def headroom(self) -> float:
+        """Powers of two up to the largest float16; below 0 is out of range."""
+        if not self.finite:
+            return -math.inf
+        return math.log2(LARGEST / self.largest) if self.largest else math.inf
+
+    @property
+    def small(self) -> int | None:
+        """The power of two that one in a hundred values other than 0 lies below."""
+        total = int(self.exponents.sum())
+        if not total:
+            return None
+        place = int(np.searchsorted(np.cumsum(self.exponents), 0.01 * total, side="right"))
+        return place + 1 + EXPONENTS[0]
+
+    def below(self, power: int) -> float:
+        """The share of all values that are not 0 and smaller than 2**power."""
+        return float(self.exponents[: power - EXPONENTS[0]].sum() / max(self.count, 1))
+
+    def as_dict(self) -> dict[str, Any]:
+        fields = {k: v for k, v in asdict(self).items() if k != "exponents"}
+        return fields | {
+            "max_abs": self.largest,
+            "headroom": self.headroom,
+            "small": self.small,
+            "below_normal": self.below(NORMAL),
+            "below_subnormal": self.below(SUBNORMAL),
+        }
+
+
+def observe(
+    model: onnx.ModelProto,
+    cases: Sequence[Case],
+    progress: Callable[[str], None] = lambda step: None,
+    chunk: int = CHUNK,
+) -> list[TensorRange]:
+    """Every float tensor of the main graph on every case, in the order of the graph.
+
+    What custom ops give is observed, the inside of their bodies is not.
+
+    Args:
+        model: in float32.
+        cases: the images.
+        progress: gets a line a step.
+        chunk: bytes of tensors to hold at a time; what does not fit is run again.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    infos = (*inferred.value_info, *inferred.output)
+    types = {info.name: info.type.tensor_type.elem_type for info in infos}
+    found = {
+        name: TensorRange(name, node.op_type)
+        for node in model.graph.node
+        for name in node.output
+        if types.get(name) == onnx.TensorProto.FLOAT and node.op_type != "Constant"
+    }
+    chunks = list(_chunks(_sizes(model, list(found), cases), chunk))
+    for number, names in enumerate(chunks):
+        session = float32_session(_with_outputs(model, names))
+        for case in cases:
+            progress(f"{case.name}, part {number + 1} of {len(chunks)}")
+            values = session.run(list(names), {"image": case.image})
+            for name, value in zip(names, values, strict=True):
+                found[name].add(value)
+    return list(found.values())
+
+
+def _sizes(model: onnx.ModelProto, names: list[str], cases: Sequence[Case]) -> dict[str, int]:
+    """Bytes of each tensor on the largest case."""
+    largest = max(cases, key=lambda case: case.image.size)
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for name in names:
+        sized.graph.node.add(op_type="Size", input=[name], output=[f"size of {name}"])
+    session = float32_session(_with_outputs(sized, [f"size of {name}" for name in names]))
+    sizes = session.run(None, {"image": largest.image})
+    return {name: 4 * int(size) for name, size in zip(names, sizes, strict=True)}
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
+    del copy.graph.output[:]
+    copy.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+    return copy
+
+
+def _chunks(sizes: Mapping[str, int], chunk: int) -> Iterator[list[str]]:
+    names, held = list[str](), 0
+    for name, size in sizes.items():
+        if names and held + size > chunk:
+            yield names
+            names, held = [], 0
+        names.append(name)
+        held += size
+    yield names
+
+
+def too_close(ranges: Sequence[Mapping[str, Any]], headroom: float = HEADROOM) -> dict[str, str]:
+    """Names of tensors with less headroom than asked, in powers of two, and why to keep them."""
+    return {
+        entry["name"]: f"less than {headroom:g} powers of two below 65504 on the images given"
+        for entry in ranges
+        if float(entry["headroom"]) < headroom
+    }
+
+
+def keep_by_images(
+    cases: Sequence[Case],
+    headroom: float = HEADROOM,
+    progress: Callable[[str], None] = lambda step: None,
+) -> KeepRule:
+    """Keep what comes close to the limit of float16 on these images."""
+
+    def rule(graph: ir.Model) -> Mapping[str, str]:
+        found = observe(ir.to_proto(graph), cases, progress)
+        return too_close([entry.as_dict() for entry in found], headroom)
+
+    return rule
+
+
+def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
+    """Keep what came close to the limit of float16 according to a file of `write_ranges`.
+
+    Raises:
+        DeblurExportError: not such a file; when called, also if it speaks of another graph.
+    """
+    try:
+        entries = json.loads(path.read_text())["tensors"]
+        close = too_close(entries, headroom)
+        observed = {entry["name"] for entry in entries}
+    except FileNotFoundError as error:
+        raise DeblurExportError(
+            f"{path}: no such file; make one with deblur-export ranges FILE.onnx --json {path}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeblurExportError(
+            f"{path}: not written by deblur-export ranges; make one with deblur-export ranges "
+            "FILE.onnx --images DIR --json F"
+        ) from error
+
+    def rule(graph: ir.Model) -> Mapping[str, str]:
+        present = {value.name for node in graph.graph for value in node.outputs}
+        if missing := sorted(observed - present):
+            raise DeblurExportError(
+                f"{path} is about another graph ({len(missing)} of its tensors are not in this "
+                f"one, {missing[0]} for instance); run deblur-export ranges on the float32 file of "
+                "the same network, target and options"
+            )
+        return close
+
+    return rule
+
+
+def write_ranges(path: Path, ranges: Sequence[TensorRange], about: Mapping[str, Any]) -> None:
+    """As JSON, whole or not at all; infinite headroom (only zeros seen) is a string."""
+    document = dict(about) | {"float16_max": LARGEST, "tensors": [r.as_dict() for r in ranges]}
+    text = json.dumps(_strict(document), indent=1, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

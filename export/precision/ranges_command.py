@@ -1,0 +1,58 @@
+"""The verb `ranges`: read, observe, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.cases import photo_cases
+from deblur_export.export.manifest import read_artifact
+from deblur_export.export.precision.ranges import HEADROOM, observe, write_ranges
+from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def find_ranges(
+    file: Path,
+    images: Path,
+    json_path: Path | None,
+    plot: Path | None,
+    progress: Callable[[str], None],
+) -> list[str | Table]:
+    """Observe a float32 file of ours on a folder of photos; returns what to print.
+
+    Raises:
+        DeblurExportError: the file is not ours or not float32, there are no photos, a result
+            cannot be written.
+    """
+    artifact = read_artifact(file)
+    if artifact.manifest["precision"] != "fp32":
+        raise DeblurExportError(
+            f"{file} is {artifact.manifest['precision']}; ranges are found on the float32 file"
+        )
+    cases = photo_cases(images, artifact.manifest["input"]["shape"])
+    found = observe(onnx.load(file), cases, progress)
+    close = [entry for entry in found if entry.headroom < HEADROOM]
+    lines: list[str | Table] = [
+        ranges_table(found),
+        f"{len(found)} tensors on {len(cases)} images; {len(close)} with less than {HEADROOM:g} "
+        "powers of two of headroom below 65504, which fp16 keeps in float32",
+    ]
+    about = {
+        "model": artifact.title,
+        "weights_sha256": artifact.manifest["weights"]["sha256"],
+        "images": [case.name for case in cases],
+    }
+    if json_path is not None:
+        write_ranges(json_path, found, about)
+        lines.append(f"wrote {json_path}; use it with deblur-export onnx --precision fp16 --ranges")
+    if plot is not None:
+        plot_ranges(plot, found, artifact.title)
+        lines.append(f"wrote {plot}")
+    return lines

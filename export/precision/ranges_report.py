@@ -1,0 +1,84 @@
+"""Ranges of tensors for people: a table of the worst, and a plot along the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Column, Table
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.precision.emulate import MOVES
+from deblur_export.export.precision.ranges import (
+    HEADROOM,
+    LARGEST,
+    NORMAL,
+    SUBNORMAL,
+    TensorRange,
+)
+
+WORST = 12  # rows
+ROW, TALLEST = 0.12, 14  # inches a tensor, and all of them
+LABELS = 100  # at most
+
+
+def ranges_table(ranges: Sequence[TensorRange], worst: int = WORST) -> Table:
+    """The tensors closest to the largest float16 first."""
+    right = [Column(name, justify="right") for name in ("min", "max", "headroom", "1 % below")]
+    right += [Column(name, justify="right") for name in ("subnormal", "lost")]
+    table = Table(Column("tensor", overflow="fold"), "op", *right)
+    for entry in sorted(ranges, key=lambda entry: entry.headroom)[:worst]:
+        table.add_row(
+            entry.name,
+            entry.op,
+            f"{entry.low:.4g}",
+            f"{entry.high:.4g}",
+            f"2^{entry.headroom:.1f}",
+            "-" if entry.small is None else f"2^{entry.small}",
+            f"{entry.below(NORMAL):.2%}",
+            f"{entry.below(SUBNORMAL):.2%}",
+        )
+    return table
+
+
+def plot_ranges(path: Path, ranges: Sequence[TensorRange], title: str) -> None:
+    """One bar a tensor from top to bottom along the network, log2 |x| from the power of two that
+    1 % lies below to the largest; the limits of float16 are drawn. Moved tensors are left out.
+
+    Raises:
+        DeblurExportError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DeblurExportError(
+            "--plot needs matplotlib; pip install 'deblur-export[plots]'"
+        ) from error
+    shown = [e for e in ranges if e.small is not None and e.finite and e.op not in MOVES]
+    figure = Figure(figsize=(10, 2 + min(ROW * len(shown), TALLEST)), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    for row, entry in enumerate(shown):
+        assert entry.small is not None
+        right = math.log2(entry.largest)
+        colour = "#c43b3b" if entry.headroom < HEADROOM else "#3567a8"
+        axes.barh(row, right - min(entry.small, right), left=min(entry.small, right), color=colour)
+    limits = {
+        SUBNORMAL: "smallest subnormal",
+        NORMAL: "smallest normal",
+        math.log2(LARGEST): "largest, 65504",
+    }
+    for power, name in limits.items():
+        axes.axvline(power, color="#222222", linestyle="--", linewidth=1)
+        axes.text(power, -1.5, name, fontsize=8, ha="center", backgroundcolor="white")
+    step = max(1, -(-len(shown) // LABELS))
+    axes.set_yticks(range(0, len(shown), step), [e.name for e in shown[::step]], fontsize=7)
+    axes.set_ylim(len(shown), -0.02 * len(shown) - 2)
+    axes.set_xlim(min([SUBNORMAL, *(e.small for e in shown if e.small is not None)]) - 3, 21)
+    axes.set_xlabel("log2 |x|: from what 1 % of the values lie below, to the largest")
+    axes.set_title(f"{title}: ranges of the tensors and the limits of float16", fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))  # type: ignore[no-untyped-call]

@@ -1,0 +1,93 @@
+"""A float32 graph or file to a typed one, with the proof that it is and what its manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.manifest import (
+    METADATA_KEY,
+    Artifact,
+    file_sha256,
+    sidecar_path,
+    write_sidecar,
+)
+from deblur_export.export.precision.cast import Casting, GraphPrecision, lower_precision
+from deblur_export.export.precision.proof import Proof, check_precision
+from deblur_export.export.to_onnx import save
+from deblur_export.plugins.spec import Target
+
+# The finished float32 graph -> names of values that stay float32, and why.
+KeepRule = Callable[[ir.Model], Mapping[str, str]]
+
+
+def keep_nothing(graph: ir.Model) -> Mapping[str, str]:
+    """The policy of `precision.policy` alone."""
+    return {}
+
+
+def typed(
+    graph: ir.Model, precision: GraphPrecision, target: Target, keep: Mapping[str, str]
+) -> tuple[ir.Model, dict[str, Any]]:
+    """`lower_precision`, proved; returns the graph and what its manifest says of it.
+
+    Raises:
+        DeblurExportError: a weight is out of the range of the precision.
+        CheckFailedError: too little of the graph is in the precision.
+    """
+    lowered, casting = lower_precision(graph, precision, target, keep)
+    return lowered, _facts(lowered, casting, check_precision(lowered, precision))
+
+
+def typed_artifact(
+    artifact: Artifact, precision: GraphPrecision, path: Path, keep: KeepRule = keep_nothing
+) -> Artifact:
+    """Write a float32 file of ours anew in another precision.
+
+    Args:
+        artifact: in float32.
+        precision: fp16 or bf16; fp32 is refused.
+        path: the .onnx file to write; its manifest goes beside it.
+        keep: what stays float32 besides the policy's nodes.
+
+    Raises:
+        DeblurExportError, CheckFailedError: as `typed`; also if the file is not float32.
+    """
+    if artifact.manifest["precision"] != "fp32" or precision == "fp32":
+        raise DeblurExportError(
+            f"{artifact.path} is {artifact.manifest['precision']} and cannot become {precision}: "
+            "start from a float32 file, deblur-export onnx without --precision"
+        )
+    graph = ir.load(artifact.path)
+    graph.metadata_props.pop(METADATA_KEY, None)
+    lowered, facts = typed(graph, precision, artifact.manifest["target"], keep(graph))
+    inside = {k: v for k, v in artifact.manifest.items() if k not in ("file", "parity")} | facts
+    sidecar_path(path).unlink(missing_ok=True)
+    save(lowered, path, inside)
+    file = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+    write_sidecar(path, inside | {"file": file})
+    return Artifact(path, inside | {"file": file})
+
+
+def _facts(graph: ir.Model, casting: Casting, proof: Proof) -> dict[str, Any]:
+    return {
+        "precision": casting.precision,
+        "opset": graph.opset_imports[""],
+        "precision_map": {
+            "multiply_adds": proof.as_dict(),
+            "nodes": {
+                casting.precision: casting.lowered,
+                "fp32": sum(map(len, casting.kept.values())),
+            },
+            "weights": {
+                casting.precision: casting.weights,
+                "flushed_to_zero": casting.flushed,
+                "subnormal": casting.subnormal,
+            },
+            "kept_fp32": casting.kept,
+        },
+    }

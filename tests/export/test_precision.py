@@ -1,0 +1,334 @@
+"""float16 and bfloat16 in the graph: exact where they must be, proved, and refused where wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from onnx.inliner import inline_local_functions
+from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+from deblur_export import models
+from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.export.cases import Case as Image
+from deblur_export.export.cases import random_cases
+from deblur_export.export.manifest import Artifact
+from deblur_export.export.pipeline import ExportOptions
+from deblur_export.export.precision import keep_rule, summary
+from deblur_export.export.precision.cast import LOW, GraphPrecision, lower_precision
+from deblur_export.export.precision.emulate import EmulatedSession, element_types
+from deblur_export.export.precision.proof import check_precision
+from deblur_export.export.precision.ranges import (
+    LARGEST,
+    TensorRange,
+    keep_by_file,
+    keep_by_images,
+    observe,
+    write_ranges,
+)
+from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
+from deblur_export.export.precision.typed import typed_artifact
+from deblur_export.export.verify import reference_model, verify
+from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.spec import TARGETS, Target
+from tests.conftest import Exported
+from tests.plugins.cases import CASES
+from tests.plugins.harness import Case, model_of, split_attributes
+from tests.tolerances import OP_BFLOAT16, OP_FLOAT16
+
+LOWER: tuple[GraphPrecision, ...] = ("fp16", "bf16")
+SMALL = ("batch", 3, "height", "width")
+Typed = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session")
+def typed(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Typed:
+    """typed(model, precision) -> the tiny artifact in that precision."""
+    made: dict[tuple[str, str], Artifact] = {}
+
+    def make(model: str, precision: GraphPrecision) -> Artifact:
+        if (model, precision) not in made:
+            path = tmp_path_factory.mktemp("typed") / f"{model}_{precision}.onnx"
+            made[model, precision] = typed_artifact(exported(model), precision, path)
+        return made[model, precision]
+
+    return make
+
+
+@pytest.mark.parametrize("precision", LOWER)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_network_is_valid_and_within_its_tolerance(
+    typed: Typed, name: str, precision: GraphPrecision
+) -> None:
+    artifact = typed(name, precision)
+    onnx.checker.check_model(onnx.load(artifact.path), full_check=True)
+    report = verify(artifact, reference_model(artifact), random_cases(SMALL)[1:2])
+    assert report.passed, report.cases[0].reason
+    assert report.cases[0].psnr < 100, "nothing was rounded"
+    facts = artifact.manifest["precision_map"]
+    assert artifact.manifest["precision"] == precision
+    assert facts["multiply_adds"]["conv"] >= 0.95
+    assert sum(map(len, facts["kept_fp32"].values())) == facts["nodes"]["fp32"]
+    assert f"{precision}: " in summary(artifact.manifest)
+
+
+def test_a_wrong_weight_fails_in_low_precision_too(typed: Typed, tmp_path: Path) -> None:
+    artifact = typed("nafnet", "fp16")
+    model = onnx.load(artifact.path)
+    tensor = next(t for t in model.graph.initializer if t.name == "encoders.1.0.conv4.weight")
+    wrong = numpy_helper.to_array(tensor) * np.float16(1.2)
+    tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
+    path = tmp_path / "wrong.onnx"
+    onnx.save(model, path)
+    changed = Artifact(path, artifact.manifest)
+    report = verify(changed, reference_model(artifact), random_cases(SMALL)[:1])
+    assert not report.passed
+    assert report.first_departed == "encoders.1.0.conv4"
+
+
+def test_min_psnr_is_a_bound_of_its_own(typed: Typed) -> None:
+    artifact = typed("nafnet", "fp16")
+    model, cases = reference_model(artifact), random_cases(SMALL)[3:]
+    assert verify(artifact, model, cases, min_psnr=61).passed
+    refused = verify(artifact, model, cases, min_psnr=120)
+    assert "PSNR" in refused.cases[0].reason
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_custom_ops_stay_nodes_and_take_the_types_they_declare(
+    exported: Exported, target: Target
+) -> None:
+    source = ir.load(exported(options=ExportOptions(target=target)).path)
+    lowered, _ = lower_precision(source, "fp16", target)
+    nodes = [node for node in lowered.graph if node.domain == "deblur"]
+    assert [n.name for n in nodes] == [n.name for n in source.graph if n.domain == "deblur"]
+    for node in nodes:
+        declared = dict(zip(OPS[node.op_type].inputs.values(), node.inputs, strict=False))
+        for type_, value in declared.items():
+            wanted = {"T": ir.DataType.FLOAT16, "tensor(float)": ir.DataType.FLOAT}
+            if value is not None:
+                assert value.dtype == wanted[type_], (node.name, value.name)
+
+
+def test_kept_nodes_and_their_reasons(typed: Typed) -> None:
+    kept = typed("m2aenet", "fp16").manifest["precision_map"]["kept_fp32"]
+    by_node = {node: reason for reason, nodes in kept.items() for node in nodes}
+    assert by_node["encoders.0.0.sca.0/ReduceMean"].startswith("sums")
+    assert by_node["mask_predictor.head.4/MatMul"].startswith("decides")
+    assert by_node["motion_analyzer.flow/Conv"].startswith("coordinates")
+    assert by_node["crop/Slice"].startswith("the image itself")
+    assert "encoders.0.0.conv1/Conv" not in by_node
+    assert "encoders.0.0.norm1/LayerNormalization" not in by_node
+
+
+def test_input_and_output_stay_float32_and_names_are_kept(typed: Typed, exported: Exported) -> None:
+    for precision in LOWER:
+        graph, plain = (
+            onnx.load(typed("nafnet", precision).path).graph,
+            onnx.load(exported("nafnet").path).graph,
+        )
+        for ours, theirs in ((graph.input, plain.input), (graph.output, plain.output)):
+            assert list(ours) == list(theirs)
+        assert {n.name for n in plain.node} <= {n.name for n in graph.node}
+        assert {t.name for t in plain.initializer} == {t.name for t in graph.initializer}
+
+
+def test_polygraphy_and_onnx_runtime_run_the_typed_file(typed: Typed) -> None:
+    artifact = typed("m2aenet", "fp16")
+    image = random_cases(SMALL)[1].image
+    with OnnxrtRunner(SessionFromOnnx(str(artifact.path))) as runner:
+        exact = runner.infer({"image": image})["restored"]
+    emulated = EmulatedSession(artifact.path, "fp16").run({"image": image})["restored"]
+    assert exact.dtype == np.float32
+    np.testing.assert_allclose(exact, emulated, atol=5e-3)
+
+
+# Each op's first case; on bfloat16 the bodies differ from float16 in nothing but the type.
+FIRST = list({case.op: case for case in reversed(CASES)}.values())
+FORMS: list[tuple[Target, GraphPrecision]] = [(target, "fp16") for target in TARGETS]
+
+
+@pytest.mark.parametrize(("target", "precision"), [*FORMS, ("portable", "bf16")])
+@pytest.mark.parametrize("case", FIRST, ids=str)
+def test_bodies_of_custom_ops_against_float64(
+    case: Case, target: Target, precision: GraphPrecision, tmp_path: Path
+) -> None:
+    """On data that the low precision holds exactly, so that the body alone is judged."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    inputs = case.make(torch.float32)
+    tensors, _ = split_attributes(case.op, inputs)
+    for name, value in tensors.items():
+        if value is not None and OPS[case.op].inputs[name] == "T":
+            inputs[name] = value.to(dtype).float()
+    model, _ = lower_precision(ir.from_proto(model_of(case, target, inputs)), precision, target)
+    path = tmp_path / "op.onnx"
+    ir.save(model, path)
+    feed = {k: v.numpy() for k, v in tensors.items() if v is not None}
+    feed |= {k: inputs[k].numpy() for k in feed}
+    (y,) = EmulatedSession(path, precision).run(feed).values()
+    double = {
+        k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+        for k, v in inputs.items()
+    }
+    exact = case.dense(**double).numpy()
+    tolerance = {"fp16": OP_FLOAT16, "bf16": OP_BFLOAT16}[precision]
+    if exact.dtype == np.int64:
+        np.testing.assert_array_equal(y, exact)
+    else:
+        assert np.abs(y - exact).max(initial=0) <= tolerance * max(np.abs(exact).max(initial=0), 1)
+
+
+def test_stripped_casts_fail_the_proof(typed: Typed) -> None:
+    """What the silent exporters do: the claim stays, the arithmetic does not."""
+    model = onnx.load(typed("nafnet", "fp16").path)
+    assert check_precision(ir.from_proto(model), "fp16").convolutions == 1
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    del model.graph.value_info[:]
+    with pytest.raises(CheckFailedError, match=r"0\.0% .* fp16"):
+        check_precision(ir.from_proto(model), "fp16")
+
+
+def chain(weight: float, inner: float = 1.0) -> ir.Model:
+    """image * inner -> conv "a" -> conv "b" with weights of this size -> restored."""
+    text = """
+    <ir_version: 10, opset_import: ["": 18]>
+    net (float[n, 3, h, w] image) => (float[n, 3, h, w] restored)
+    <float[1] scale, float[3, 3, 1, 1] a_weight, float[3, 3, 1, 1] b_weight> {
+        [scaled] scaled = Mul(image, scale)
+        [a] a = Conv(scaled, a_weight)
+        [b] b = Conv(a, b_weight)
+        [relu] relu = Relu(b)
+        [restored] restored = Add(relu, image)
+    }"""
+    model = onnx.parser.parse_model(text)
+    eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    values = {
+        "scale": np.array([inner], np.float32),
+        "a_weight": eye,
+        "b_weight": (eye * weight).astype(np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in values.items())
+    return ir.from_proto(model)
+
+
+def test_weights_out_of_range_are_refused_by_name() -> None:
+    with pytest.raises(DeblurExportError, match=r"fp16 \(65504\): b_weight \(up to 1e\+05\)"):
+        lower_precision(chain(1e5), "fp16", "portable")
+    lower_precision(chain(1e5), "bf16", "portable")
+
+
+def test_small_weights_are_counted() -> None:
+    _, casting = lower_precision(chain(1e-9), "fp16", "portable")
+    assert (casting.flushed, casting.subnormal) == (3, 3)
+    _, casting = lower_precision(chain(1e-6), "fp16", "portable")
+    assert (casting.flushed, casting.subnormal) == (0, 3)
+
+
+ONES = [Image("ones", np.ones((1, 3, 4, 4), np.float32))]
+
+
+def run(model: ir.Model, precision: str, path: Path) -> Any:
+    ir.save(model, path)
+    return EmulatedSession(path, precision).run({"image": ONES[0].image})["restored"]
+
+
+def test_activations_near_the_limit_stay_float32(tmp_path: Path) -> None:
+    """The value is 90,000 between two convolutions: inf in float16, right once it is kept."""
+    source = chain(1e-4, inner=90000.0)
+    by_rule = keep_by_images(ONES)(source)
+    assert set(by_rule) == {"scaled", "a"}
+    written = tmp_path / "r.json"
+    write_ranges(written, observe(ir.to_proto(source), ONES), {})
+    assert keep_by_file(written)(source) == by_rule
+    kept, casting = lower_precision(source, "fp16", "portable", by_rule)
+    assert {"scaled", "a", "b"} <= {name for names in casting.kept.values() for name in names}
+    np.testing.assert_allclose(run(kept, "fp16", tmp_path / "k.onnx"), 10.0, rtol=1e-3)
+
+
+def test_overflow_shows_without_ranges(tmp_path: Path) -> None:
+    source = chain(1e-4, inner=60000.0)
+    source.graph.initializers["a_weight"].const_value = ir.tensor(
+        2 * np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    )
+    lowered, _ = lower_precision(source, "fp16", "portable")
+    assert not np.isfinite(run(lowered, "fp16", tmp_path / "o.onnx")).any()
+
+
+def test_ranges_count_what_float16_loses() -> None:
+    entry = TensorRange("x", "Conv")
+    entry.add(np.array([0.0, 2.0**-30, -(2.0**-20), 1.0, -8.0], np.float32))
+    assert (entry.low, entry.high, entry.largest) == (-8.0, 1.0, 8.0)
+    assert entry.headroom == pytest.approx(np.log2(LARGEST / 8))
+    assert (entry.below(-24), entry.below(-14)) == (0.2, 0.4)
+    assert entry.small == -29
+    entry.add(np.array([np.inf], np.float32))
+    assert entry.headroom == -np.inf
+
+
+def test_ranges_in_parts_are_those_at_once(exported: Exported) -> None:
+    model = onnx.load(exported("nafnet").path)
+    cases = [random_cases(SMALL)[3]]
+    whole, parts = observe(model, cases), observe(model, cases, chunk=20_000)
+    assert [r.as_dict() for r in whole] == [r.as_dict() for r in parts]
+    typed_names = element_types(inline_local_functions(model))
+    assert {r.name for r in whole} <= set(typed_names)
+    assert {"intro", "restored"} <= {r.name for r in whole}
+
+
+def test_ranges_are_drawn_and_listed(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra [plots]")
+    found = observe(ir.to_proto(chain(1.0, inner=90000.0)), ONES)
+    assert ranges_table(found).row_count == len(found)
+    plot_ranges(tmp_path / "r.png", found, "chain")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ranges_of_another_network_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"tensors": [{"name": "elsewhere", "headroom": 1.0}]}))
+    with pytest.raises(DeblurExportError, match=r"another graph.*elsewhere"):
+        keep_by_file(path)(chain(1.0))
+    path.write_text("{}")
+    with pytest.raises(DeblurExportError, match="not written by"):
+        keep_by_file(path)
+    with pytest.raises(DeblurExportError, match="no such file"):
+        keep_by_file(tmp_path / "gone.json")
+    with pytest.raises(DeblurExportError, match="range of float32"):
+        keep_rule("bf16", path, None, None, print)
+
+
+def test_a_typed_file_is_not_typed_again(typed: Typed, tmp_path: Path) -> None:
+    with pytest.raises(DeblurExportError, match="is fp16 and cannot become bf16"):
+        typed_artifact(typed("nafnet", "fp16"), "bf16", tmp_path / "again.onnx")
+
+
+def test_rounding_is_that_of_the_type() -> None:
+    """The emulation gives exactly the numbers of the low precision, ties and subnormals too."""
+    values = np.array([1 + 2.0**-11, 1 + 3 * 2.0**-11, 2.0**-25, 3 * 2.0**-25, 70000.0], np.float32)
+    text = """<ir_version: 10, opset_import: ["": 22]> g (float[5] x) => (float[5] y) {
+        low = Cast<to = %d>(x)
+        y = Cast<to = 1>(low) }"""
+    for precision, low in LOW.items():
+        model = onnx.parser.parse_model(text % int(low))
+        session = ort.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        (y,) = session.run(None, {"x": values})
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        np.testing.assert_array_equal(y, torch.from_numpy(values).to(dtype).float().numpy())
