@@ -42,15 +42,22 @@ import numpy; session.run(None, {"x": numpy.ones(2, numpy.float32)})
     "pillow": "from PIL import Image; Image.new('RGB', (2, 2)).tobytes()",
 }
 
+# Opened as `trt` opens them, so that the note is the reason that `trt` would give.
+BACKEND_PROBE = """
+import sys
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines.{} import open_backend
+from deblur_export.export.engines.options import BuildOptions
+try:
+    trt = open_backend(BuildOptions()).trt
+except DeblurExportError as error:
+    sys.exit(str(error))
+assert trt.Builder(trt.Logger(trt.Logger.ERROR)), "no builder could be made"
+"""
+
 OPTIONAL = {
-    "tensorrt": (
-        "import tensorrt as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
-        "deblur-export[trt]",
-    ),
-    "tensorrt-rtx": (
-        "import tensorrt_rtx as t; assert t.Builder(t.Logger(t.Logger.ERROR))",
-        "deblur-export[rtx]",
-    ),
+    "tensorrt": (BACKEND_PROBE.format("tensorrt_backend"), "deblur-export[trt]"),
+    "tensorrt-rtx": (BACKEND_PROBE.format("rtx_backend"), "deblur-export[rtx]"),
     "openvino": ("import openvino; openvino.Core().available_devices", "deblur-export[openvino]"),
 }
 
@@ -178,6 +185,9 @@ def doctor_table() -> Table:
     for verb in ("onnx", "verify", "run"):
         note = "ONNX Runtime on the CPU" if verb != "onnx" else "opset 18 and 22"
         table.add_row(f"deblur-export {verb}", "", _mark(core), note)
+    builders = [name for name in ("tensorrt", "tensorrt-rtx") if by_name[name].works]
+    note = ", ".join(builders) or "no engine here: writes the typed ONNX file and the commands"
+    table.add_row("deblur-export trt", "", _mark(core and bool(builders)), note)
     return table
 
 

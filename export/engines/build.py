@@ -1,0 +1,172 @@
+"""The straight line from an ONNX file to an engine whose precision is proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.engines import commands
+from deblur_export.export.engines.backend import Backend, Choice
+from deblur_export.export.engines.nvinfer import Built, Listener
+from deblur_export.export.engines.options import BuildOptions, Precision, Profile, profile_for
+from deblur_export.export.engines.proof import prove
+from deblur_export.export.engines.typed import typed_file, typed_path
+from deblur_export.export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
+
+BackendChoice = Literal["auto", "tensorrt", "rtx"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was written. `engine` is None where no backend could build here; `lines` are for the
+    user."""
+
+    typed: Artifact
+    engine: Path | None
+    lines: tuple[str, ...]
+
+
+def precision_from(fp16: bool, bf16: bool, int8: bool) -> Precision | None:
+    """The precision that the flags ask for, None without any.
+
+    Raises:
+        DeblurExportError: more than one of them, or INT8.
+    """
+    if fp16 + bf16 + int8 > 1:
+        raise DeblurExportError("--fp16, --bf16 and --int8 exclude each other")
+    if int8:
+        raise DeblurExportError(
+            "--int8 needs a calibrated graph, which deblur-export calibrate will make; it is not "
+            "there yet, use --fp16"
+        )
+    return "fp16" if fp16 else "bf16" if bf16 else None
+
+
+def build_engine(
+    artifact: Artifact,
+    options: BuildOptions,
+    choice: Choice,
+    output: Path | None,
+    listener: Listener,
+) -> Outcome:
+    """Type the file, build the engine, prove its precision and write it with its manifest.
+
+    Args:
+        artifact: in fp32 or in the precision asked for.
+        options: how to build.
+        choice: from `backend.choose`; without a backend the typed file is written, and `lines`
+            hold the commands for the target machine.
+        output: of the engine; None is beside the file, `net_fp16.engine`.
+        listener: hears how the build goes on.
+
+    Raises:
+        CheckFailedError: the engine is not in the precision asked for; it is not written.
+        DeblurExportError: bad sizes, a file the backend does not take, an unwritable path.
+    """
+    profile = profile_for(artifact.manifest["input"]["shape"], options.sizes)
+    folder = artifact.path.parent if output is None else output.parent
+    _check_output(output, folder)
+    onnx = typed_path(artifact, options.precision, folder)
+    engine = output or onnx.with_suffix(".engine")
+    typed = typed_file(artifact, options.precision, onnx)
+    if choice.backend is None:
+        return Outcome(typed, None, _instructions(typed, engine, profile, options, choice))
+    built = choice.backend.build(typed, profile, options, listener)
+    proof = prove(options.precision, built.network, built.engine, str(typed.path))
+    _write(typed, engine, profile, options, choice.backend, built, proof)
+    size = len(built.data) / 1e6
+    summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {choice.backend.title}"
+    return Outcome(
+        typed,
+        engine,
+        (summary, *_sizes(profile), *(f"proof: {line}" for line in proof), *built.notes),
+    )
+
+
+def _check_output(output: Path | None, folder: Path) -> None:
+    if output is not None and output.suffix in (".onnx", ".json"):
+        raise DeblurExportError(f"{output}: an engine cannot end in {output.suffix}; use .engine")
+    if not folder.is_dir():
+        raise DeblurExportError(f"{folder}: no such folder; create it first")
+
+
+def _write(
+    typed: Artifact,
+    engine: Path,
+    profile: Profile | None,
+    options: BuildOptions,
+    backend: Backend,
+    built: Built,
+    proof: list[str],
+) -> None:
+    """The engine, its manifest, and what the inspector said."""
+    sidecar_path(engine).unlink(missing_ok=True)
+    with atomic_path(engine) as temporary:
+        temporary.write_bytes(built.data)
+    if built.layers:
+        with atomic_path(engine.with_suffix(".layers.json")) as temporary:
+            temporary.write_text(built.layers)
+    described = describe(typed, profile, options, backend, built, proof)
+    file = {"sha256": file_sha256(engine), "bytes": engine.stat().st_size}
+    write_sidecar(engine, described | {"file": file})
+
+
+def describe(
+    typed: Artifact,
+    profile: Profile | None,
+    options: BuildOptions,
+    backend: Backend,
+    built: Built,
+    proof: list[str],
+) -> dict[str, Any]:
+    """The engine's manifest: that of the ONNX file, and how the engine came from it."""
+    # The ONNX file's parity figures were not measured on the engine.
+    inherited = {key: value for key, value in typed.manifest.items() if key != "parity"}
+    return inherited | {
+        "onnx": {"file": typed.path.name, "sha256": file_sha256(typed.path)},
+        "engine": {
+            "backend": backend.title,
+            "version": backend.version,
+            "profile": profile.as_dict() if profile else None,
+            "flags": options.flags(),
+            "plugins": [
+                {"file": library.name, "sha256": file_sha256(library)}
+                for library in options.plugins
+            ],
+        },
+        "proof": {
+            "precision": options.precision,
+            "network": built.network.as_dict(),
+            "engine": built.engine.as_dict() if built.engine else None,
+            "lines": proof,
+        },
+    }
+
+
+def _sizes(profile: Profile | None) -> list[str]:
+    if profile is None:
+        return []
+    low, typical, high = (
+        "x".join(map(str, shape)) for shape in (profile.smallest, profile.typical, profile.largest)
+    )
+    return [f"takes {low} to {high}, upright or lying, tuned for {typical}"]
+
+
+def _instructions(
+    typed: Artifact, engine: Path, profile: Profile | None, options: BuildOptions, choice: Choice
+) -> tuple[str, ...]:
+    """For a machine that cannot build."""
+    image = typed.manifest["input"]["name"]
+    files = (typed.path, engine, image, profile, options)
+    return (
+        "no engine was built: no TensorRT can build here",
+        *(f"  {reason}" for reason in choice.reasons),
+        f"{typed.path} is strongly typed, {options.precision}; on the machine with the GPU run one "
+        "of these",
+        *_sizes(profile),
+        commands.trtexec(*files),
+        commands.polygraphy(*files),
+    )

@@ -1,0 +1,188 @@
+"""The builder API that TensorRT and TensorRT for RTX share; `trt` is either module."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines.options import BuildOptions, Profile
+from deblur_export.export.engines.proof import Census
+
+GIB = 1 << 30
+# Layers that carry nearly all of the arithmetic.
+COMPUTE_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+PRECISION_OF = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A serialized engine. `network` counts the layers that were parsed, `engine` what the engine
+    itself shows, None if nothing; `layers` is the inspector's JSON, empty without one."""
+
+    data: bytes
+    network: Census
+    engine: Census | None
+    layers: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Listener(Protocol):
+    """Hears how a build goes on. Phases nest; their names are the library's."""
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None: ...
+
+    def step(self, phase: str, step: int) -> None: ...
+
+    def finish(self, phase: str) -> None: ...
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """ "10.3.0.26" -> (10, 3, 0, 26)."""
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def message_log(trt: ModuleType) -> Any:
+    """A logger that keeps the library's errors in `errors` and prints nothing."""
+
+    class MessageLog(trt.ILogger):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(trt.ILogger.ERROR):
+                self.errors.append(message)
+
+    return MessageLog()
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A network and what must live as long as it does: the parser owns its weights."""
+
+    builder: Any
+    network: Any
+    parser: Any
+    log: Any
+
+
+def parse(trt: ModuleType, graph: bytes, log: Any, name: str) -> Parsed:
+    """A strongly typed network of an ONNX file's bytes.
+
+    Raises:
+        DeblurExportError: the parser does not take the file; says at which node.
+    """
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        error = parser.get_error(0) if parser.num_errors else None
+        where = f"node {error.node_name()} ({error.node_operator()}): " if error else ""
+        reason = _readable(error.desc()) if error else last(log)
+        raise DeblurExportError(f"{name}: the ONNX parser does not take it: {where}{reason}")
+    return Parsed(builder, network, parser, log)
+
+
+def census(trt: ModuleType, network: Any) -> Census:
+    """The parsed layers that do the arithmetic, by the type of their input."""
+    kinds = [getattr(trt.LayerType, name) for name in COMPUTE_LAYERS]
+    counts: dict[str, int] = {}
+    for layer in map(network.get_layer, range(network.num_layers)):
+        if layer.type in kinds:
+            name = layer.get_input(0).dtype.name
+            precision = PRECISION_OF.get(name, name.lower())
+            counts[precision] = counts.get(precision, 0) + 1
+    return Census("layers of the parsed network", counts)
+
+
+def configure(
+    trt: ModuleType, parsed: Parsed, profile: Profile | None, options: BuildOptions
+) -> Any:
+    """The settings that both libraries have.
+
+    Raises:
+        DeblurExportError: the network does not take the profile.
+    """
+    config = parsed.builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if not options.tf32:  # on by default
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if options.workspace is not None:
+        size = int(options.workspace * GIB)
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
+    if profile is not None:
+        shapes = parsed.builder.create_optimization_profile()
+        image = parsed.network.get_input(0).name
+        shapes.set_shape(image, profile.smallest, profile.typical, profile.largest)
+        if config.add_optimization_profile(shapes) < 0:
+            raise DeblurExportError(f"the network does not take these sizes: {last(parsed.log)}")
+    return config
+
+
+def serialize(trt: ModuleType, parsed: Parsed, config: Any, listener: Listener, name: str) -> bytes:
+    """Build the engine.
+
+    Raises:
+        DeblurExportError: the library could not build it.
+        KeyboardInterrupt: SIGINT or SIGTERM came during the build, which was then cancelled.
+    """
+    stop = threading.Event()
+    config.progress_monitor = _monitor(trt, listener, stop)
+    with _postponed_signals(stop):
+        engine = parsed.builder.build_serialized_network(parsed.network, config)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    if engine is None:
+        raise DeblurExportError(f"{name}: no engine could be built: {last(parsed.log)}")
+    return bytes(engine)
+
+
+def last(log: Any) -> str:
+    """The newest error, or that there is none."""
+    lines = [line for line in map(_readable, log.errors) if line]
+    return lines[-1] if lines else "the library gives no reason"
+
+
+def _readable(message: str) -> str:
+    """One line, without what the library adds when it then finds no GPU to clean up."""
+    return " ".join(message.split("[checkMacros.cpp", 1)[0].split())
+
+
+def _monitor(trt: ModuleType, listener: Listener, stop: threading.Event) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            listener.start(phase, parent, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            listener.step(phase, step)
+            return not stop.is_set()
+
+        def phase_finish(self, phase: str) -> None:
+            listener.finish(phase)
+
+    return Monitor()
+
+
+@contextlib.contextmanager
+def _postponed_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM only set `stop`: an exception must not pass through the library."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,182 @@
+"""What the user may choose about an engine, and the image sizes it is built for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from deblur_export.errors import DeblurExportError
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Shape = tuple[int, int, int, int]
+Size = tuple[int, int]
+
+LARGEST_SIDE = 16384  # pixels, as of exported files
+LARGEST_BATCH = 64
+DEFAULT_SMALLEST: Size = (64, 64)
+DEFAULT_TYPICAL: Size = (720, 1280)
+DEFAULT_LARGEST: Size = (1440, 2560)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Image sizes (height, width) and batch sizes as the user gave them; None is our choice."""
+
+    smallest: Size | None = None
+    typical: Size | None = None
+    largest: Size | None = None
+    batch: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build an engine.
+
+    `workspace` is in GiB, None the builder's default. `compute_capabilities` ("8.9") are for
+    TensorRT for RTX; `plugins`, `timing_cache` and both compatibilities for TensorRT.
+    """
+
+    precision: Precision = "fp32"
+    sizes: Sizes = field(default_factory=Sizes)
+    plugins: tuple[Path, ...] = ()
+    timing_cache: Path | None = None
+    workspace: float | None = None
+    tf32: bool = False
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    compute_capabilities: tuple[str, ...] = ()
+
+    def flags(self) -> dict[str, Any]:
+        """What changes the engine besides precision and sizes, for the manifest."""
+        return {
+            "tf32": self.tf32,
+            "workspace_gib": self.workspace,
+            "version_compatible": self.version_compatible,
+            "hardware_compatible": self.hardware_compatible,
+            "compute_capabilities": list(self.compute_capabilities),
+        }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Shapes (N, 3, H, W): the smallest and largest that an engine takes, and what it is tuned
+    for."""
+
+    smallest: Shape
+    typical: Shape
+    largest: Shape
+
+    def as_dict(self) -> dict[str, list[int]]:
+        return {name: list(shape) for name, shape in vars(self).items()}
+
+
+def _parse_size(option: str, text: str | None) -> Size | None:
+    """ "720x1280" -> (720, 1280), height first.
+
+    Raises:
+        DeblurExportError: not two sizes between 1 and 16384.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower(), re.ASCII)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(1 <= side <= LARGEST_SIDE for side in size):
+        raise DeblurExportError(
+            f"{option} '{text}' is not HEIGHTxWIDTH with sides of 1 to {LARGEST_SIDE} pixels, "
+            "like 720x1280"
+        )
+    return size
+
+
+def _parse_batch(text: str | None) -> tuple[int, int, int] | None:
+    """ "1,2,8" -> (1, 2, 8): smallest, typical and largest batch; "4" is all three.
+
+    Raises:
+        DeblurExportError: neither one nor three ascending numbers between 1 and 64.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if all(re.fullmatch(r"\d{1,4}", part, re.ASCII) for part in parts) and len(parts) in (1, 3):
+        low, typical, high = map(int, parts * 3 if len(parts) == 1 else parts)
+        if 1 <= low <= typical <= high <= LARGEST_BATCH:
+            return low, typical, high
+    raise DeblurExportError(
+        f"--batch '{text}' is not MIN,OPT,MAX: ascending numbers from 1 to {LARGEST_BATCH}, "
+        "like 1,1,4"
+    )
+
+
+def parse_sizes(
+    smallest: str | None, typical: str | None, largest: str | None, batch: str | None
+) -> Sizes:
+    """What --min, --opt, --max and --batch say.
+
+    Raises:
+        DeblurExportError: one of them cannot be read.
+    """
+    return Sizes(
+        _parse_size("--min", smallest),
+        _parse_size("--opt", typical),
+        _parse_size("--max", largest),
+        _parse_batch(batch),
+    )
+
+
+def parse_capabilities(text: str | None) -> tuple[str, ...]:
+    """ "8.9,12.0" -> ("8.9", "12.0")."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def profile_for(input_shape: Sequence[int | str], sizes: Sizes) -> Profile | None:
+    """The shapes of an engine for a file; None where the file's own shape is fixed.
+
+    Photos come upright and lying, so that each axis ranges from the shorter side of the smallest
+    size to the longer side of the largest.
+
+    Raises:
+        DeblurExportError: sizes for a file of fixed shape, or sizes that do not ascend.
+    """
+    if all(isinstance(extent, int) for extent in input_shape):
+        if sizes != Sizes():
+            shape = "x".join(map(str, input_shape))
+            raise DeblurExportError(
+                f"the file takes {shape} alone, so that --min, --opt, --max and --batch do not "
+                "apply; export it without --shape"
+            )
+        return None
+    smallest, largest = _smallest(sizes), _largest(sizes)
+    low, high = min(smallest), max(largest)
+    height, width = map(min, DEFAULT_TYPICAL, largest)
+    typical = sizes.typical or (max(height, low), max(width, low))
+    if not all(low <= side <= high for side in typical):
+        raise DeblurExportError(
+            f"--opt {_text(typical)} does not lie between --min and --max: each side must be from "
+            f"{low} to {high}"
+        )
+    few, some, many = sizes.batch or (1, 1, 1)
+    return Profile((few, 3, low, low), (some, 3, typical[0], typical[1]), (many, 3, high, high))
+
+
+def _smallest(sizes: Sizes) -> Size:
+    """As given, else the default or a smaller size that was given."""
+    given = [size for size in (sizes.typical, sizes.largest) if size]
+    return sizes.smallest or min([DEFAULT_SMALLEST, *given], key=min)
+
+
+def _largest(sizes: Sizes) -> Size:
+    """As given, else the default or a larger size that was given."""
+    given = [size for size in (sizes.typical, sizes.smallest) if size]
+    largest = sizes.largest or max([DEFAULT_LARGEST, *given], key=max)
+    if sizes.smallest and sizes.largest and min(sizes.smallest) > max(sizes.largest):
+        raise DeblurExportError(
+            f"--min {_text(sizes.smallest)} is larger than --max {_text(sizes.largest)}"
+        )
+    return largest
+
+
+def _text(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

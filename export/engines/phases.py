@@ -1,0 +1,44 @@
+"""A build's phases as progress bars."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+
+class PhaseBars:
+    """A `nvinfer.Listener` that shows the phases under way, indented below the one they belong
+    to. A context manager; nothing stays on the screen."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        hidden = not console.is_terminal
+        self.progress = Progress(*columns, console=console, transient=True, disable=hidden)
+        self.tasks: dict[str, TaskID] = {}
+        self.depth: dict[str, int] = {}
+
+    def __enter__(self) -> PhaseBars:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        self.depth[phase] = depth = self.depth.get(parent, -1) + 1 if parent else 0
+        self.tasks[phase] = self.progress.add_task("  " * depth + phase, total=steps)
+
+    def step(self, phase: str, step: int) -> None:
+        if phase in self.tasks:
+            self.progress.update(self.tasks[phase], completed=step)
+
+    def finish(self, phase: str) -> None:
+        if phase in self.tasks:
+            self.progress.remove_task(self.tasks.pop(phase))

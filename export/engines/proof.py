@@ -1,0 +1,123 @@
+"""The proof that an engine computes in the precision that was asked for.
+
+A strongly typed network states the type of every layer; what the built engine shows must agree
+with it, and both must be what the user asked for. The two silent failures that this catches are a
+file that never was converted and a builder that drops the types.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deblur_export.errors import CheckFailedError
+from deblur_export.export.engines.options import Precision
+
+# Share of the arithmetic layers that must have the precision asked for: what is kept in float32
+# on purpose (sampling positions, states of a scan, small matrix products) is the smaller part.
+LEAST_SHARE = 0.5
+# An engine may fuse and split layers, which moves its share against the network's.
+FUSION = 0.1
+
+REDUCED = ("fp16", "bf16", "int8", "fp8")
+# How TensorRT's inspector spells types: "Half", "FP16 NHWC8", "Row major linear BFloat16", ...
+SPELLINGS = {
+    "bf16": r"bf16|bfloat16",
+    "fp16": r"half|fp16|float16",
+    "fp8": r"fp8|float8",
+    "int8": r"int8",
+    "fp32": r"float|fp32",
+}
+ARITHMETIC = re.compile(r"conv|gemm|gemv|matmul|matrixmultiply", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Census:
+    """How much of what computes in which precision: `counts` maps fp32, fp16, ... to numbers of
+    `what`."""
+
+    what: str
+    counts: Mapping[str, int]
+
+    def share(self, precision: str) -> float:
+        """0...1; 0 of nothing."""
+        return self.counts.get(precision, 0) / max(sum(self.counts.values()), 1)
+
+    def __str__(self) -> str:
+        """For example "70 of 76 convolution weights in the engine are fp16"."""
+        total = sum(self.counts.values())
+        parts = [f"{n} {p}" for p, n in sorted(self.counts.items(), key=lambda item: -item[1])]
+        return f"{self.what}: {', '.join(parts)} of {total}" if total else f"{self.what}: none"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"what": self.what, "counts": dict(self.counts)}
+
+
+def prove(precision: Precision, network: Census, engine: Census | None, name: str) -> list[str]:
+    """The findings as lines for the user.
+
+    Args:
+        precision: what was asked for.
+        network: the parsed, strongly typed layers.
+        engine: what the built engine shows; None if it shows nothing.
+        name: of the file, for messages.
+
+    Raises:
+        CheckFailedError: the network or the engine does not compute in `precision`.
+    """
+    _check_network(precision, network, name)
+    if engine is None:
+        return [str(network), "the engine itself shows no types; the proof is the network's alone"]
+    least = network.share(precision) - FUSION
+    if engine.share(precision) < least:
+        raise CheckFailedError(
+            f"{name}: asked for {precision}, but the built engine is not ({engine}; of the network "
+            f"{network.share(precision):.0%} were {precision}); the engine was not kept"
+        )
+    return [str(network), str(engine)]
+
+
+def _check_network(precision: Precision, network: Census, name: str) -> None:
+    if precision == "fp32":
+        reduced = [other for other in REDUCED if network.share(other)]
+        if reduced:
+            raise CheckFailedError(
+                f"{name}: asked for fp32, but it holds {', '.join(reduced)} ({network}); "
+                "the engine was not kept"
+            )
+    elif network.share(precision) < LEAST_SHARE:
+        raise CheckFailedError(
+            f"{name}: asked for {precision}, but the graph is not {precision} ({network}); "
+            f"export it with deblur-export onnx --precision {precision}; the engine was not kept"
+        )
+
+
+def inspected(information: str) -> Census | None:
+    """The arithmetic layers in the JSON of TensorRT's engine inspector, by their first input.
+
+    Where no layer has the name of a convolution or matrix product, as in an engine that was fused
+    into one piece, all layers with floating-point inputs count. None without types, which is what
+    an engine of lower profiling verbosity gives.
+    """
+    layers = [layer for layer in json.loads(information)["Layers"] if isinstance(layer, dict)]
+    arithmetic = [layer for layer in layers if ARITHMETIC.search(layer.get("LayerType", ""))]
+    counts: dict[str, int] = {}
+    for layer in arithmetic or layers:
+        precision = _input_precision(layer)
+        if precision is not None:
+            counts[precision] = counts.get(precision, 0) + 1
+    kind = "arithmetic layers" if arithmetic else "layers"
+    return Census(f"{kind} of the engine (inspector)", counts) if counts else None
+
+
+def _input_precision(layer: Mapping[str, Any]) -> str | None:
+    """TensorRT 10 has one field for format and type, TensorRT 11 one each."""
+    for tensor in layer.get("Inputs", ())[:1]:
+        text = tensor.get("Datatype") or tensor.get("Format/Datatype") or ""
+        for precision, spelling in SPELLINGS.items():
+            if re.search(spelling, text, re.IGNORECASE):
+                return precision
+    return None

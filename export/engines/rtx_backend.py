@@ -1,0 +1,115 @@
+"""TensorRT for RTX: builds without a GPU; the engine is compiled on the machine that runs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines import nvinfer
+from deblur_export.export.engines.nvinfer import Built, Listener
+from deblur_export.export.engines.options import BuildOptions, Profile
+from deblur_export.export.engines.stored_weights import stored_weights
+from deblur_export.export.manifest import Artifact
+
+LEAST_VERSION = (1, 7)
+DEFAULT_GPUS = "any RTX GPU from Ampere on (compute capability 8.0 and newer)"
+
+
+def open_backend(options: BuildOptions) -> RtxBackend:
+    """TensorRT for RTX.
+
+    Raises:
+        DeblurExportError: not installed, too old, or asked for what it does not have.
+    """
+    try:
+        import tensorrt_rtx
+    except ImportError as error:
+        raise DeblurExportError(
+            "TensorRT for RTX is not installed; pip install 'deblur-export[rtx]'"
+        ) from error
+    backend = RtxBackend(tensorrt_rtx)
+    _refuse_options(backend.title, options)
+    backend.capabilities(options)
+    return backend
+
+
+class RtxBackend:
+    """See `backend.Backend`."""
+
+    reason = "installed, and needs no GPU to build"
+
+    def __init__(self, trt: ModuleType) -> None:
+        self.trt = trt
+        self.version = str(trt.__version__)
+        self.title = f"TensorRT for RTX {self.version}"
+        if nvinfer.version_tuple(self.version) < LEAST_VERSION:
+            least = ".".join(map(str, LEAST_VERSION))
+            raise DeblurExportError(
+                f"{self.title} is too old, {least} or newer is needed; "
+                "pip install -U 'deblur-export[rtx]'"
+            )
+
+    def capabilities(self, options: BuildOptions) -> list[Any]:
+        """The compute capabilities asked for, as the library names them; empty for its default.
+
+        Raises:
+            DeblurExportError: one that the library does not have.
+        """
+        known = self._known_capabilities()
+        strange = [text for text in options.compute_capabilities if text not in known]
+        if strange:
+            raise DeblurExportError(
+                f"{self.title} builds for compute capability {', '.join(known)}, not for "
+                f"{', '.join(strange)}; other GPUs need TensorRT"
+            )
+        return [known[text] for text in options.compute_capabilities]
+
+    def _known_capabilities(self) -> Mapping[str, Any]:
+        """ "8.9" -> ComputeCapability.SM89."""
+        found = {}
+        for name, value in self.trt.ComputeCapability.__members__.items():
+            digits = re.fullmatch(r"SM(\d+)(\d)", name)
+            if digits:
+                found[f"{digits[1]}.{digits[2]}"] = value
+        return dict(sorted(found.items(), key=lambda item: float(item[0])))
+
+    def build(
+        self, artifact: Artifact, profile: Profile | None, options: BuildOptions, listener: Listener
+    ) -> Built:
+        path, manifest = artifact.path, artifact.manifest
+        target = manifest["target"]
+        same_graph = target == "portable" and not manifest["custom_ops"]
+        if target != "rtx" and not same_graph:
+            raise DeblurExportError(
+                f"{path}: exported with --target {target}, which {self.title} cannot build; "
+                "export it with deblur-export onnx --target rtx"
+            )
+        log = nvinfer.message_log(self.trt)
+        parsed = nvinfer.parse(self.trt, path.read_bytes(), log, str(path))
+        config = nvinfer.configure(self.trt, parsed, profile, options)
+        capabilities = self.capabilities(options)
+        if capabilities:
+            config.num_compute_capabilities = len(capabilities)
+            for index, capability in enumerate(capabilities):
+                config.set_compute_capability(capability, index)
+        data = nvinfer.serialize(self.trt, parsed, config, listener, str(path))
+        census = nvinfer.census(self.trt, parsed.network)
+        gpus = ", ".join(options.compute_capabilities)
+        note = f"runs on compute capability {gpus}" if gpus else f"runs on {DEFAULT_GPUS}"
+        return Built(data, census, stored_weights(data, path), notes=(note,))
+
+
+def _refuse_options(title: str, options: BuildOptions) -> None:
+    """What only TensorRT has."""
+    given = {
+        "--plugins": options.plugins,
+        "--timing-cache": options.timing_cache,
+        "--version-compatible": options.version_compatible,
+        "--hardware-compatible": options.hardware_compatible,
+    }
+    strange = [name for name, value in given.items() if value]
+    if strange:
+        raise DeblurExportError(f"{title} has no {', '.join(strange)}; leave that out")

@@ -1,0 +1,182 @@
+"""TensorRT 10.3 to 11: builds on the GPU that the engine is for.
+
+Written to the documented Python API of 10.3 and 11; it was exercised only as far as TensorRT for
+RTX shares that API, since TensorRT does not start without a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.engines import nvinfer
+from deblur_export.export.engines.nvinfer import Built, Listener
+from deblur_export.export.engines.options import BuildOptions, Profile
+from deblur_export.export.engines.proof import Census, inspected
+from deblur_export.export.manifest import Artifact
+from deblur_export.plugins.function_body import DOMAIN, VERSION
+
+LEAST_VERSION = (10, 3)
+# The rtx form has no loops and no large TopK; the portable one may hold what TensorRT refuses.
+TARGETS = ("rtx", "portable")
+# From this release on the parser takes a registered plugin before a function of the same name
+# (TensorRT's changelog); before, the function has to go.
+PLUGIN_BEFORE_FUNCTION = (10, 7)
+
+
+def open_backend(options: BuildOptions) -> TensorRtBackend:
+    """TensorRT.
+
+    Raises:
+        DeblurExportError: not installed, too old, no GPU, or asked for what it does not have.
+    """
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise DeblurExportError(
+            "TensorRT is not installed; pip install 'deblur-export[trt]'"
+        ) from error
+    backend = TensorRtBackend(tensorrt)
+    if options.compute_capabilities:
+        raise DeblurExportError(
+            f"{backend.title} builds for the GPU it runs on; --compute-capability is for "
+            "--backend rtx"
+        )
+    if gpu_count() == 0:
+        raise DeblurExportError(
+            f"{backend.title} needs an NVIDIA GPU to build, and there is none here; build on the "
+            "target machine, or use --backend rtx"
+        )
+    return backend
+
+
+def gpu_count() -> int:
+    """CUDA devices that the driver sees; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+class TensorRtBackend:
+    """See `backend.Backend`."""
+
+    reason = "installed, and there is a GPU"
+
+    def __init__(self, trt: ModuleType) -> None:
+        self.trt = trt
+        self.version = str(trt.__version__)
+        self.title = f"TensorRT {self.version}"
+        if nvinfer.version_tuple(self.version) < LEAST_VERSION:
+            least = ".".join(map(str, LEAST_VERSION))
+            raise DeblurExportError(
+                f"{self.title} is too old, {least} or newer is needed; "
+                "pip install -U 'deblur-export[trt]'"
+            )
+
+    def build(
+        self, artifact: Artifact, profile: Profile | None, options: BuildOptions, listener: Listener
+    ) -> Built:
+        path, manifest = artifact.path, artifact.manifest
+        if manifest["target"] not in TARGETS:
+            raise DeblurExportError(
+                f"{path}: exported with --target {manifest['target']}, which is for another "
+                "runtime; export it with deblur-export onnx --target rtx"
+            )
+        trt, log = self.trt, nvinfer.message_log(self.trt)
+        ops: list[str] = manifest["custom_ops"]
+        plugins = self._load_plugins(options.plugins, ops, log)
+        graph = self._graph(path, plugins)
+        parsed = nvinfer.parse(trt, graph, log, str(path))
+        config = nvinfer.configure(trt, parsed, profile, options)
+        if options.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if options.hardware_compatible:
+            level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+            config.hardware_compatibility_level = level
+        notes = [*_note_ops(ops, plugins), *self._use_timing_cache(config, options.timing_cache)]
+        data = nvinfer.serialize(trt, parsed, config, listener, str(path))
+        if options.timing_cache is not None:
+            with atomic_path(options.timing_cache) as temporary:
+                temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+        census, layers = self._inspect(data, options, log)
+        return Built(data, nvinfer.census(trt, parsed.network), census, layers, tuple(notes))
+
+    def _load_plugins(self, libraries: Sequence[Path], ops: Sequence[str], log: Any) -> list[str]:
+        """Those of `ops` that the libraries have as plugins of namespace `deblur`."""
+        registry = self.trt.get_plugin_registry()
+        for library in libraries:
+            if not library.is_file():
+                raise DeblurExportError(f"--plugins {library}: no such file")
+            if registry.load_library(str(library.resolve())) is None:
+                raise DeblurExportError(
+                    f"--plugins {library}: not a plugin library that {self.title} can load "
+                    f"({nvinfer.last(log)})"
+                )
+        found = [op for op in ops if registry.get_creator(op, str(VERSION), DOMAIN) is not None]
+        if libraries and not found:
+            raise DeblurExportError(
+                f"the plugin libraries hold none of the file's custom ops ({', '.join(ops)}); "
+                "leave --plugins out to use their bodies"
+            )
+        return found
+
+    def _graph(self, path: Path, plugins: Sequence[str]) -> bytes:
+        """The file; nodes that become plugins say in which namespace the parser has to look."""
+        if not plugins:
+            return path.read_bytes()
+        model = onnx.load(path)
+        for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
+            if node.domain == DOMAIN and node.op_type in plugins:
+                attributes = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
+                node.attribute.extend(
+                    onnx.helper.make_attribute(name, value) for name, value in attributes.items()
+                )
+        if nvinfer.version_tuple(self.version) < PLUGIN_BEFORE_FUNCTION:
+            kept = [function for function in model.functions if function.name not in plugins]
+            del model.functions[:]
+            model.functions.extend(kept)
+        return model.SerializeToString()  # type: ignore[no-any-return]
+
+    def _use_timing_cache(self, config: Any, path: Path | None) -> list[str]:
+        """Give the builder the measurements of earlier builds. Returns notes."""
+        if path is None:
+            return []
+        content = path.read_bytes() if path.is_file() else b""
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return []
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+        return [f"{path} is of another TensorRT or GPU and was written anew"]
+
+    def _inspect(self, data: bytes, options: BuildOptions, log: Any) -> tuple[Census | None, str]:
+        """The layers of a built engine, counted and as the inspector's JSON."""
+        runtime = self.trt.Runtime(log)
+        runtime.engine_host_code_allowed = options.version_compatible
+        engine = runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise DeblurExportError(f"the built engine cannot be loaded: {nvinfer.last(log)}")
+        inspector = engine.create_engine_inspector()
+        text: str = inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)
+        return inspected(text), text
+
+
+def _note_ops(ops: Sequence[str], plugins: Sequence[str]) -> list[str]:
+    """Which custom ops run as what."""
+    bodies = [op for op in ops if op not in plugins]
+    notes = [f"custom ops as plugins: {', '.join(plugins)}"] if plugins else []
+    if bodies:
+        notes.append(f"custom ops as standard operators, without a plugin: {', '.join(bodies)}")
+    return notes
