@@ -1,7 +1,8 @@
-"""Write bench/README.md from the numbers that the scripts left: ops.json and network_ops.json.
+"""Write bench/README.md from the numbers that the scripts left beside it.
 
 python bench/ops.py --json bench/ops.json
 python bench/network_ops.py --json bench/network_ops.json
+python bench/networks.py
 python bench/tables.py
 """
 
@@ -15,10 +16,23 @@ from typing import Any
 FOLDER = Path(__file__).parent
 HEAD = """# Measurements
 
-Written by `bench/tables.py` from `ops.json` and `network_ops.json`, which `bench/ops.py` and
-`bench/network_ops.py` make; the files hold every median, minimum and maximum. Candidates take
-turns in one process. Milliseconds are medians; errors are against float64, relative to the largest
-output.
+Written by `bench/tables.py` from the JSON files here, which `bench/ops.py`, `bench/network_ops.py`
+and `bench/networks.py` make; they hold every median, minimum and maximum, and the machine of their
+run. Milliseconds are medians.
+
+"""
+OPS = """## Custom ops
+
+Candidates take turns in one process. Errors are against float64, relative to the largest output.
+
+"""
+NETWORKS = """## Whole networks, 1280x720
+
+`bench/networks.py` calls `deblur-export bench`: every peer in a process of its own, taking turns
+with the same threads. *plain* is `torch.onnx.export` of the same network without this package,
+*ours* a file of ours with its target; OpenVINO runs ours with the native ops. *Memory* is the peak
+of the process from its first run on, *difference* the largest to PyTorch in float32 on an image
+in 0..1.
 
 """
 NOTES = {
@@ -62,20 +76,63 @@ def pruned(points: Sequence[Mapping[str, Any]]) -> str:
     return table([f"{p['dilated']:.0%}".replace("%", " %") for p in points], rows)
 
 
+def networks() -> str:
+    """A table for each file that `bench/networks.py` left: one column a precision and coverage."""
+    text = ""
+    for path in sorted(FOLDER.glob("network_*.json")):
+        report = json.loads(path.read_text())
+        if "cases" not in report:
+            continue
+        columns, rows = [], {}
+        for place, case in enumerate(report["cases"]):
+            share = case["coverage"]
+            forced = "" if share is None else f", {100 * share:g} % masked"
+            columns += [f"{case['precision']}{forced}, ms", "memory, GB", "difference"]
+            for label, figure in case["peers"].items():
+                cells = rows.setdefault(f"{figure['network']} {figure['peer']} {label}", {})
+                cells[place] = network_cells(figure)
+        body = {
+            name_of(key): [
+                cell for i in range(len(report["cases"])) for cell in cells.get(i, [""] * 3)
+            ]
+            for key, cells in rows.items()
+        }
+        machine = report["machine"]
+        text += f"### {path.stem.removeprefix('network_')}\n\n"
+        text += f"{machine['cpu']}, {machine['threads']} threads, load {machine['load']} at the "
+        text += f"start, {machine['versions']}.\n\n" + table(columns, body)
+    return text
+
+
+def network_cells(figure: Mapping[str, Any]) -> list[str]:
+    median = figure["median_seconds"]
+    if median is None:
+        return [figure["reason"], "", ""]
+    difference = figure["max_difference"]
+    memory = f"{figure['peak_bytes'] / 1e9:.1f}" if figure["peak_bytes"] else ""
+    return [ms(1e3 * median), memory, "" if difference is None else f"{difference:.0e}"]
+
+
+def name_of(key: str) -> str:
+    """ "nafnet:32 ort-ours ort-ours portable" -> "nafnet:32 ort-ours portable"."""
+    network, peer, label = key.split(" ", 2)
+    return f"{network} {label.removeprefix(network + ' ') or peer}"
+
+
 def main() -> None:
     ops, network = (
         json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
     )
-    text = HEAD
+    text = HEAD + NETWORKS + networks() + OPS
     for key, value in ops["machine"].items():
         text += f"- {key}: {value}\n"
-    text += "\n## MotionDeformConv\n\n" + by_size(ops["motion_deform_conv"]) + NOTES["motion"]
+    text += "\n### MotionDeformConv\n\n" + by_size(ops["motion_deform_conv"]) + NOTES["motion"]
     for size, points in ops["pruned_conv"].items():
-        text += f"\n\n## PrunedConv, {size}\n\n" + pruned(points).rstrip("\n")
+        text += f"\n\n### PrunedConv, {size}\n\n" + pruned(points).rstrip("\n")
     text += "\n\n" + NOTES["pruned"] + "\n\n"
     for op in ("SelectiveScan", "LocalMean"):
         found = {title: timings for title, timings in network.items() if title.startswith(op)}
-        text += f"## {op}\n\n" + by_size(found)
+        text += f"### {op}\n\n" + by_size(found)
     (FOLDER / "README.md").write_text(text + NOTES["network"] + "\n")
 
 

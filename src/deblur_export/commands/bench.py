@@ -1,0 +1,65 @@
+"""`deblur-export bench`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from deblur_export.commands.common import PATH, PRECISIONS, make_console
+from deblur_export.models import NAMES
+
+PEERS = (
+    "torch-eager",
+    "torch-native",
+    "torch-compile",
+    "ort-plain",
+    "ort-ours",
+    "openvino-plain",
+    "openvino-ours",
+)
+
+
+@click.command()
+@click.argument("files", type=PATH, nargs=-1, metavar="[FILE.onnx]...")
+@click.option("--model", help=f"Network to export for the run instead: {', '.join(NAMES)}.")
+@click.option("--variant", help="Variant of the network; see `deblur-export models`.")
+@click.option("--weights", help="Checkpoint, demo or random:SEED; where those of FILE are now.")
+@click.option("--local", is_flag=True, help="With --model: pool around each pixel (TLC).")
+@click.option("--reference", metavar="NAME[:VARIANT]", help="Second network to run beside it.")
+@click.option("--size", "sizes", multiple=True, metavar="HxW", help="Image; repeat. [256x256]")
+@click.option(
+    "--coverage",
+    "coverages",
+    multiple=True,
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Force a mask of this share of pixels (M2AENet); repeat.",
+)
+@click.option("--peers", multiple=True, metavar="NAME", help=f"Repeat. [{', '.join(PEERS)}]")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS[:2]), help="[f32]"
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Of every peer. [physical cores]")
+@click.option("--repeats", type=click.IntRange(min=1), help="Rounds. [as many as --seconds hold]")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    help="For the rounds of one size and coverage; 3 to 25 rounds.",
+)
+@click.option("--profile", is_flag=True, help="Also time the operators of our files.")
+@click.option("--json", "json_path", type=PATH, help="Write every figure as JSON.")
+@click.option("--plot", "plot_path", type=PATH, help="Latency against size and coverage (.png).")
+def bench(**options: Any) -> None:
+    """Time files of ours, or a network, beside PyTorch and the plain export on every runtime.
+
+    Each peer has a process of its own and all take turns, with the same threads.
+    """
+    console = make_console()
+    with console.status("loading PyTorch"):
+        from deblur_export.export.bench.command import Options
+        from deblur_export.export.bench.command import bench as run_bench
+
+    run_bench(Options(**options), console)

@@ -1,0 +1,23 @@
+"""What several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RUNTIMES = ("onnxruntime", "openvino")
+PRECISIONS = ("f32", "bf16", "f16")
+PATH = click.Path(path_type=Path)
+
+
+def make_console() -> Console:
+    """Where a verb prints."""
+    from rich.console import Console
+
+    # File names may hold brackets; nothing printed here is markup.
+    return Console(soft_wrap=True, markup=False)

@@ -1,0 +1,71 @@
+"""`deblur-export run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deblur_export.commands.common import PATH, PRECISIONS, RUNTIMES, make_console
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.argument("photos", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-o", "--output", type=PATH, default="restored", show_default=True, help="Folder.")
+@click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
+@click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
+@click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs FILE, on the CPU.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="f32",
+    show_default=True,
+    help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
+)
+@click.option("--mask", is_flag=True, help="Also write NAME_mask.png: what was taken for blurred.")
+def run(
+    file: Path,
+    photos: tuple[Path, ...],
+    output: Path,
+    tile: int | None,
+    overlap: int | None,
+    suffix: str | None,
+    runtime: Any,
+    precision: Any,
+    mask: bool,
+) -> None:
+    """Restore photos with FILE and write them into a folder under their own names."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from deblur_export.export.manifest import read_artifact
+    from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
+
+    console = make_console()
+    restorer = Restorer(read_artifact(file), mask, runtime, precision)
+    for note in restorer.session.notes:
+        console.print(f"note: {note}")
+    destinations = targets(photos, output, suffix)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        for source, target in destinations:
+            task = progress.add_task(source.name, total=None)
+            notes = restore_file(
+                restorer,
+                source,
+                target,
+                TileOptions(tile, overlap),
+                lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
+            )
+            progress.remove_task(task)
+            console.print(f"{source} -> {target}")
+            for note in notes:
+                console.print(f"  note: {note}")

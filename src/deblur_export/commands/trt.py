@@ -1,0 +1,118 @@
+"""`deblur-export trt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deblur_export.commands.common import PATH, make_console
+from deblur_export.models import NAMES
+
+BACKENDS = ("auto", "tensorrt", "rtx")
+
+
+@click.command()
+@click.argument("file", type=PATH, required=False)
+@click.option("--model", help=f"Export this network first: {', '.join(NAMES)}.")
+@click.option("--variant", help="Variant of --model.")
+@click.option("--weights", help="Weights of --model, as of `deblur-export onnx`.")
+@click.option("--local", is_flag=True, help="Local pooling of --model.")
+@click.option("--fp16", is_flag=True, help="Compute in float16; without any, as FILE is.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+@click.option("--int8", is_flag=True, help="Compute in int8 (needs a calibrated graph).")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="tensorrt: on the GPU that the engine is for. rtx: TensorRT for RTX, needs no GPU here.",
+)
+@click.option("--min", "smallest", metavar="HxW", help="Smallest image.  [default: 64x64]")
+@click.option("--opt", "typical", metavar="HxW", help="Tuned for this.  [default: 720x1280]")
+@click.option("--max", "largest", metavar="HxW", help="Largest image.  [default: 1440x2560]")
+@click.option("--batch", metavar="MIN,OPT,MAX", help="Images at once.  [default: 1,1,1]")
+@click.option("--plugins", type=PATH, multiple=True, help="Plugin library of the custom ops.")
+@click.option("--timing-cache", type=PATH, help="Measurements to use and to add to.")
+@click.option("--workspace", type=click.FloatRange(0, min_open=True), help="Builder memory, GiB.")
+@click.option("--tf32", is_flag=True, help="Let float32 convolutions use TF32.")
+@click.option("--version-compatible", is_flag=True, help="Loads in newer TensorRT as well.")
+@click.option("--hardware-compatible", is_flag=True, help="Runs on any GPU from Ampere on.")
+@click.option("--compute-capability", metavar="8.9,12.0", help="GPUs of an rtx engine.")
+@click.option("-o", "--output", type=PATH, help="The .engine file to write.")
+def trt(
+    file: Path | None,
+    model: str | None,
+    variant: str | None,
+    weights: str | None,
+    local: bool,
+    fp16: bool,
+    bf16: bool,
+    int8: bool,
+    backend: Any,
+    smallest: str | None,
+    typical: str | None,
+    largest: str | None,
+    batch: str | None,
+    plugins: tuple[Path, ...],
+    timing_cache: Path | None,
+    workspace: float | None,
+    tf32: bool,
+    version_compatible: bool,
+    hardware_compatible: bool,
+    compute_capability: str | None,
+    output: Path | None,
+) -> None:
+    """Build a TensorRT engine of FILE and prove its precision.
+
+    Without FILE and --model, of the only .onnx file of ours in this folder. Where no TensorRT can
+    build, write the strongly typed ONNX file and print the commands for the target machine.
+    """
+    exporting = model is not None or weights is not None
+    if file is not None and exporting:
+        raise click.UsageError("FILE and --model or --weights exclude each other")
+    if not exporting and (variant is not None or local):
+        raise click.UsageError("--variant and --local belong to --model")
+    console = make_console()
+    with console.status("looking for TensorRT") as status:
+        from dataclasses import replace
+
+        from deblur_export.export.engines import options as given
+        from deblur_export.export.engines.backend import choose
+        from deblur_export.export.engines.build import build_engine, precision_from
+        from deblur_export.export.engines.phases import PhaseBars
+        from deblur_export.export.engines.source import export_for_engine, only_artifact
+        from deblur_export.export.manifest import read_artifact
+
+        asked = precision_from(fp16, bf16, int8)
+        options = given.BuildOptions(
+            sizes=given.parse_sizes(smallest, typical, largest, batch),
+            plugins=plugins,
+            timing_cache=timing_cache,
+            workspace=workspace,
+            tf32=tf32,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            compute_capabilities=given.parse_capabilities(compute_capability),
+        )
+        choice = choose(backend, options)
+        if file is not None:
+            artifact = read_artifact(file)
+        elif exporting:
+            folder = Path() if output is None else output.parent
+            artifact = export_for_engine(model, variant, weights, local, folder, status.update)
+            if weights is None:
+                source = artifact.manifest["weights"]["source"]
+                random = "" if source == "demo" else ", so the result will not deblur"
+                console.print(f"no --weights: using {source}{random}")
+        else:
+            artifact = only_artifact(Path(), asked)
+        options = replace(options, precision=asked or artifact.manifest["precision"])
+    if choice.backend is not None:
+        for reason in choice.reasons:
+            console.print(reason)
+    with PhaseBars(console) as bars:
+        outcome = build_engine(artifact, options, choice, output, bars)
+    for line in outcome.lines:
+        console.print(line)
