@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,7 @@ from deblur_export.export.verify import reference_model, verify
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+RUNTIMES = ("ONNX Runtime", "OpenVINO", "TensorRT for RTX")
 Cell = dict[str, Any]
 
 
@@ -100,12 +102,26 @@ def measure(loaded: LoadedModel, folder: Path, console: Console) -> dict[str, di
 def text(runtime: str, cell: Cell) -> str:
     """A cell of the table."""
     if "reason" in cell:
-        return f"no: {cell['reason']}"
+        reason = re.sub(r"\S*/", "", cell["reason"])
+        return f"no: {reason}" if len(reason) <= 150 else f"no: {reason[:150]}..."
     size = f"{cell['megabytes']:.1f} MB"
     if runtime == "TensorRT for RTX":
         return f"built, {size}"
     verdict = "" if cell["passed"] else " **fails verify**"
     return f"{cell['psnr']:.0f} dB, {size}{verdict}"
+
+
+def matrix(results: dict[str, dict[str, dict[str, Cell]]]) -> str:
+    """All cells as a Markdown table."""
+    lines = [
+        f"| network | precision | {' | '.join(RUNTIMES)} |",
+        "|---" * (len(RUNTIMES) + 2) + "|",
+    ]
+    for title, rows in results.items():
+        for precision, row in rows.items():
+            cells = " | ".join(text(runtime, row[runtime]) for runtime in RUNTIMES)
+            lines.append(f"| {title} | {precision} | {cells} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -123,13 +139,7 @@ def main() -> None:
             loaded = load_model(name, "tiny", default_weights(name, "tiny"))
             rows = measure(loaded, Path(folder), console)
             results[f"{loaded.title} ({loaded.weights})"] = rows
-    runtimes = ("ONNX Runtime", "OpenVINO", "TensorRT for RTX")
-    console.print(f"\n| network | precision | {' | '.join(runtimes)} |")
-    console.print("|---" * (len(runtimes) + 2) + "|")
-    for title, rows in results.items():
-        for precision, row in rows.items():
-            cells = " | ".join(text(runtime, row[runtime]) for runtime in runtimes)
-            console.print(f"| {title} | {precision} | {cells} |")
+    console.print(f"\n{matrix(results)}")
     if arguments.json:
         document = {"machine": about, "results": results}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")

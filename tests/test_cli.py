@@ -121,6 +121,24 @@ def test_random_weights_are_told(invoke: Invoke) -> None:
     assert "using random:0, so the result will not deblur" in out
 
 
+def test_ranges_then_typed_files(invoke: Invoke, tmp_path: Path) -> None:
+    """fp16 by measured ranges; ONNX Runtime is not asked to run what it has no kernels for."""
+    (tmp_path / "photos").mkdir()
+    photo(tmp_path / "photos" / "one.png", size=(48, 32))
+    export = ("onnx", "--model", "nafnet", "--shape", "1x3x32x48")
+    assert invoke(*export, "-o", "a.onnx")[0] == 0
+    code, out, err = invoke("ranges", "a.onnx", "--images", "photos", "--json", "r.json")
+    assert (code, err) == (0, "")
+    assert "headroom" in out
+    code, out, _ = invoke(*export, "--precision", "fp16", "--ranges", "r.json", "-o", "b.onnx")
+    assert code == 0
+    assert "multiply-adds" in out
+    assert invoke("run", "b.onnx", "photos/one.png", "-o", "out")[0] == 0
+    assert invoke(*export, "--precision", "bf16", "-o", "c.onnx")[0] == 0
+    assert invoke("verify", "c.onnx")[0] == 0
+    assert_refused(invoke("run", "c.onnx", "photos/one.png"), "bf16", "--runtime openvino")
+
+
 def test_models_and_doctor(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "NAMES", ("m2aenet", "nafnet"))  # counting all takes a while
     code, out, _ = invoke("models")

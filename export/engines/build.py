@@ -39,8 +39,8 @@ def precision_from(fp16: bool, bf16: bool, int8: bool) -> Precision | None:
         raise DeblurExportError("--fp16, --bf16 and --int8 exclude each other")
     if int8:
         raise DeblurExportError(
-            "--int8 needs a calibrated graph, which deblur-export calibrate will make; it is not "
-            "there yet, use --fp16"
+            "--int8: engines of calibrated files are not there yet; use --fp16, or give the file "
+            "of deblur-export calibrate to trtexec yourself"
         )
     return "fp16" if fp16 else "bf16" if bf16 else None
 

@@ -12,6 +12,7 @@ import click
 from deblur_export import __version__
 from deblur_export.commands.about import doctor, models, plugins
 from deblur_export.commands.bench import bench
+from deblur_export.commands.calibrate import calibrate
 from deblur_export.commands.onnx import onnx_command
 from deblur_export.commands.run import run
 from deblur_export.commands.trt import trt
@@ -25,7 +26,7 @@ def cli() -> None:
     """Trained image-deblurring networks to ONNX, with proof that they compute the same thing."""
 
 
-for verb in (onnx_command, verify, run, ranges, trt, bench, models, doctor, plugins):
+for verb in (onnx_command, calibrate, verify, run, ranges, trt, bench, models, doctor, plugins):
     cli.add_command(verb)
 
 

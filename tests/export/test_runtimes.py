@@ -10,6 +10,7 @@ import pytest
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.cases import random_cases
+from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.restore import Restorer, TileOptions
 from deblur_export.export.runtimes import OpenVinoSession, open_session
 from deblur_export.export.verify import compare_layers, reference_model, verify
@@ -169,3 +170,17 @@ def test_a_run_that_fails_is_told(
     session = open_session(exported("nafnet").path, runtime)  # type: ignore[arg-type]
     with pytest.raises(DeblurExportError, match="failed on 1x4x16x16"):
         session.run({"image": np.zeros((1, 4, 16, 16), np.float32)})
+
+
+@pytest.mark.usefixtures("_openvino")
+def test_bf16_of_openvino_is_judged_as_bf16(exported: Exported) -> None:
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bf16")
+    artifact = exported("nafnet", options=ExportOptions("openvino"))
+    reference, cases = reference_model(artifact), random_cases(DYNAMIC)[:2]
+    report = verify(artifact, reference, cases, runtime="openvino", precision="bf16")
+    assert report.passed
+    assert "bf16" in report.candidate
+    assert all(1e-4 < case.max_abs < 8e-2 for case in report.cases)

@@ -1,0 +1,103 @@
+"""What of a graph may become int8, and what never does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+from onnx.inliner import inline_local_functions
+
+from deblur_export.calibration.qdq import Site, find_sites
+from deblur_export.export.precision.policy import DECIDES, LINEAR, POSITIONS, kept_nodes
+from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
+
+FIRST = "the first layer: its error reaches everything"
+LAST = "the last layer: its error is the image's"
+DESCRIPTOR = "reads one value a channel: saves nothing, and steers the whole image"
+UNFIT = "its channels are no axis of one constant weight"
+POOLING = frozenset({"ReduceMean", "GlobalAveragePool"})
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What can be quantized, in the order of the graph.
+
+    `macs`: of each site's node, on the image that `precision.proof` counts on.
+    `never`: nodes of the other convolutions and products, with the reason.
+    `total`: multiply-adds of all convolutions, those in bodies of custom ops included.
+    """
+
+    sites: tuple[Site, ...]
+    macs: dict[str, int]
+    never: dict[str, str]
+    total: int
+
+
+def placement(model: onnx.ModelProto) -> Placement:
+    """Judge every convolution and product of a float32 graph of ours."""
+    inlined = inline_local_functions(model)
+    counted = multiply_adds(inlined)
+    total = sum(
+        counted[node.output[0]]
+        for node in inlined.graph.node
+        if node.op_type in CONVOLUTIONS and node.output[0] in counted
+    )
+    reasons = _reasons(model)
+    fit = find_sites(model)
+    sites = tuple(site for site in fit if site.node not in reasons)
+    names = {site.node for site in fit}
+    output = {node.name: node.output[0] for node in model.graph.node}
+    never = {
+        node.name: reasons.get(node.name, UNFIT)
+        for node in model.graph.node
+        if node.op_type in LINEAR and (node.name in reasons or node.name not in names)
+    }
+    return Placement(sites, {s.node: counted[output[s.node]] for s in sites}, never, total)
+
+
+def _reasons(model: onnx.ModelProto) -> dict[str, str]:
+    """Names of convolutions and products that stay float32, and why."""
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    kept = kept_nodes(graph, ir.DataType.FLOAT16, opset, {})
+    exact = {node: why for node, why in kept.items() if why in (POSITIONS, DECIDES)}
+    for node in reversed(list(graph)):
+        users = [user for value in node.outputs for user, _ in value.uses()]
+        ends = any(value.is_graph_output() for value in node.outputs)
+        if node not in exact and users and not ends and all(user in exact for user in users):
+            exact[node] = exact[users[0]]
+    for node in _nearest(graph.inputs, lambda v: [u for u, _ in v.uses()], lambda n: n.outputs):
+        exact.setdefault(node, FIRST)
+    for node in _nearest(graph.outputs, _maker, lambda n: [v for v in n.inputs if v is not None]):
+        exact.setdefault(node, LAST)
+    for node in graph:
+        maker = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        if maker is not None and maker.op_type in POOLING:
+            exact.setdefault(node, DESCRIPTOR)
+    return {str(node.name): why for node, why in exact.items() if node.op_type in LINEAR}
+
+
+def _maker(value: ir.Value) -> list[ir.Node]:
+    producer = value.producer()
+    return [] if producer is None else [producer]
+
+
+def _nearest(
+    start: Iterable[ir.Value],
+    nodes: Callable[[ir.Value], Collection[ir.Node]],
+    values: Callable[[ir.Node], Iterable[ir.Value]],
+) -> list[ir.Node]:
+    """The convolutions and products that are reached without passing another one."""
+    waiting, seen, found = list(start), set[ir.Node](), list[ir.Node]()
+    while waiting:
+        for node in nodes(waiting.pop()):
+            if node in seen:
+                continue
+            seen.add(node)
+            if node.op_type in LINEAR:
+                found.append(node)
+            elif not node.domain:
+                waiting.extend(values(node))
+    return found

@@ -1,0 +1,262 @@
+"""`deblur-export calibrate`: files of ours to int8, with images, a cache and a budget."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+
+from deblur_export.calibration.qdq import LAYOUTS, Layout
+from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.export.cases import Case
+from deblur_export.export.manifest import Artifact, read_artifact, write_sidecar
+from deblur_export.export.precision.policy import DECIDES, POSITIONS
+from deblur_export.export.quantization import calibrate as module
+from deblur_export.export.quantization.calibrate import Calibration, calibrate
+from deblur_export.export.quantization.data import photo_crops
+from deblur_export.export.quantization.placement import DESCRIPTOR, FIRST, LAST, placement
+from deblur_export.export.quantization.proof import check_int8
+from deblur_export.export.quantization.report import block_table, plot_pareto, summary
+from deblur_export.export.to_onnx import save
+from deblur_export.export.verify import reference_model, verify
+from tests.calibration.conftest import textured
+from tests.conftest import Exported
+
+NET = """
+<ir_version: 10, opset_import: ["": 18]>
+net (float[batch, 3, height, width] image) => (float[batch, 3, height, width] restored)
+<float[4, 3, 3, 3] intro_w, float[4, 4, 3, 3] a_w, float[4, 4, 3, 3] b_w, float[3, 4, 3, 3] out_w> {
+    [intro] i = Conv <pads = [1, 1, 1, 1]> (image, intro_w)
+    [first] a = Conv <pads = [1, 1, 1, 1]> (i, a_w)
+    [second] b = Conv <pads = [1, 1, 1, 1]> (a, b_w)
+    [ending] e = Conv <pads = [1, 1, 1, 1]> (b, out_w)
+    [residual] restored = Add(e, image)
+}"""
+
+NAMES = {"first": "blocks.0.conv/Conv", "second": "blocks.1.conv/Conv"}
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Artifact:
+    """Four convolutions and a residual; its first block has a weight that int8 serves badly."""
+    model = onnx.parser.parse_model(NET)
+    for node in model.graph.node:
+        node.name = NAMES.get(node.name, node.name)
+    rng = np.random.default_rng(0)
+    shapes = {"intro_w": (4, 3), "a_w": (4, 4), "b_w": (4, 4), "out_w": (3, 4)}
+    weights = {k: rng.normal(size=(*v, 3, 3)).astype(np.float32) * 0.1 for k, v in shapes.items()}
+    weights["a_w"][:, 0, 0, 0] = 8
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
+    manifest: dict[str, Any] = {"format": 1, "model": "toy", "variant": "tiny"}
+    manifest |= {"precision": "fp32", "input": {"shape": ["batch", 3, "height", "width"]}}
+    path = tmp_path / "toy.onnx"
+    save(ir.from_proto(model), path, manifest)
+    return read_artifact(path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(2):
+        photo = textured(seed, 90, 120)
+        photo[:, :60] = cv2.GaussianBlur(photo[:, :60], (0, 0), 5)
+        cv2.imwrite(str(folder / f"{seed}.png"), photo)
+    return folder
+
+
+@pytest.fixture
+def options(images: Path, tmp_path: Path) -> Calibration:
+    return Calibration(images, count=6, crop=32, max_drop=9.0, cache=tmp_path / "cache")
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def with_options(options: Calibration, **changes: Any) -> Calibration:
+    return Calibration(**(vars(options) | changes))
+
+
+def test_m2aenet_heads_of_offsets_and_mask_are_never_quantized(exported: Exported) -> None:
+    places = placement(onnx.load(exported("m2aenet").path))
+    assert places.never["motion_analyzer.flow/Conv"] == POSITIONS
+    for layer in ("embed.0", "embed.3", "head.0", "head.2", "head.4"):
+        assert places.never[f"mask_predictor.{layer}/MatMul"] == DECIDES
+    assert places.never["intro/Conv"] == FIRST
+    assert places.never["ending/Conv"] == LAST
+    assert places.never["encoders.0.0.sca.1/Conv"] == DESCRIPTOR
+    assert "encoders.0.0.conv2/Conv" in places.macs
+    assert not set(places.macs) & set(places.never)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_m2aenet_becomes_a_valid_int8_file_that_runs_and_verifies(
+    exported: Exported, options: Calibration, layout: Layout, tmp_path: Path
+) -> None:
+    artifact = exported("m2aenet")
+    before = sha(artifact.path)
+    path = tmp_path / "m2aenet_int8.onnx"
+    result = calibrate(artifact, with_options(options, layout=layout, count=3, crop=64), path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert sha(artifact.path) == before
+    ours = read_artifact(path)
+    facts = ours.manifest["precision_map"]
+    assert ours.manifest["precision"] == "int8"
+    assert facts["multiply_adds"]["conv"] == pytest.approx(result.chosen.share, abs=1e-3)
+    assert facts["multiply_adds"]["conv"] > 0.6
+    assert len(ours.manifest["calibration"]["images"]) == 3
+    image = np.random.default_rng(0).random((1, 3, 64, 48), dtype=np.float32)
+    report = verify(ours, reference_model(ours), [Case("noise", image)])
+    assert report.passed, report.cases[0].reason
+    assert report.cases[0].psnr < 90, "nothing was rounded"
+    pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    report = verify(ours, reference_model(ours), [Case("noise", image)], runtime="openvino")
+    assert report.passed, report.cases[0].reason
+
+
+def test_a_second_run_reads_the_cache_and_writes_the_same_bytes(
+    toy: Artifact, options: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{n}.onnx" for n in range(3)]
+    calibrate(toy, options, paths[0])
+    with monkeypatch.context() as patched:
+        patched.delattr(module, "observe")
+        calibrate(toy, options, paths[1])
+        calibrate(toy, with_options(options, method="minmax"), paths[2])
+    assert sha(paths[0]) == sha(paths[1]) != sha(paths[2])
+
+
+def test_interrupted_calibration_resumes(
+    toy: Artifact, options: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_EVERY", 2)
+
+    def interrupted(step: str) -> None:
+        if step.startswith("calibrating: image 5"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(toy, options, tmp_path / "a.onnx", interrupted)
+    assert not (tmp_path / "a.onnx").exists()
+    seen = list[str]()
+    calibrate(toy, options, tmp_path / "a.onnx", seen.append)
+    assert [s for s in seen if s.startswith("calibrating")] == [
+        f"calibrating: image {n} of 6" for n in (5, 6)
+    ]
+    fresh = with_options(options, cache=tmp_path / "other")
+    calibrate(toy, fresh, tmp_path / "b.onnx")
+    assert sha(tmp_path / "a.onnx") == sha(tmp_path / "b.onnx")
+
+
+def test_the_budget_sends_the_harmful_block_back(
+    toy: Artifact, options: Calibration, tmp_path: Path
+) -> None:
+    path = tmp_path / "int8.onnx"
+    whole = calibrate(toy, with_options(options, whole=True), path)
+    assert len(whole.points) == 2 and set(whole.alone) == {"blocks.0", "blocks.1"}
+    between = (whole.points[0].score.drop + whole.points[1].score.drop) / 2
+    mixed = calibrate(toy, with_options(options, max_drop=between), path)
+    assert mixed.chosen.score.drop <= between
+    (left,) = mixed.chosen.blocks
+    harm = {name: score.error for name, score in whole.alone.items()}
+    assert left == min(harm, key=lambda name: harm[name])
+    kept = mixed.artifact.manifest["precision_map"]["kept_fp32"]
+    assert kept["left in float32 by the budget"] != []
+    assert block_table(whole).row_count == 2
+    assert "1 of 2 blocks" in summary(mixed)
+    pytest.importorskip("matplotlib", reason="needs the extra [plots]")
+    plot_pareto(tmp_path / "p.png", whole, between)
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_impossible_budget_is_a_failed_check(
+    toy: Artifact, options: Calibration, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckFailedError, match=r"no block .* within 0 dB .* --max-psnr-drop"):
+        calibrate(toy, with_options(options, max_drop=0.0), tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_with_pairs_the_drop_is_against_the_truth(
+    toy: Artifact, options: Calibration, tmp_path: Path
+) -> None:
+    for part in ("train", "val"):
+        folder = tmp_path / "pool" / part
+        folder.mkdir(parents=True)
+        blurred = np.stack([textured(seed, 64, 64) for seed in range(3)])
+        np.save(folder / "blurred.npy", blurred)
+        np.save(folder / "sharp.npy", 255 - blurred)
+        np.save(folder / "mask.npy", blurred[..., 0])
+        np.save(folder / "motion.npy", np.zeros((3, 64, 64, 2), np.float16))
+    pairs = with_options(options, images=None, pool=tmp_path / "pool")
+    result = calibrate(toy, pairs, tmp_path / "x.onnx")
+    assert "sharp images of 3 pairs" in result.judged_by
+    # The truth is nowhere near: rounding changes next to nothing.
+    assert abs(result.chosen.score.drop) < 0.05 and result.chosen.score.error > 0
+
+
+def test_crops_cover_sharp_and_blurred_and_are_the_same_again(toy: Artifact, images: Path) -> None:
+    one, other = (photo_crops(images, toy, 4, 32, lambda step: None) for _ in range(2))
+    assert one.fingerprint == other.fingerprint and one.names == other.names
+    contrast = [float(np.abs(np.diff(image, axis=3)).mean()) for image in one.images]
+    assert contrast[0] > 3 * contrast[-1]
+    assert {image.shape for image in one.images} == {(1, 3, 32, 32)}
+
+
+def test_the_proof_counts_pairs_and_not_names(
+    toy: Artifact, options: Calibration, tmp_path: Path
+) -> None:
+    result = calibrate(toy, options, tmp_path / "x.onnx")
+    model = onnx.load(result.artifact.path)
+    claimed = list(NAMES.values())
+    assert check_int8(model, claimed).nodes == 2
+    next(n for n in model.graph.node if n.name == claimed[0]).input[0] = "i"
+    with pytest.raises(CheckFailedError, match=r"1 convolutions .* not the 2"):
+        check_int8(model, claimed)
+
+
+def test_bad_input_is_one_clear_error(toy: Artifact, options: Calibration, tmp_path: Path) -> None:
+    out = tmp_path / "x.onnx"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for changes, said in (
+        ({"images": None}, "--images or --pool"),
+        ({"images": empty}, "no photos inside"),
+        ({"images": tmp_path / "gone"}, "no such folder"),
+        ({"crop": 512}, "smaller than 512x512.*--crop"),
+        ({"pool": empty}, "cannot be read"),
+    ):
+        with pytest.raises(DeblurExportError, match=said):
+            calibrate(toy, with_options(options, **changes), out)
+    again = Artifact(toy.path, toy.manifest | {"precision": "fp16"})
+    with pytest.raises(DeblurExportError, match="is fp16 and cannot become int8"):
+        calibrate(again, options, out)
+
+
+def test_the_command_writes_a_file_and_says_what_it_costs(
+    toy: Artifact,
+    images: Path,
+    tmp_path: Path,
+    command: Callable[..., CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_sidecar(toy.path, toy.manifest | {"file": {"sha256": sha(toy.path), "bytes": 0}})
+    arguments = ("--images", images, "--crop", 32, "--count", 4, "--max-psnr-drop", 9, "--table")
+    done = command("calibrate", toy.path, *arguments, "--layout", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "blocks.0" in done.stdout and "2 of 2 blocks" in done.stdout
+    assert read_artifact(tmp_path / "toy_int8.onnx").manifest["calibration"]["layout"] == "cpu"
+    failed = command("calibrate", toy.path, *arguments[:6], "--max-psnr-drop", 0, cwd=tmp_path)
+    assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
