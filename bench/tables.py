@@ -3,6 +3,8 @@
 python bench/ops.py --json bench/ops.json
 python bench/network_ops.py --json bench/network_ops.json
 python bench/networks.py
+python bench/precision.py --json bench/precision.json
+python bench/quantization.py --pool POOL --json bench/quantization.json
 python bench/tables.py
 """
 
@@ -19,9 +21,8 @@ import quantization
 FOLDER = Path(__file__).parent
 HEAD = """# Measurements
 
-Written by `bench/tables.py` from the JSON files here, which `bench/ops.py`, `bench/network_ops.py`
-and `bench/networks.py` make; they hold every median, minimum and maximum, and the machine of their
-run. Milliseconds are medians.
+Written by `bench/tables.py` from the JSON files here, which the scripts named below make; they hold
+every median, minimum and maximum, and the machine of their run. Milliseconds are medians.
 
 """
 PRECISION = """## Precision
@@ -39,7 +40,8 @@ INT8 = """## INT8
 """
 OPS = """## Custom ops
 
-Candidates take turns in one process. Errors are against float64, relative to the largest output.
+`bench/ops.py`, `bench/network_ops.py`: candidates take turns in one process. Errors are against
+float64, relative to the largest output.
 
 """
 NETWORKS = """## Whole networks, 1280x720
