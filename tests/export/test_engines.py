@@ -215,7 +215,7 @@ def test_a_file_of_fixed_shape_needs_no_shapes() -> None:
     [
         (["--backend", "tensorrt"], "TensorRT is not installed; pip install"),
         (["--backend", "rtx"], "TensorRT for RTX is not installed; pip install"),
-        (["--int8"], "--int8 needs a calibrated graph"),
+        (["--int8"], "--int8: engines of calibrated files are not there yet"),
         (["--fp16", "--bf16"], "exclude each other"),
         (["gone.onnx"], "no such file"),
         (["--max", "8"], "--max '8'"),

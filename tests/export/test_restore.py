@@ -53,6 +53,7 @@ def local_file(tmp_path: Path) -> Path:
         "model": "local",
         "variant": "test",
         "input": {"name": "image", "shape": ["batch", 3, "height", "width"]},
+        "precision": "fp32",
         "size_multiple": 1,
         "receptive_field": RADIUS,
     }
