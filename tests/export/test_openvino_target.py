@@ -19,6 +19,7 @@ from deblur_export.export.pipeline import ExportOptions
 from tests.conftest import Exported
 from tests.tolerances import NETWORK_FLOAT32
 
+torch.manual_seed(0)  # of the parameters of the networks below
 Pass = Callable[[ir.Model], int]
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -114,7 +115,8 @@ def test_rewritten_graph_computes_the_same(rewrite: Pass, net: nn.Module, gone: 
     assert gone.isdisjoint(operators(model))
     with torch.no_grad():
         expected = net(x).numpy()
-    np.testing.assert_allclose(result(model, x), expected, rtol=1e-5, atol=2e-6)
+    scale = float(np.abs(expected).max())
+    np.testing.assert_allclose(result(model, x), expected, rtol=0, atol=2e-6 * max(scale, 1))
 
 
 @pytest.mark.parametrize(
