@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 RUNTIMES = ("onnxruntime", "openvino")
 PRECISIONS = ("f32", "bf16", "f16")
 PATH = click.Path(path_type=Path)
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs FILE, on the CPU.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="f32",
+    show_default=True,
+    help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
+)
 
 
 def make_console() -> Console:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, PRECISIONS, RUNTIMES, make_console
+from deblur_export.commands.common import PATH, make_console, precision_option, runtime_option
 
 
 @click.command()
@@ -17,20 +17,8 @@ from deblur_export.commands.common import PATH, PRECISIONS, RUNTIMES, make_conso
 @click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
 @click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
 @click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
-@click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    default="onnxruntime",
-    show_default=True,
-    help="What runs FILE, on the CPU.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="f32",
-    show_default=True,
-    help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
-)
+@runtime_option
+@precision_option
 @click.option("--mask", is_flag=True, help="Also write NAME_mask.png: what was taken for blurred.")
 def run(
     file: Path,

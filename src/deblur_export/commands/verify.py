@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, PRECISIONS, RUNTIMES, make_console
+from deblur_export.commands.common import PATH, make_console, precision_option, runtime_option
 from deblur_export.errors import CheckFailedError
 
 
@@ -15,20 +15,8 @@ from deblur_export.errors import CheckFailedError
 @click.argument("file", type=PATH)
 @click.option("--images", type=PATH, help="Folder of photos to compare on as well.")
 @click.option("--weights", help="Where the weights are now, if they moved since the export.")
-@click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    default="onnxruntime",
-    show_default=True,
-    help="What runs FILE, on the CPU.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="f32",
-    show_default=True,
-    help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
-)
+@runtime_option
+@precision_option
 @click.option("--float64", is_flag=True, help="Also report both errors against float64.")
 @click.option("--min-psnr", type=float, help="Fail below this PSNR against PyTorch, in dB.")
 @click.option("--json", "json_path", type=PATH, help="Write the report as JSON.")
