@@ -66,7 +66,8 @@ def findings() -> list[Finding]:
     """Try every component."""
     found = [_probe(name, code, "deblur-export") for name, code in CORE.items()]
     found += [_probe(name, code, extra) for name, (code, extra) in OPTIONAL.items()]
-    return [*found, _native(), _openvino_ops(), _cuda(), _tool("nvcc"), _tool("trtexec")]
+    found += [_native(), _openvino_ops(), _cuda_kernels(), _tensorrt_plugins()]
+    return [*found, _cuda(), _tool("nvcc"), _tool("trtexec")]
 
 
 def _probe(package: str, code: str, install: str) -> Finding:
@@ -158,6 +159,31 @@ def _openvino_ops() -> Finding:
         return Finding(name, release, True, "")
     lines = result.stderr.strip().splitlines() or ["it crashed"]
     return Finding(name, "-", False, lines[-1])
+
+
+def _cuda_kernels() -> Finding:
+    """Whether the library can be loaded, and there is a GPU for it."""
+    import torch
+
+    from deblur_export.plugins import cuda
+
+    name, path = "CUDA kernels", cuda.library_path()
+    if path is None:
+        return Finding(name, "-", False, "switched off by DEBLUR_KERNELS_LIBRARY=none")
+    if not path.exists():
+        return Finding(name, "-", False, f"no {path.name}; deblur-export plugins build makes it")
+    if not cuda.available():
+        return Finding(name, "-", False, f"{path.name} cannot be used; plugins build makes it anew")
+    works = torch.cuda.is_available()
+    return Finding(name, str(cuda.VERSION), works, "" if works else "built; they need a GPU")
+
+
+def _tensorrt_plugins() -> Finding:
+    """Whether there is a library of this version."""
+    from deblur_export.plugins.tensorrt_plugins import VERSION, find
+
+    path, reason = find()
+    return Finding("TensorRT plugins", str(VERSION) if path else "-", path is not None, reason)
 
 
 def _cuda() -> Finding:

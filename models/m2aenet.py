@@ -160,17 +160,21 @@ class MotionAnalyzer(nn.Module):
 
 
 class MotionDeformConv2d(nn.Module):
-    """Depth-wise 3x3 deformable convolution along the motion; see plugins/ops."""
+    """Depth-wise 3x3 deformable convolution along the motion, with `gate` the product of the two
+    halves of its channels; see plugins/ops."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, gate: bool = False) -> None:
         super().__init__()
+        self.gate = gate
         self.weight = Parameter(Tensor(channels, 1, 3, 3))
         self.bias = Parameter(Tensor(channels).fill_(0))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        """[N, C, H, W] and offsets [N, 18, H, W] -> [N, C, H, W]."""
-        return motion_deform_conv(x, offset, self.weight, self.bias, group=self.weight.shape[0])  # type: ignore[no-any-return]
+        """[N, C, H, W] and offsets [N, 18, H, W] -> [N, C, H, W], with the gate half of C."""
+        return motion_deform_conv(  # type: ignore[no-any-return]
+            x, offset, self.weight, self.bias, group=self.weight.shape[0], gate=int(self.gate)
+        )
 
 
 class M2ASBlock(NAFBlock):
@@ -183,14 +187,14 @@ class M2ASBlock(NAFBlock):
 
     def __init__(self, channels: int, window: int | None = None) -> None:
         super().__init__(channels, window)
-        self.deform = MotionDeformConv2d(2 * channels)
+        self.deform = MotionDeformConv2d(2 * channels, gate=True)
         self.unfolded: UnfoldedMaskedConv | None = None  # replaces conv1 and conv2 once merged
 
     def forward(self, x: Tensor, mask: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
         """x [N, C, H, W], mask [N, 1, H, W] (1 = blurred), offset [N, 18, H, W] -> as x."""
         x = self.attend(x, self.masked_gate(self.norm1(x), mask))
         y = self.deform(self.conv4(self.norm2(x)), offset)
-        return add_scaled(x, self.conv5(self.gate(y)), self.gamma)
+        return add_scaled(x, self.conv5(y), self.gamma)
 
     def masked_gate(self, x: Tensor, mask: Tensor) -> Tensor:
         """Gate of dw3x3(1x1 x) at blurred pixels, of the repeated input at sharp ones."""

@@ -22,17 +22,18 @@ from torch import Tensor
 from deblur_export.plugins.native_build import LIBRARY
 
 # DEBLUR_CPU_VERSION of csrc/deblur_cpu.h: a library of another version is not used.
-VERSION = 1
+VERSION = 2
 PACKAGED = Path(__file__).parent / LIBRARY
 
-_P, _N = ctypes.c_void_p, ctypes.c_int64
+_P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _FUNCTIONS: dict[str, list[Any]] = {
-    "deblur_selective_scan": [_P] * 9 + [_N] * 4 + [ctypes.c_int32, _P],
-    "deblur_motion_deform_conv": [_P] * 6 + [_N] * 4 + [_P],
-    "deblur_deform_conv2d": [_P] * 7 + [_N] * 6 + [ctypes.c_int32, _P],
-    "deblur_pruned_conv": [_P] * 7 + [_N] * 4 + [_P],
+    "deblur_selective_scan": [_I] + [_P] * 9 + [_N] * 4 + [_I, _P],
+    "deblur_motion_deform_conv": [_I] + [_P] * 6 + [_N] * 4 + [_I, _P],
+    "deblur_deform_conv2d": [_P] * 7 + [_N] * 6 + [_I, _P],
+    "deblur_pruned_conv": [_I] + [_P] * 7 + [_N] * 4 + [_P],
 }
 _NO_MEMORY = 4
+_FIRST = 0  # DEBLUR_FIRST: the layout of PyTorch
 _off = False
 
 
@@ -105,6 +106,11 @@ def switched_off() -> Iterator[None]:
         _off = before
 
 
+def is_off() -> bool:
+    """Whether it is inside `switched_off`, which holds for the kernels of every device."""
+    return _off
+
+
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the native kernels can take these: float32 on the CPU, no gradient asked for."""
     return (
@@ -150,15 +156,18 @@ def selective_scan(u: Tensor, *others: Tensor | None, states: int, delta_softplu
     y = torch.empty(u.shape)
     inputs = [None if tensor is None else tensor.contiguous() for tensor in (u, *others)]
     sizes = (n, d, states, length, delta_softplus)
-    _call("deblur_selective_scan", *inputs, y, *sizes)
+    _call("deblur_selective_scan", _FIRST, *inputs, y, *sizes)
     return y
 
 
-def motion_deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def motion_deform_conv(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, gate: int = 0
+) -> Tensor:
     """MotionDeformConv of tensors that `takes` accepts, of shapes that fit."""
-    y = torch.empty(x.shape)
+    n, c, h, w = x.shape
+    y = torch.empty(n, c >> gate, h, w)
     dense = [tensor.contiguous() for tensor in (x, offset, weight, bias)]
-    _call("deblur_motion_deform_conv", *dense[:2], None, *dense[2:], y, *x.shape)
+    _call("deblur_motion_deform_conv", _FIRST, *dense[:2], None, *dense[2:], y, *x.shape, gate)
     return y
 
 
@@ -185,5 +194,6 @@ def pruned_conv(x: Tensor, *others: Tensor) -> Tensor:
     """PrunedConv by gathered rows, at any coverage, of tensors that `takes` accepts; `others` are
     mask, weight1, bias1, weight2 and bias2, of shapes that fit."""
     y = torch.empty(x.shape)
-    _call("deblur_pruned_conv", *(tensor.contiguous() for tensor in (x, *others)), y, *x.shape)
+    dense = [tensor.contiguous() for tensor in (x, *others)]
+    _call("deblur_pruned_conv", _FIRST, *dense, y, *x.shape)
     return y

@@ -86,7 +86,8 @@ def build(sources: Path, target: Path, extension: Path | None = None) -> str | N
     """
     command = [*compiler(), *FLAGS]
     kernels = sorted(sources.glob("*/kernel*.cpp"))
-    others = {*kernels, *sources.glob("tests/*"), *sources.glob("openvino/*")}
+    elsewhere = ("tests", "openvino", "tensorrt")
+    others = {*kernels, *(file for name in elsewhere for file in sources.glob(f"{name}/*"))}
     once = sorted({*sources.glob("*/*.cpp")} - others)
     if not kernels:
         raise BuildError(f"no sources in {sources}")
@@ -98,21 +99,21 @@ def build(sources: Path, target: Path, extension: Path | None = None) -> str | N
     jobs += [(source, ()) for source in once]
     try:
         with tempfile.TemporaryDirectory(prefix=".native-", dir=target.parent) as folder:
-            objects = _compile(command, jobs, Path(folder))
-            _link(command, [*objects, "-pthread"], target, Path(folder))
+            objects = compile_all(command, jobs, Path(folder))
+            link(command, [*objects, "-pthread"], target, Path(folder))
             if extension is None:
                 return None
             try:
                 package = openvino_package()
                 flags = ("-isystem", str(package / "include"))
                 nodes: list[Job] = [(source, flags) for source in sources.glob("openvino/*.cpp")]
-                objects += _compile(command, nodes, Path(folder))
+                objects += compile_all(command, nodes, Path(folder))
                 libraries = [
                     *package.glob("libs/libopenvino.so*"),
                     *package.glob("libs/libtbb.so*"),
                 ]
                 objects += [*map(str, libraries), *LINK_EXTENSION]
-                _link(command, objects, extension, Path(folder))
+                link(command, objects, extension, Path(folder))
             except BuildError as error:
                 return str(error)
     except OSError as error:
@@ -120,25 +121,31 @@ def build(sources: Path, target: Path, extension: Path | None = None) -> str | N
     return None
 
 
-def _compile(command: list[str], jobs: list[Job], folder: Path) -> list[str]:
-    """One object a source and its flags."""
+def compile_all(command: list[str], jobs: list[Job], folder: Path) -> list[str]:
+    """One object in `folder` for each source and its flags."""
     objects = [str(folder / f"{source.parent.name}-{i}.o") for i, (source, _) in enumerate(jobs)]
     commands = [
         [*command, *flags, "-c", str(source), "-o", output]
         for (source, flags), output in zip(jobs, objects, strict=True)
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_run, commands))
+        list(pool.map(run, commands))
     return objects
 
 
-def _link(command: list[str], objects: list[str], target: Path, folder: Path) -> None:
+def link(command: list[str], objects: list[str], target: Path, folder: Path) -> None:
+    """Make `target` of the objects in `folder`, replacing it at once."""
     library = folder / target.name
-    _run([*command, "-shared", *objects, "-o", str(library)])
+    run([*command, "-shared", *objects, "-o", str(library)])
     library.replace(target)
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Run a compiler.
+
+    Raises:
+        BuildError: it failed; its first error.
+    """
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error" in line.lower()]

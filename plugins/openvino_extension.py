@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from deblur_export.plugins.native import VERSION
 from deblur_export.plugins.native_build import EXTENSION
@@ -23,6 +23,9 @@ PACKAGED = Path(__file__).parent / EXTENSION
 # csrc/openvino/extension.cpp puts it there: a wrong library is not even loaded.
 MADE_FOR = re.compile(rb"deblur ops (\d+) for OpenVINO ([\d.]+)")
 REMEDY = "`deblur-export plugins build` makes it anew"
+# Inputs that the ops also take as bfloat16, when their channels lie last.
+FEATURES = {"MotionDeformConv": (0,), "PrunedConv": (0,), "SelectiveScan": (0, 1, 3, 4, 6)}
+TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 class Found(NamedTuple):
@@ -61,3 +64,71 @@ def find(release: str) -> Found:
     if version != VERSION:
         return Found(None, f"{path} has version {version} of the ops, not {VERSION}; {REMEDY}")
     return Found(path.absolute())
+
+
+def adapt(model: Any, precision: str) -> None:
+    """Rewrite an ov.Model with native ops for its compilation in f32 or bf16, in place.
+
+    With fixed shapes, the library turns features before and after an op, which OpenVINO leaves out
+    where a convolution stands next to it, and it keeps float32 around nodes that it does not know,
+    whatever the precision. So channel attention moves before the turn, and the ops get bfloat16.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() in FEATURES and node.get_attributes().get("last"):
+            if node.get_type_name() == "PrunedConv":
+                _turn_later(node)
+            if precision == "bf16":
+                _convert_features(node)
+    model.validate_nodes_and_infer_types()
+
+
+def _turn_later(node: Any) -> None:
+    """Mean over rows of the turned result, and its product with a factor a channel -> the same of
+    the result, turned."""
+    from openvino import opset13 as ops
+
+    result = node.output(0)
+    (turn,) = (reader.get_node() for reader in result.get_target_inputs())
+    for reader in list(turn.output(0).get_target_inputs()):
+        user = reader.get_node()
+        if _averages_rows(user):
+            early = ops.reduce_mean(result, [2], keep_dims=True)
+        elif (factor := _factor(user, reader.get_index())) is not None:
+            early = ops.multiply(result, ops.transpose(factor, TO_LAST))
+        else:
+            continue
+        readers = list(user.output(0).get_target_inputs())
+        turned = ops.transpose(early, TO_FIRST)
+        for port in readers:
+            port.replace_source_output(turned.output(0))
+
+
+def _averages_rows(node: Any) -> bool:
+    if node.get_type_name() != "ReduceMean" or not node.get_attributes()["keep_dims"]:
+        return False
+    axes = node.input_value(1).get_node()
+    return bool(axes.get_type_name() == "Constant" and axes.get_vector().tolist() == [3])
+
+
+def _factor(node: Any, place: int) -> Any:
+    """What a product multiplies its input `place` by, if that is one number a channel."""
+    if node.get_type_name() != "Multiply":
+        return None
+    factor = node.input_value(1 - place)
+    shape = factor.get_partial_shape()
+    return factor if shape.is_static and list(shape.to_shape())[2:] == [1, 1] else None
+
+
+def _convert_features(node: Any) -> None:
+    from openvino import opset13 as ops
+
+    gate = node.get_attributes().get("gate", 1)
+    for place in FEATURES[node.get_type_name()]:
+        if place == 6 and not gate:
+            continue
+        low = ops.convert(node.input_value(place), "bf16")
+        node.input(place).replace_source_output(low.output(0))
+    readers = list(node.output(0).get_target_inputs())
+    wide = ops.convert(node.output(0), "f32")
+    for reader in readers:
+        reader.replace_source_output(wide.output(0))

@@ -27,13 +27,14 @@ class OpSpec:
 
     `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`), which follows
     the precision of a graph, or a concrete type string, "tensor(float)" for what stays float32 in
-    any; those in `optional` may be left out. `attributes` are integers. `torch_op` is None for an
-    op that only graph passes insert. `body(target)` returns the op in standard operators:
+    any. `attributes` are integers. Inputs and attributes in `optional` may be left out; such an
+    attribute is 0 then. `torch_op` is None for an op that only graph passes insert.
+    `body(target)` returns the op in standard operators:
     "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is what TensorRT for
     RTX builds best (no loop over pixels, no data-dependent shape, no TopK above 3840). It is None
     for an op that a graph pass replaces.
-    `specialize(target, absent)` is the body for nodes that leave the optional inputs `absent` out;
-    None where `body` never reads them.
+    `specialize(target, absent)` is the body for nodes that leave out `absent` of `optional` (an
+    attribute that is 0 counts as left out); None where one body serves all nodes.
     """
 
     name: str
@@ -71,6 +72,7 @@ class OpSpec:
             outputs=formal(self.outputs),
             type_constraints=[("T", FLOAT_TYPES, "floating-point tensors")],
             attributes=[
-                OpSchema.Attribute(name, OpSchema.AttrType.INT, "") for name in self.attributes
+                OpSchema.Attribute(name, OpSchema.AttrType.INT, required=name not in self.optional)
+                for name in self.attributes
             ],
         )

@@ -1,4 +1,8 @@
-"""Add the standard-operator bodies of the custom ops that a graph uses."""
+"""Add the standard-operator bodies of the custom ops that a graph uses.
+
+Every node also says in which namespace a TensorRT plugin of its name would be: where that plugin is
+loaded, TensorRT's parser takes it instead of the body (10.7 and newer).
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,13 @@ def attach_functions(model: ir.Model, target: Target) -> list[str]:
     """Attach one function a used op, in place; returns the names of the ops.
 
     Raises:
-        ValueError: two nodes of an op leave out different inputs that its body reads.
+        ValueError: nodes of an op leave out different inputs or attributes that its body reads.
     """
     used = sorted({node.op_type for node in model.graph if node.domain == DOMAIN})
     for name in used:
         nodes = [n for n in model.graph if n.domain == DOMAIN and n.op_type == name]
+        for node in nodes:
+            node.attributes.add(ir.AttrString("plugin_namespace", DOMAIN))
         function = _function(OPS[name], target, nodes)
         model.functions[function.identifier()] = function
     if used:
@@ -29,7 +35,9 @@ def _function(spec: OpSpec, target: Target, nodes: list[ir.Node]) -> ir.Function
     if spec.specialize is not None:
         absences = {_absent(spec, node) for node in nodes}
         if len(absences) > 1:
-            raise ValueError(f"{spec.name}: its nodes must leave out the same optional inputs")
+            raise ValueError(
+                f"{spec.name}: its nodes must leave out the same optional inputs and attributes"
+            )
         return spec.specialize(target, absences.pop())
     assert spec.body is not None, f"{spec.name} should have been replaced"
     return spec.body(target)
@@ -39,4 +47,5 @@ def _absent(spec: OpSpec, node: ir.Node) -> frozenset[str]:
     given = {
         name for name, value in zip(spec.inputs, node.inputs, strict=False) if value is not None
     }
-    return frozenset(spec.inputs) - given
+    given.update(name for name in spec.attributes if node.attributes.get_int(name, 0))
+    return frozenset(spec.optional) - given

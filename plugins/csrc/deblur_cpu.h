@@ -16,7 +16,7 @@
 #endif
 
 // Changes whenever a signature or the meaning of an argument does.
-#define DEBLUR_CPU_VERSION 1
+#define DEBLUR_CPU_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,12 +24,17 @@ extern "C" {
 
 enum {
   DEBLUR_OK = 0,
-  DEBLUR_BAD_SIZE = 1,      // a size is negative, zero where it must not be, or too large
+  DEBLUR_BAD_SIZE = 1,      // a size is negative, zero or odd where it must not be, or too large
   DEBLUR_NO_TENSOR = 2,     // a required tensor is NULL
   DEBLUR_BAD_ARGUMENT = 3,  // an attribute has no such value
   DEBLUR_NO_MEMORY = 4,
   DEBLUR_BAD_NUMBER = 5,  // a pixel number lies outside the images
 };
+
+// How features (x; u, delta, B, C, z; y) lie, for ops with an argument `features`: with the channels
+// before the pixels, as is written at the op, or behind them ([n, h, w, c], [n, length, d],
+// [n, length, states]), then as float or bfloat16. All other tensors are float.
+enum { DEBLUR_FIRST = 0, DEBLUR_LAST = 1, DEBLUR_LAST_BF16 = 2 };
 
 // Where the work runs. `run` NULL: on `count` threads made for the call (the caller's is one of
 // them). Otherwise run(runtime, tasks, task, data) calls task(data, i) once for every i < tasks,
@@ -48,22 +53,25 @@ DEBLUR_API const char* deblur_error_text(int32_t code);
 
 // SelectiveScan. u, delta, z and y [n, d, length]; A [d, states]; B and C [n, states, length];
 // D and delta_bias [d]. z and delta_bias may be NULL.
-DEBLUR_API int32_t deblur_selective_scan(const float* u, const float* delta, const float* A,
-                                         const float* B, const float* C, const float* D,
-                                         const float* z, const float* delta_bias, float* y,
-                                         int64_t n, int64_t d, int64_t states, int64_t length,
-                                         int32_t delta_softplus, const deblur_threads* threads);
+DEBLUR_API int32_t deblur_selective_scan(int32_t features, const void* u, const void* delta,
+                                         const float* A, const void* B, const void* C,
+                                         const float* D, const void* z, const float* delta_bias,
+                                         void* y, int64_t n, int64_t d, int64_t states,
+                                         int64_t length, int32_t delta_softplus,
+                                         const deblur_threads* threads);
 
 // MotionDeformConv. x and y [n, c, h, w]; offset [n, 18, h, w], (dy, dx) a tap; weight [c, 9];
-// bias [c]. A plan holds what follows from the offsets alone; layers that share them can share it:
-// deblur_motion_plan writes it into deblur_motion_plan_bytes (negative for a bad size) bytes.
-// Either offset or plan may be NULL; the plan is used where both are given.
+// bias [c]. With gate = 1, y [n, c / 2, h, w] is the product of the two halves of the channels, of
+// which c must have pairs. A plan holds what follows from the offsets alone; layers that share them
+// can share it: deblur_motion_plan writes it into deblur_motion_plan_bytes (negative for a bad
+// size) bytes. Either offset or plan may be NULL; the plan is used where both are given.
 DEBLUR_API int64_t deblur_motion_plan_bytes(int64_t n, int64_t h, int64_t w);
 DEBLUR_API int32_t deblur_motion_plan(const float* offset, void* plan, int64_t n, int64_t h,
                                       int64_t w, const deblur_threads* threads);
-DEBLUR_API int32_t deblur_motion_deform_conv(const float* x, const float* offset, const void* plan,
-                                             const float* weight, const float* bias, float* y,
-                                             int64_t n, int64_t c, int64_t h, int64_t w,
+DEBLUR_API int32_t deblur_motion_deform_conv(int32_t features, const void* x, const float* offset,
+                                             const void* plan, const float* weight,
+                                             const float* bias, void* y, int64_t n, int64_t c,
+                                             int64_t h, int64_t w, int32_t gate,
                                              const deblur_threads* threads);
 
 // DeformConv2d (index NULL, pixels = h * w) and DeformConv2dAt. x [n, c, h, w]; offset
@@ -78,9 +86,10 @@ DEBLUR_API int32_t deblur_deform_conv2d(const float* x, const float* offset, con
 
 // PrunedConv, at any coverage by gathered rows. x and y [n, c, h, w]; mask [n, 1, h, w]; weight1
 // [2c, c], bias1 [2c]; weight2 [2c, 9], bias2 [2c].
-DEBLUR_API int32_t deblur_pruned_conv(const float* x, const float* mask, const float* weight1,
-                                      const float* bias1, const float* weight2, const float* bias2,
-                                      float* y, int64_t n, int64_t c, int64_t h, int64_t w,
+DEBLUR_API int32_t deblur_pruned_conv(int32_t features, const void* x, const float* mask,
+                                      const float* weight1, const float* bias1,
+                                      const float* weight2, const float* bias2, void* y, int64_t n,
+                                      int64_t c, int64_t h, int64_t w,
                                       const deblur_threads* threads);
 
 // DynamicFilter3 and 5. x and y [planes, h, w], mirrored at the border; weight

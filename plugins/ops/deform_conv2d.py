@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import native
+from deblur_export.plugins import cuda, native
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
@@ -87,6 +87,8 @@ def deform_conv2d(
     _check("deform_conv2d", x, offset, weight, bias, mask, (x.shape[2], x.shape[3]), kernel)
     if native.takes(x, offset, weight, bias, mask):
         return native.deform_conv2d(x, offset, weight, bias, mask)
+    if cuda.takes(x, offset, weight, bias, mask):
+        return cuda.deform_conv2d(x, offset, weight, bias, mask)
     return _dense(x, offset, weight, bias, mask).contiguous()
 
 
@@ -122,6 +124,8 @@ def deform_conv2d_at(
         raise ValueError(f"deform_conv2d_at: index lists {index.shape[0]} images, x {x.shape[0]}")
     if native.takes(x, offset, weight, bias, mask) and native.takes_index(index):
         return native.deform_conv2d(x, offset, weight, bias, mask, index)
+    if cuda.takes(x, offset, weight, bias, mask, index):
+        return cuda.deform_conv2d(x, offset, weight, bias, mask, index)
     return deform_conv2d_reference(x, offset, weight, bias, mask, index).contiguous()
 
 

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -86,6 +87,8 @@ def _define(kernel: int) -> Any:
                 f"dynamic_filter{kernel}: weight {tuple(weight.shape)} and group {group} do not "
                 f"fit x {tuple(x.shape)}"
             )
+        if cuda.takes(x, weight):
+            return cuda.dynamic_filter(x, weight, kernel)
         return dynamic_filter_reference(x, weight, kernel).clone()
 
     @op.register_fake

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -70,6 +71,8 @@ def local_mean(x: Tensor, *, kernel: int) -> Tensor:
     """
     if kernel not in WINDOWS:
         raise ValueError(f"local_mean: kernel is {kernel}, not one of {WINDOWS}")
+    if cuda.takes(x):
+        return cuda.local_mean(x, kernel)
     height, width = x.shape[2:]
     mean = x.to(torch.promote_types(x.dtype, torch.float32))
     for dim in (2, 3):

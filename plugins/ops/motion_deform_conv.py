@@ -1,11 +1,13 @@
 """MotionDeformConv: depth-wise 3x3 deformable convolution, one offset field for all channels.
 
-    y[c, p] = bias[c] + sum_n weight[c, n] * bilinear(x[c], p + g_n + o_n(p)),   n = 0..8
+    z[c, p] = bias[c] + sum_n weight[c, n] * bilinear(x[c], p + g_n + o_n(p)),   n = 0..8
+    y = z, or with gate = 1   y[c] = z[c] * z[C/2 + c],   c < C/2
 
 with g_n the regular 3x3 grid (row-major, padding 1) and o_n(p) = (dy, dx) the offset of tap n
 (M2AENet, Sec. 3.3: the taps follow the motion trajectory of the pixel; the sampling rule is that
 of Dai et al. 2017, Eq. 2-4, as in ONNX DeformConv and torchvision: a corner outside the image
 counts as zero). Sampling positions do not depend on the channel: they are computed once a pixel.
+The gate is NAFNet's SimpleGate, which follows in M2AENet: z is never written where it is gated.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import native
+from deblur_export.plugins import cuda, native
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
@@ -39,7 +41,9 @@ def sampling_grids(offset: Tensor) -> Tensor:
     return torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1)
 
 
-def motion_deform_conv_reference(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def motion_deform_conv_reference(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, gate: int = 0
+) -> Tensor:
     """MotionDeformConv in plain differentiable torch; float16 and bfloat16 compute in float32."""
     compute = torch.promote_types(x.dtype, torch.float32)
     features = x.to(compute, memory_format=torch.channels_last)  # up to 1.5 times faster
@@ -49,14 +53,17 @@ def motion_deform_conv_reference(x: Tensor, offset: Tensor, weight: Tensor, bias
     for tap in range(TAPS):
         sampled = F.grid_sample(features, grids[:, tap], align_corners=False)
         y = torch.addcmul(y, sampled, taps[:, :, tap])
+    if gate:
+        first, second = y.chunk(2, dim=1)
+        y = first * second
     return y.contiguous().to(x.dtype)
 
 
 @torch.library.custom_op("deblur::motion_deform_conv", mutates_args=())
 def motion_deform_conv(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, *, group: int
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, *, group: int, gate: int = 0
 ) -> Tensor:
-    """Depth-wise 3x3 deformable convolution with offsets shared by all channels.
+    """Depth-wise 3x3 deformable convolution with offsets shared by all channels, perhaps gated.
 
     Args:
         x: [N, C, H, W] features.
@@ -65,20 +72,23 @@ def motion_deform_conv(
         weight: [C, 1, 3, 3].
         bias: [C].
         group: C (depth-wise); kept as an attribute because ONNX convolutions need it static.
+        gate: 1 multiplies the two halves of the channels; C is even then.
 
     Returns:
-        [N, C, H, W], contiguous, dtype of x.
+        [N, C, H, W], with the gate [N, C / 2, H, W]; contiguous, dtype of x.
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError: a shape does not fit, or gate is neither 0 nor 1.
     """
-    _check(x, offset, weight, bias, group)
+    _check(x, offset, weight, bias, group, gate)
     if native.takes(x, offset, weight, bias):
-        return native.motion_deform_conv(x, offset, weight, bias)
-    return motion_deform_conv_reference(x, offset, weight, bias)
+        return native.motion_deform_conv(x, offset, weight, bias, gate)
+    if cuda.takes(x, offset, weight, bias):
+        return cuda.motion_deform_conv(x, offset, weight, bias, gate)
+    return motion_deform_conv_reference(x, offset, weight, bias, gate)
 
 
-def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) -> None:
+def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int, gate: int) -> None:
     check_ranks("motion_deform_conv", {"x": (x, 4)})
     n, c, h, w = x.shape
     expected = {
@@ -91,15 +101,23 @@ def _check(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, group: int) 
             raise ValueError(f"motion_deform_conv: {name} is {tuple(tensor.shape)}, not {shape}")
     if group != c:
         raise ValueError(f"motion_deform_conv: group is {group}, but x has {c} channels")
+    if gate not in (0, 1):
+        raise ValueError(f"motion_deform_conv: gate is {gate}, not 0 or 1")
+    if gate and c % 2:
+        raise ValueError(f"motion_deform_conv: the gate wants pairs of channels, x has {c}")
 
 
 @motion_deform_conv.register_fake
-def _(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, *, group: int) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+def _(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, *, group: int, gate: int = 0
+) -> Tensor:
+    n, c, h, w = x.shape
+    return torch.empty((n, c // 2 if gate else c, h, w), dtype=x.dtype, device=x.device)
 
 
 def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(*inputs)
+    ctx.gate = keyword_only_inputs["gate"]
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -109,7 +127,8 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
             tensor.detach().requires_grad_(needed)
             for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
         ]
-        y = motion_deform_conv_reference(*inputs)
+        x, offset, weight, bias = inputs
+        y = motion_deform_conv_reference(x, offset, weight, bias, ctx.gate)
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     grads = iter(torch.autograd.grad(y, wanted, grad))
     return tuple(next(grads) if t.requires_grad else None for t in inputs)
@@ -120,12 +139,12 @@ motion_deform_conv.register_autograd(_backward, setup_context=_setup_context)
 
 @register_flop_formula(torch.ops.deblur.motion_deform_conv)
 def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
-    """9 multiply-adds an output value, as for an ordinary depth-wise 3x3 convolution."""
+    """9 multiply-adds a channel of a pixel, as for an ordinary depth-wise 3x3 convolution."""
     n, c, h, w = x_shape
     return int(2 * TAPS * n * c * h * w)
 
 
-def _body(target: Target) -> ir.Function:
+def _body(target: Target, absent: frozenset[str] = frozenset({"gate"})) -> ir.Function:
     b = FunctionBody(tuple(SPEC.inputs), SPEC.attributes, OPSET[target])
     x, offset, weight, bias, grid = b.inputs
     if target == "ort":
@@ -141,6 +160,8 @@ def _body(target: Target) -> ir.Function:
         )
     else:
         y = _grid_sample_body(b, x, weight, bias, grid)
+    if "gate" not in absent:
+        y = b.Mul(*b.Split(y, axis=1, num_outputs=2))
     return b.function(SPEC.name, [("y", b.CastLike(y, x))], SPEC.doc)
 
 
@@ -164,7 +185,8 @@ def _grid_sample_body(
 
 SPEC = OpSpec(
     name="MotionDeformConv",
-    doc="Depth-wise 3x3 deformable convolution; offset [N,18,H,W] as (dy,dx) a tap, in pixels.",
+    doc="Depth-wise 3x3 deformable convolution; offset [N,18,H,W] as (dy,dx) a tap, in pixels. "
+    "With gate = 1 the product of the two halves of its channels.",
     torch_op=torch.ops.deblur.motion_deform_conv.default,
     inputs={
         "x": "T",
@@ -173,8 +195,9 @@ SPEC = OpSpec(
         "bias": "T",
         "grid": "tensor(float)",
     },
-    optional=("grid",),
+    optional=("grid", "gate"),
     outputs={"y": "T"},
-    attributes=("group",),
+    attributes=("group", "gate"),
     body=_body,
+    specialize=_body,
 )

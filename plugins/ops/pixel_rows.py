@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -32,6 +33,8 @@ def pixel_gather(x: Tensor, index: Tensor, kernel: int) -> Tensor:
     """
     if kernel not in (1, 3):
         raise ValueError(f"pixel_gather: kernel is {kernel}, not 1 or 3")
+    if cuda.takes(x, index):
+        return cuda.pixel_gather(x, index, kernel)
     h, w = x.shape[2:]
     r = kernel // 2
     padded = F.pad(x, (r, r, r, r)).permute(0, 2, 3, 1)
@@ -58,6 +61,8 @@ def pixel_scatter(base: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     Returns:
         [N, C, H, W], contiguous.
     """
+    if cuda.takes(base, index, rows):
+        return cuda.pixel_scatter(base, index, rows)
     n, c, h, w = base.shape
     flat = base.permute(0, 2, 3, 1).reshape(-1, c).index_copy(0, index, rows)
     return flat.view(n, h, w, c).permute(0, 3, 1, 2).contiguous()

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -43,6 +44,8 @@ def top_pixels(scores: Tensor, *, ratio: int) -> Tensor:
         raise ValueError(f"top_pixels: scores have {c} channels, not 1")
     if ratio < 1 or h % ratio or w % ratio:
         raise ValueError(f"top_pixels: {h}x{w} is no multiple of ratio {ratio}")
+    if cuda.takes(scores):
+        return cuda.top_pixels(scores, (h // ratio) * (w // ratio))
     order = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices
     return order[:, : (h // ratio) * (w // ratio)].sort(dim=1).values
 

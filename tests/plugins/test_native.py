@@ -97,6 +97,8 @@ MOTIONS = {
     "odd-channels": motion_cases.deform(1, 37, 3, 5, 1.5),
     "wide": motion_cases.deform(1, 70, 2, 67, 2.0),
     "high": motion_cases.deform(2, 1, 19, 3, 2.0),
+    "gated-odd": motion_cases.deform(2, 74, 5, 3, 1.5, gate=1),
+    "a-pair": motion_cases.deform(1, 2, 1, 67, 1.5, gate=1),
 }
 DEFORMS = {
     "odd": deform_cases.deform(1, 19, 5, 11, 3),
@@ -134,7 +136,7 @@ def test_strange_offsets_do_what_the_reference_does(value: float, isa: str) -> N
     inputs = motion_cases.deform(1, 3, 4, 6, 1.0)(torch.float32)
     inputs["offset"][0, 7, 2, 3] = value
     inputs["offset"][0, 10, 0, 0] = value
-    del inputs["group"]
+    del inputs["group"], inputs["gate"]
     tolerance = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
     exact = motion_deform_conv_reference(**inputs)
     assert exact.isnan().sum() == (0 if abs(value) < 1e38 else 6)
@@ -234,7 +236,7 @@ def test_threads_of_the_runtime() -> None:
     library, y = native._library(), torch.full((1, 5, 6, 7), math.nan)
     assert library is not None
     code = library.deblur_motion_deform_conv(
-        x, offset, None, weight, bias, y.data_ptr(), 1, 5, 6, 7, ctypes.byref(threads)
+        0, x, offset, None, weight, bias, y.data_ptr(), 1, 5, 6, 7, 0, ctypes.byref(threads)
     )
     assert code == 0
     assert seen and all(runtime == 7 and tasks > 1 for runtime, tasks in seen)
@@ -256,51 +258,56 @@ def test_plan_shared_by_layers() -> None:
         scaled = factor * x
         pointers = [t.data_ptr() for t in (scaled, weight, bias, y)]
         assert not library.deblur_motion_deform_conv(
-            pointers[0], None, ctypes.addressof(plan), *pointers[1:], *x.shape, None
+            0, pointers[0], None, ctypes.addressof(plan), *pointers[1:], *x.shape, 0, None
         )
         expected = native.motion_deform_conv(scaled, offset, weight, bias)
         torch.testing.assert_close(y, expected, rtol=0, atol=0)
     assert library.deblur_motion_plan_bytes(*(ctypes.c_int64(2**40) for _ in range(3))) < 0
 
 
-SIZES = {
-    "deblur_selective_scan": (9, (1, 2, 3, 4, 0)),
-    "deblur_motion_deform_conv": (6, (1, 2, 3, 4)),
-    "deblur_deform_conv2d": (7, (1, 2, 3, 4, 2, 12, 3)),
-    "deblur_pruned_conv": (7, (1, 2, 3, 4)),
+# Layout of the features where there is one, number of pointers, sizes and attributes of a call.
+CALLS = {
+    "deblur_selective_scan": ((0,), 9, (1, 2, 3, 4, 0)),
+    "deblur_motion_deform_conv": ((0,), 6, (1, 2, 3, 4, 0)),
+    "deblur_deform_conv2d": ((), 7, (1, 2, 3, 4, 2, 12, 3)),
+    "deblur_pruned_conv": ((0,), 7, (1, 2, 3, 4)),
 }
 
 
 @needed
 @settings(max_examples=80, deadline=None)
 @given(
-    place=st.sampled_from([(n, i) for n, (_, sizes) in SIZES.items() for i in range(len(sizes))]),
+    place=st.sampled_from([(n, i) for n, (*_, sizes) in CALLS.items() for i in range(len(sizes))]),
     value=st.one_of(st.integers(-(2**63), -1), st.integers(2**47, 2**63 - 1)),
 )
 def test_sizes_out_of_range_are_refused(place: tuple[str, int], value: int) -> None:
     """One size of a fitting call, with pointers that must not be followed."""
     name, which = place
-    pointers, fitting = SIZES[name]
+    layout, pointers, fitting = CALLS[name]
     library = native._library()
     assert library is not None
-    if native._FUNCTIONS[name][pointers + which] is ctypes.c_int32:
+    if native._FUNCTIONS[name][len(layout) + pointers + which] is ctypes.c_int32:
         value = value % 2**31 + 6  # an attribute
     sizes = [value if i == which else size for i, size in enumerate(fitting)]
-    assert getattr(library, name)(*[64] * pointers, *sizes, None) in (1, 3)
+    assert getattr(library, name)(*layout, *[64] * pointers, *sizes, None) in (1, 3)
 
 
 @needed
 def test_missing_tensors_and_attributes_are_refused() -> None:
     library = native._library()
     assert library is not None
-    for name, (pointers, sizes) in SIZES.items():
-        assert getattr(library, name)(*[None] * pointers, *sizes, None) == 2, name
-    zeros = [0] * 4
+    for name, (layout, pointers, sizes) in CALLS.items():
+        assert getattr(library, name)(*layout, *[None] * pointers, *sizes, None) == 2, name
     for name in ("deblur_motion_deform_conv", "deblur_pruned_conv"):
-        assert getattr(library, name)(*[None] * SIZES[name][0], *zeros, None) == 0  # nothing to do
-    assert library.deblur_selective_scan(*[64] * 9, 1, 2, 3, 4, 2, None) == 3
-    assert library.deblur_selective_scan(*[64] * 9, 1, 2, 3, 0, 0, None) == 1
+        layout, pointers, sizes = CALLS[name]
+        nothing = [None] * pointers, [0] * len(sizes)
+        assert getattr(library, name)(*layout, *nothing[0], *nothing[1], None) == 0
+        assert getattr(library, name)(3, *[64] * pointers, *sizes, None) == 3
+    assert library.deblur_selective_scan(0, *[64] * 9, 1, 2, 3, 4, 2, None) == 3
+    assert library.deblur_selective_scan(0, *[64] * 9, 1, 2, 3, 0, 0, None) == 1
     assert library.deblur_deform_conv2d(*[64] * 7, 1, 2, 3, 4, 2, 12, 4, None) == 3
+    assert library.deblur_motion_deform_conv(0, *[64] * 6, 1, 2, 3, 4, 2, None) == 3
+    assert library.deblur_motion_deform_conv(0, *[64] * 6, 1, 3, 3, 4, 1, None) == 1
     texts = {library.deblur_error_text(code) for code in range(6)}
     assert len(texts) == 6
 

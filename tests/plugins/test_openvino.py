@@ -119,6 +119,85 @@ def test_precision_of_openvino(core: Any, case: Case, precision: str, share: flo
     assert_near(result(core, case, precision), case, share)
 
 
+def fixed(case: Case) -> Callable[[onnx.ModelProto], None]:
+    """Writes the sizes of the case into its model."""
+    sizes = {k: v.shape for k, v in tensors_of(case).items()}
+
+    def change(model: onnx.ModelProto) -> None:
+        for value in model.graph.input:
+            for dim, size in zip(value.type.tensor_type.shape.dim, sizes[value.name], strict=True):
+                dim.dim_value = size
+
+    return change
+
+
+def tensors_of(case: Case) -> dict[str, Tensor]:
+    return {k: v for k, v in case.make(torch.float32).items() if isinstance(v, Tensor)}
+
+
+LAYOUTS = [
+    case for case in CASES if case.op in openvino_extension.FEATURES and "length-1" not in case.name
+] + [
+    Case("MotionDeformConv", name, make, motion_cases.motion_deform_conv, motion_cases.tent_deform)
+    for name, make in (
+        ("wide", motion_cases.deform(2, 75, 6, 37, 2.0)),
+        ("wide-gated", motion_cases.deform(2, 150, 3, 37, 2.0, gate=1)),
+    )
+]
+
+
+@needed
+@pytest.mark.parametrize(
+    ("precision", "share"), [("f32", NATIVE_FLOAT32), ("bf16", NATIVE_BFLOAT16)]
+)
+@pytest.mark.parametrize("case", LAYOUTS, ids=str)
+def test_channels_last_where_sizes_are_fixed(
+    core: Any, case: Case, precision: str, share: float
+) -> None:
+    """The same results; in bfloat16 the node itself takes and gives it."""
+    proto = model_of(case, "portable", case.make(torch.float32))
+    fixed(case)(proto)
+    model = core.read_model(model=proto.SerializeToString())
+    openvino_extension.adapt(model, precision)
+    (node,) = [node for node in model.get_ops() if node.get_type_name() == case.op]
+    assert node.get_attributes()["last"] == 1
+    assert node.get_output_element_type(0).get_type_name() == precision
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = {port.get_any_name() for port in compiled.inputs}
+    y = compiled({k: v.numpy() for k, v in tensors_of(case).items() if k in names})[0]
+    assert_near(np.array(y), case, share)
+
+
+@needed
+def test_channel_attention_is_computed_before_features_are_turned(core: Any) -> None:
+    """Its mean and its product, as a block has them; nothing turned is read twice."""
+    case = next(case for case in CASES if case.op == "PrunedConv" and case.name == "coverage-40")
+    proto = model_of(case, "portable", case.make(torch.float32))
+    fixed(case)(proto)
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    for name, axis in (("rows_axis", 3), ("columns_axis", 2)):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis]), name))
+    proto.graph.node.extend(
+        [
+            make("ReduceMean", ["y", "rows_axis"], ["rows"], keepdims=1),
+            make("ReduceMean", ["rows", "columns_axis"], ["mean"], keepdims=1),
+            make("Mul", ["y", "mean"], ["attended"]),
+        ]
+    )
+    del proto.graph.output[:]
+    proto.graph.output.append(info("attended", onnx.TensorProto.FLOAT, [None] * 4))
+    model = core.read_model(model=proto.SerializeToString())
+    openvino_extension.adapt(model, "f32")
+    (node,) = [node for node in model.get_ops() if node.get_type_name() == case.op]
+    readers = {port.get_node().get_type_name() for port in node.output(0).get_target_inputs()}
+    assert readers == {"ReduceMean", "Multiply"}
+    feed = {k: v.numpy() for k, v in tensors_of(case).items()}
+    exact = case.dense(**case.make(torch.float64))
+    exact = (exact * exact.mean((2, 3), keepdim=True)).numpy()
+    y = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(feed)[0]
+    assert np.abs(np.array(y) - exact).max() < NATIVE_FLOAT32 * np.abs(exact).max()
+
+
 def node_of(core: Any, case: Case, element: int) -> tuple[Any, list[Any]]:
     """The one node of a case whose values are of another type, and its tensors."""
     inputs = case.make(torch.float32)

@@ -50,10 +50,13 @@ def test_opcheck(case: Case) -> None:
 
 
 def test_motion_deform_conv_gradients() -> None:
-    inputs = deform(1, 2, 4, 3, 0.7)(torch.float64)
-    group = inputs.pop("group")
-    tensors = tuple(v.requires_grad_() for v in inputs.values())
-    assert torch.autograd.gradcheck(lambda *a: motion_deform_conv(*a, group=group), tensors)
+    for gate in (0, 1):
+        inputs = deform(1, 2, 4, 3, 0.7)(torch.float64)
+        tensors = tuple(v.requires_grad_() for v in inputs.values() if isinstance(v, Tensor))
+        attributes = {"group": 2, "gate": gate}
+        assert torch.autograd.gradcheck(
+            lambda *a, k=attributes: motion_deform_conv(*a, **k), tensors
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -94,6 +97,8 @@ def test_onnx_body_on_onnxruntime(case: Case, target: Target) -> None:
             ),
             "group",
         ),
+        (lambda: motion_deform_conv(**deform(1, 2, 3, 3, 1.0, gate=2)(torch.float32)), "gate"),
+        (lambda: motion_deform_conv(**deform(1, 3, 3, 3, 1.0, gate=1)(torch.float32)), "pairs"),
         (
             lambda: pruned_conv(
                 **(pruned(1, 2, 3, 3, 1.0)(torch.float32) | {"mask": rand(1, 2, 3, 3)})

@@ -60,7 +60,7 @@ const char* deblur_error_text(int32_t code) {
     case DEBLUR_OK:
       return "no error";
     case DEBLUR_BAD_SIZE:
-      return "a size is negative, zero where it must not be, or too large";
+      return "a size is negative, zero or odd where it must not be, or too large";
     case DEBLUR_NO_TENSOR:
       return "a required tensor is missing";
     case DEBLUR_BAD_ARGUMENT:

@@ -12,10 +12,11 @@
 #include <stdint.h>
 
 #if defined(_MSC_VER)
-#define DEBLUR_INLINE static __forceinline
+#define DEBLUR_INLINE_METHOD __forceinline
 #else
-#define DEBLUR_INLINE static inline __attribute__((always_inline))
+#define DEBLUR_INLINE_METHOD inline __attribute__((always_inline))
 #endif
+#define DEBLUR_INLINE static DEBLUR_INLINE_METHOD
 
 // A hint that `bytes` from p on are read soon; p need not be valid.
 #if defined(__GNUC__)

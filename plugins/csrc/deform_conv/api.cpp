@@ -34,19 +34,25 @@ int32_t deblur_motion_plan(const float* offset, void* plan, int64_t n, int64_t h
   return DEBLUR_OK;
 }
 
-int32_t deblur_motion_deform_conv(const float* x, const float* offset, const void* plan,
-                                  const float* weight, const float* bias, float* y, int64_t n,
-                                  int64_t c, int64_t h, int64_t w,
+int32_t deblur_motion_deform_conv(int32_t features, const void* x, const float* offset,
+                                  const void* plan, const float* weight, const float* bias, void* y,
+                                  int64_t n, int64_t c, int64_t h, int64_t w, int32_t gate,
                                   const deblur_threads* threads) {
   const int64_t values = deblur::product({n, c, h, w});
+  if ((gate != 0 && gate != 1) || features < DEBLUR_FIRST || features > DEBLUR_LAST_BF16)
+    return DEBLUR_BAD_ARGUMENT;
   if (values < 0 || !image_fits(h, w) || deblur_motion_plan_bytes(n, h, w) < 0)
     return DEBLUR_BAD_SIZE;
+  if (gate == 1 && c % 2 != 0) return DEBLUR_BAD_SIZE;
   if (values == 0) return DEBLUR_OK;
   if (!x || !weight || !bias || !y || (!offset && !plan)) return DEBLUR_NO_TENSOR;
-  deblur::expect_large(y, values * static_cast<int64_t>(sizeof(float)));
-  const deblur::MotionArguments arguments = {
-      x, offset, weight, bias, static_cast<const deblur::Sample*>(plan), y, n, c, h, w};
+  const int64_t bytes = features == DEBLUR_LAST_BF16 ? 2 : 4;
+  deblur::expect_large(y, (values >> gate) * bytes);
+  const deblur::Sample* samples = static_cast<const deblur::Sample*>(plan);
+  const deblur::MotionArguments arguments = {features, x, offset, weight, bias,      samples,
+                                             y,        n, c,      h,      w,    gate == 1};
   deblur::Team team(threads);
+  if (features != DEBLUR_FIRST) return DEBLUR_DISPATCH(motion_deform_conv_last, arguments, team);
   return DEBLUR_DISPATCH(motion_deform_conv, arguments, team);
 }
 

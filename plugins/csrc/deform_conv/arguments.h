@@ -12,10 +12,13 @@ namespace deblur {
 constexpr int64_t kMotionTaps = 9;
 
 struct MotionArguments {
-  const float *x, *offset, *weight, *bias;
+  int32_t features;  // of x and y: DEBLUR_FIRST, ...
+  const void* x;
+  const float *offset, *weight, *bias;
   const Sample* plan;  // [n, h, w, taps] or null
-  float* y;
+  void* y;
   int64_t n, c, h, w;
+  bool gate;
 };
 
 // At the pixels listed in `index`, or at all of them where it is null; `pixels` of each image.
@@ -42,4 +45,5 @@ static inline void motion_plan(const float* offset, Canvas canvas, int64_t begin
 }  // namespace deblur
 
 DEBLUR_DECLARE(int32_t motion_deform_conv(const MotionArguments&, Team&))
+DEBLUR_DECLARE(int32_t motion_deform_conv_last(const MotionArguments&, Team&))
 DEBLUR_DECLARE(int32_t deform_conv2d(const DeformArguments&, Team&))

@@ -89,8 +89,9 @@ int32_t deform_conv2d(const DeformArguments& a, Team& team) {
     const float* x = a.x + image * a.c * a.h * a.w;
     float* y = a.y + image * a.outputs * a.pixels;
     parallel_for(team, bands, [&](int64_t band) {
-      fill_canvas(x, s.canvas, a.c, s.channels, a.h * band / bands, a.h * (band + 1) / bands,
-                  canvas.data());
+      const int64_t begin = a.h * band / bands, end = a.h * (band + 1) / bands;
+      clear_canvas(s.canvas, s.channels, a.c < s.channels, begin, end, canvas.data());
+      fill_canvas(x, s.canvas, a.c, s.channels, begin, end, canvas.data());
     });
     parallel_for(team, tasks, [&](int64_t task) {
       float* rows = memory.data() + task * scratch;

@@ -1,5 +1,6 @@
 // MotionDeformConv: blocks of channels as rows, so that the samples of a pixel, found once, serve
-// all channels, and a corner is a load of neighbouring floats.
+// all channels, and a corner is a load of neighbouring floats. With the gate, a block holds both
+// halves of its pairs of channels.
 #include "../common/buffer.h"
 #include "arguments.h"
 #include "canvas.h"
@@ -14,24 +15,48 @@ constexpr int64_t kLargestPlan = int64_t{1} << 28;  // bytes; beyond, samples ar
 
 int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// What the channels of a block have in common; weights [taps][kBlock], zero beyond `channels`.
+// What the channels of a block have in common: those of each of `parts` parts of the tensor lie
+// side by side; weights [taps][kBlock], zero in lanes without a channel.
 struct Block {
-  const float* x;
-  float *y, *canvas;
-  int64_t channels;
+  const MotionArguments* a;
+  float* canvas;
+  int64_t image, parts, lanes, first, channels;  // lanes and channels of a part
   float weights[kMotionTaps * kBlock], bias[kBlock];
 
-  void start(const MotionArguments& a, int64_t image, int64_t first, float* memory) {
-    x = a.x + (image * a.c + first) * a.h * a.w;
-    y = a.y + (image * a.c + first) * a.h * a.w;
+  void start(const MotionArguments& arguments, int64_t of_image, int64_t number, float* memory) {
+    a = &arguments;
+    image = of_image;
+    parts = a->gate ? 2 : 1;
+    lanes = kBlock / parts;
+    first = number * lanes;
+    channels = at_most(outputs() - first, lanes);
     canvas = memory;
-    channels = at_most(a.c - first, kBlock);
-    for (int64_t lane = 0; lane < kBlock; ++lane) {
-      const bool used = lane < channels;
-      bias[lane] = used ? a.bias[first + lane] : 0.0f;
+    for (int64_t at = 0; at < kBlock; ++at) {
+      const bool used = at % lanes < channels;
+      const int64_t channel = used ? at / lanes * outputs() + first + at % lanes : 0;
+      bias[at] = used ? a->bias[channel] : 0.0f;
       for (int64_t tap = 0; tap < kMotionTaps; ++tap)
-        weights[tap * kBlock + lane] = used ? a.weight[(first + lane) * kMotionTaps + tap] : 0.0f;
+        weights[tap * kBlock + at] = used ? a->weight[channel * kMotionTaps + tap] : 0.0f;
     }
+  }
+
+  int64_t outputs() const { return a->c / parts; }
+  int64_t pixels() const { return a->h * a->w; }
+
+  // Image rows [begin, end).
+  void fill(int64_t begin, int64_t end) const {
+    const Canvas size = {static_cast<int32_t>(a->h), static_cast<int32_t>(a->w)};
+    const float* x = static_cast<const float*>(a->x) + (image * a->c + first) * pixels();
+    clear_canvas(size, kBlock, channels < lanes, begin, end, canvas);
+    for (int64_t part = 0; part < parts; ++part)
+      fill_canvas(x + part * outputs() * pixels(), size, channels, kBlock, begin, end,
+                  canvas + part * lanes);
+  }
+
+  // Results [count][kBlock] of the pixels from `pixel` on.
+  void write(const float* results, int64_t pixel, int64_t count) const {
+    float* y = static_cast<float*>(a->y) + (image * outputs() + first) * pixels() + pixel;
+    transpose(results, kBlock, count, channels, y, pixels());
   }
 };
 
@@ -61,7 +86,7 @@ DEBLUR_INLINE void convolve(const Block& block, int64_t lane, const Sample* samp
 void convolve_pixels(const MotionArguments& a, const Block& block, const float* offset,
                      const Sample* plan, Canvas canvas, int64_t begin, int64_t end) {
   constexpr int kTogether = 4 * kWidth < kBlock ? 4 : kBlock / kWidth;
-  const int64_t line = (a.w + 2) * kBlock;
+  const int64_t line = (a.w + 2) * kBlock, used = a.gate ? kBlock : block.channels;
   Sample found[kTile * kMotionTaps];
   alignas(64) float out[kTile * kBlock];
   for (int64_t pixel = begin; pixel < end; pixel += kTile) {
@@ -70,13 +95,17 @@ void convolve_pixels(const MotionArguments& a, const Block& block, const float* 
     if (plan != nullptr) samples = plan + pixel * kMotionTaps;
     else motion_plan(offset, canvas, pixel, pixel + count, found);
     for (int64_t i = 0; i < count; ++i) {
+      float* sums = out + i * kBlock;
       int64_t lane = 0;
-      for (; lane + kTogether * kWidth <= block.channels; lane += kTogether * kWidth)
-        convolve<kTogether>(block, lane, samples + i * kMotionTaps, line, out + i * kBlock);
-      for (; lane < block.channels; lane += kWidth)
-        convolve<1>(block, lane, samples + i * kMotionTaps, line, out + i * kBlock);
+      for (; lane + kTogether * kWidth <= used; lane += kTogether * kWidth)
+        convolve<kTogether>(block, lane, samples + i * kMotionTaps, line, sums);
+      for (; lane < used; lane += kWidth)
+        convolve<1>(block, lane, samples + i * kMotionTaps, line, sums);
+      if (!a.gate) continue;
+      for (lane = 0; lane < block.channels; lane += kWidth)
+        store(sums + lane, load(sums + lane) * load(sums + block.lanes + lane));
     }
-    transpose(out, kBlock, count, block.channels, block.y + pixel, a.h * a.w);
+    block.write(out, pixel, count);
   }
 }
 
@@ -84,40 +113,48 @@ void convolve_pixels(const MotionArguments& a, const Block& block, const float* 
 
 int32_t motion_deform_conv(const MotionArguments& a, Team& team) {
   const Canvas canvas = {static_cast<int32_t>(a.h), static_cast<int32_t>(a.w)};
-  const int64_t pixels = a.h * a.w, blocks = (a.c + kBlock - 1) / kBlock;
-  const int64_t together = at_most(blocks, team.size());  // canvases held at a time
-  const int64_t bands = at_most((2 * team.size() + together - 1) / together, a.h);
+  const int64_t pixels = a.h * a.w, lanes = a.gate ? kBlock / 2 : kBlock;
+  const int64_t blocks = ((a.gate ? a.c / 2 : a.c) + lanes - 1) / lanes;
+  const int64_t workers = at_most(blocks, team.size());  // each with a canvas
+  const int64_t bands = at_most(2 * team.size(), a.h);
   const int64_t size = canvas_pixels(canvas) * kBlock;
   const int64_t plan_floats = pixels * kMotionTaps * static_cast<int64_t>(sizeof(Sample) / 4);
   const bool keep = a.plan == nullptr && blocks > 1 && 4 * plan_floats <= kLargestPlan;
   constexpr int64_t kBlockFloats = static_cast<int64_t>(sizeof(Block) / sizeof(float));
-  Floats memory(together * size), shared(together * kBlockFloats), kept(keep ? plan_floats : 0);
+  Floats memory(workers * size), shared(workers * kBlockFloats), kept(keep ? plan_floats : 0);
   if (!memory || !shared || !kept) return DEBLUR_NO_MEMORY;
   Block* block = reinterpret_cast<Block*>(shared.data());
+  Sample* fresh = keep ? reinterpret_cast<Sample*>(kept.data()) : nullptr;
   const auto row = [&](int64_t band) { return a.h * band / bands; };
 
   for (int64_t image = 0; image < a.n; ++image) {
     const float* offset = a.offset == nullptr ? nullptr : a.offset + image * 2 * kMotionTaps * pixels;
-    const Sample* plan = a.plan == nullptr ? nullptr : a.plan + image * pixels * kMotionTaps;
-    for (int64_t first = 0; first < blocks; first += together) {
-      const int64_t now = at_most(blocks - first, together);
-      for (int64_t b = 0; b < now; ++b)
-        block[b].start(a, image, (first + b) * kBlock, memory.data() + b * size);
-      // The first time round, the samples are found as well.
-      Sample* fresh = keep && first == 0 ? reinterpret_cast<Sample*>(kept.data()) : nullptr;
-      if (fresh != nullptr) plan = fresh;
-      parallel_for(team, now * bands, [&](int64_t task) {
-        const Block& own = block[task / bands];
-        const int64_t begin = row(task % bands), end = row(task % bands + 1);
-        fill_canvas(own.x, canvas, own.channels, kBlock, begin, end, own.canvas);
-        if (fresh != nullptr && task < bands)
-          motion_plan(offset, canvas, begin * a.w, end * a.w, fresh + begin * a.w * kMotionTaps);
+    const Sample* plan = fresh;
+    if (a.plan != nullptr) plan = a.plan + image * pixels * kMotionTaps;
+    if (keep)
+      parallel_for(team, bands, [&](int64_t band) {
+        const int64_t begin = row(band) * a.w, end = row(band + 1) * a.w;
+        motion_plan(offset, canvas, begin, end, fresh + begin * kMotionTaps);
       });
-      parallel_for(team, now * bands, [&](int64_t task) {
-        convolve_pixels(a, block[task / bands], offset, plan, canvas, row(task % bands) * a.w,
-                        row(task % bands + 1) * a.w);
+    if (workers == team.size()) {  // each has blocks of its own and waits for nobody
+      parallel_for(team, workers, [&](int64_t worker) {
+        Block& own = block[worker];
+        for (int64_t b = blocks * worker / workers; b < blocks * (worker + 1) / workers; ++b) {
+          own.start(a, image, b, memory.data() + worker * size);
+          own.fill(0, a.h);
+          convolve_pixels(a, own, offset, plan, canvas, 0, pixels);
+        }
       });
+      continue;
     }
+    for (int64_t b = 0; b < blocks; ++b) block[b].start(a, image, b, memory.data() + b * size);
+    parallel_for(team, blocks * bands, [&](int64_t task) {
+      block[task / bands].fill(row(task % bands), row(task % bands + 1));
+    });
+    parallel_for(team, blocks * bands, [&](int64_t task) {
+      convolve_pixels(a, block[task / bands], offset, plan, canvas, row(task % bands) * a.w,
+                      row(task % bands + 1) * a.w);
+    });
   }
   return DEBLUR_OK;
 }

@@ -29,8 +29,7 @@ void read_as(Extensions& list, const std::string& name, const Attributes& fixed 
   list.push_back(std::make_shared<ov::frontend::onnx::ConversionExtension>(
       name, "deblur", [fixed](const ov::frontend::NodeContext& node) {
         auto op = std::make_shared<Op>();
-        op->read(node, fixed);
-        return op->outputs();
+        return op->read(node, fixed);
       }));
 }
 

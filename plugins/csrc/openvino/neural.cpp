@@ -6,47 +6,75 @@ namespace deblur_openvino {
 using ov::Dimension;
 using ov::PartialShape;
 
+namespace {
+
+// Where the axes of images lie; `last` with the channels last.
+struct Axes {
+  explicit Axes(bool last) : c(last ? 3 : 1), h(last ? 1 : 2), w(last ? 2 : 3) {}
+  size_t c, h, w;
+
+  PartialShape shape(const Dimension& n, const Dimension& channels, const Dimension& height,
+                     const Dimension& width) const {
+    PartialShape all{n, n, n, n};
+    all[c] = channels, all[h] = height, all[w] = width;
+    return all;
+  }
+};
+
+}  // namespace
+
 PartialShape SelectiveScan::output_shape(const Shapes& inputs) const {
   Dimension n, d, length, states;
   const bool gate = attribute("gate") != 0, bias = attribute("bias") != 0;
   NODE_VALIDATION_CHECK(this, inputs.size() == size_t{6} + gate + bias, "it has ", inputs.size(),
                         " inputs");
-  expect("u", inputs[0], {&n, &d, &length});
-  expect("delta", inputs[1], {&n, &d, &length});
+  const auto expect_sequence = [&](const char* name, size_t input, Dimension& channels) {
+    if (last()) expect(name, inputs[input], {&n, &length, &channels});
+    else expect(name, inputs[input], {&n, &channels, &length});
+  };
+  expect_sequence("u", 0, d);
+  expect_sequence("delta", 1, d);
   expect("A", inputs[2], {&d, &states});
-  expect("B", inputs[3], {&n, &states, &length});
-  expect("C", inputs[4], {&n, &states, &length});
+  expect_sequence("B", 3, states);
+  expect_sequence("C", 4, states);
   expect("D", inputs[5], {&d});
-  if (gate) expect("z", inputs[6], {&n, &d, &length});
+  if (gate) expect_sequence("z", 6, d);
   if (bias) expect("delta_bias", inputs[size_t{6} + gate], {&d});
-  return {n, d, length};
+  return last() ? PartialShape{n, length, d} : PartialShape{n, d, length};
 }
 
 int32_t SelectiveScan::compute(const Arguments& x, const Values& y,
                                const deblur_threads* threads) const {
   const bool gate = attribute("gate") != 0, bias = attribute("bias") != 0;
   return deblur_selective_scan(
-      x[0].floats(), x[1].floats(), x[2].floats(), x[3].floats(), x[4].floats(), x[5].floats(),
-      gate ? x[6].floats() : nullptr, bias ? x[size_t{6} + gate].floats() : nullptr, y.floats(),
-      x[0].size(0), x[0].size(1), x[2].size(1), x[0].size(2),
+      kind(x[0]), x[0].data, x[1].data, x[2].floats(), x[3].data, x[4].data, x[5].floats(),
+      gate ? x[6].data : nullptr, bias ? x[size_t{6} + gate].floats() : nullptr, y.data,
+      x[0].size(0), x[2].size(0), x[2].size(1), x[0].size(last() ? 1 : 2),
       static_cast<int32_t>(attribute("delta_softplus")), threads);
 }
 
 PartialShape MotionDeformConv::output_shape(const Shapes& inputs) const {
   Dimension n, c, h, w, fields = 18, one = 1, side = 3;
   if (attribute("group") > 0) c = attribute("group");
-  expect("x", inputs[0], {&n, &c, &h, &w});
+  expect_images("x", inputs[0], n, c, h, w);
   expect("offset", inputs[1], {&n, &fields, &h, &w});
   expect("weight", inputs[2], {&c, &one, &side, &side});
   expect("bias", inputs[3], {&c});
-  return {n, c, h, w};
+  const Axes axes(last());
+  if (attribute("gate") == 0) return axes.shape(n, c, h, w);
+  NODE_VALIDATION_CHECK(this, attribute("gate") == 1, "gate is ", attribute("gate"));
+  NODE_VALIDATION_CHECK(this, c.is_dynamic() || c.get_length() % 2 == 0, "x has ", c,
+                        " channels, which are no pairs");
+  return axes.shape(n, c.is_static() ? Dimension(c.get_length() / 2) : Dimension(), h, w);
 }
 
 int32_t MotionDeformConv::compute(const Arguments& x, const Values& y,
                                   const deblur_threads* threads) const {
-  return deblur_motion_deform_conv(x[0].floats(), x[1].floats(), nullptr, x[2].floats(),
-                                   x[3].floats(), y.floats(), x[0].size(0), x[0].size(1),
-                                   x[0].size(2), x[0].size(3), threads);
+  const Axes axes(last());
+  return deblur_motion_deform_conv(kind(x[0]), x[0].data, x[1].floats(), nullptr, x[2].floats(),
+                                   x[3].floats(), y.data, x[0].size(0), x[0].size(axes.c),
+                                   x[0].size(axes.h), x[0].size(axes.w),
+                                   static_cast<int32_t>(attribute("gate")), threads);
 }
 
 PartialShape DeformConv2d::output_shape(const Shapes& inputs) const {
@@ -92,21 +120,22 @@ int32_t DeformConv2dAt::compute(const Arguments& x, const Values& y,
 PartialShape PrunedConv::output_shape(const Shapes& inputs) const {
   Dimension n, c, h, w, twice, one = 1, side = 3;
   if (attribute("group") > 0) twice = attribute("group"), c = attribute("group") / 2;
-  expect("x", inputs[0], {&n, &c, &h, &w});
+  expect_images("x", inputs[0], n, c, h, w);
   if (c.is_static()) twice = 2 * c.get_length();
   expect("mask", inputs[1], {&n, &one, &h, &w});
   expect("weight1", inputs[2], {&twice, &c, &one, &one});
   expect("bias1", inputs[3], {&twice});
   expect("weight2", inputs[4], {&twice, &one, &side, &side});
   expect("bias2", inputs[5], {&twice});
-  return {n, c, h, w};
+  return Axes(last()).shape(n, c, h, w);
 }
 
 int32_t PrunedConv::compute(const Arguments& x, const Values& y,
                             const deblur_threads* threads) const {
-  return deblur_pruned_conv(x[0].floats(), x[1].floats(), x[2].floats(), x[3].floats(),
-                            x[4].floats(), x[5].floats(), y.floats(), x[0].size(0), x[0].size(1),
-                            x[0].size(2), x[0].size(3), threads);
+  const Axes axes(last());
+  return deblur_pruned_conv(kind(x[0]), x[0].data, x[1].floats(), x[2].floats(), x[3].floats(),
+                            x[4].floats(), x[5].floats(), y.data, x[0].size(0), x[0].size(axes.c),
+                            x[0].size(axes.h), x[0].size(axes.w), threads);
 }
 
 }  // namespace deblur_openvino

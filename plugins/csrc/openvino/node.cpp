@@ -2,6 +2,8 @@
 
 #include <openvino/core/type/bfloat16.hpp>
 #include <openvino/core/type/float16.hpp>
+#include <openvino/op/constant.hpp>
+#include <openvino/op/transpose.hpp>
 
 #include "threads.h"
 
@@ -9,18 +11,20 @@ namespace deblur_openvino {
 
 namespace {
 
-// A tensor as float32 or int64: itself, or converted.
+// A tensor as float32 or int64, `low` also as bfloat16: itself, or converted.
 class Border {
  public:
-  Border(const ov::Tensor& tensor, bool numbers) : tensor_(tensor) {
+  Border(const ov::Tensor& tensor, bool numbers, bool low) : tensor_(tensor) {
     const ov::element::Type type = numbers ? ov::element::i64 : ov::element::f32;
     own_ = tensor.get_element_type() == type;
+    low_ = low && tensor.get_element_type() == ov::element::bf16;
+    own_ = own_ || low_;
     if (!own_) converted_ = ov::Tensor(type, tensor.get_shape());
   }
 
   Values values() const {
     const ov::Tensor& place = own_ ? tensor_ : converted_;
-    return {place.get_shape(), place.get_size() ? const_cast<void*>(place.data()) : nullptr};
+    return {place.get_shape(), place.get_size() ? const_cast<void*>(place.data()) : nullptr, low_};
   }
 
   void read() const { if (!own_) convert(tensor_, converted_); }
@@ -52,8 +56,19 @@ class Border {
   }
 
   ov::Tensor tensor_, converted_;
-  bool own_;
+  bool own_, low_;
 };
+
+// x [n, channels, ...] with the channels last, or back.
+ov::Output<ov::Node> turned(const ov::Output<ov::Node>& x, size_t rank, bool to_last) {
+  std::vector<int64_t> order(rank, 0);
+  for (size_t axis = 1; axis < rank; ++axis) {
+    const size_t before = to_last ? axis % (rank - 1) + 1 : axis == 1 ? rank - 1 : axis - 1;
+    order[axis] = static_cast<int64_t>(before);
+  }
+  const auto constant = ov::op::v0::Constant::create(ov::element::i64, {rank}, order);
+  return std::make_shared<ov::op::v1::Transpose>(x, constant)->output(0);
+}
 
 bool is_value(const ov::element::Type& type) {
   return type.is_dynamic() || type == ov::element::f32 || type == ov::element::f16 ||
@@ -66,7 +81,7 @@ bool is_number(const ov::element::Type& type) {
 
 }  // namespace
 
-void Node::read(const ov::frontend::NodeContext& node, const Attributes& fixed) {
+ov::OutputVector Node::read(const ov::frontend::NodeContext& node, const Attributes& fixed) {
   for (auto& [name, value] : attributes_) value = node.get_attribute<int64_t>(name, value);
   for (const auto& [name, value] : fixed) attributes_[name] = value;
   ov::OutputVector inputs;
@@ -77,8 +92,18 @@ void Node::read(const ov::frontend::NodeContext& node, const Attributes& fixed) 
     mark_input(place);
     inputs.push_back(input);
   }
+  bool fixed_shapes = attributes_.count("last") != 0;
+  for (size_t i = 0; i < inputs.size(); ++i)
+    if (takes_features(i)) fixed_shapes = fixed_shapes && inputs[i].get_partial_shape().is_static();
+  if (fixed_shapes) {
+    attributes_["last"] = 1;
+    for (size_t i = 0; i < inputs.size(); ++i)
+      if (takes_features(i)) inputs[i] = turned(inputs[i], inputs[i].get_shape().size(), true);
+  }
   set_arguments(inputs);
   constructor_validate_and_infer_types();
+  if (!fixed_shapes) return outputs();
+  return {turned(output(0), get_output_partial_shape(0).size(), false)};
 }
 
 void Node::validate_and_infer_types() {
@@ -106,12 +131,12 @@ bool Node::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) c
   for (size_t i = 0; i < inputs.size(); ++i) {
     OPENVINO_ASSERT(inputs[i].is_continuous(), get_type_name(), ": a tensor with gaps");
     shapes.push_back(inputs[i].get_shape());
-    borders.emplace_back(inputs[i], takes_numbers(i));
+    borders.emplace_back(inputs[i], takes_numbers(i), last() && takes_features(i));
     borders.back().read();
     arguments.push_back(borders.back().values());
   }
   outputs[0].set_shape(output_shape(shapes).to_shape());
-  const Border output(outputs[0], output_type() == ov::element::i64);
+  const Border output(outputs[0], output_type() == ov::element::i64, last());
   const deblur_threads threads = runtime_threads();
   const int32_t code = compute(arguments, output.values(), &threads);
   OPENVINO_ASSERT(code == DEBLUR_OK, get_type_name(), ": ", deblur_error_text(code));
@@ -131,6 +156,12 @@ void Node::expect(const char* name, const ov::PartialShape& shape,
   ov::PartialShape wanted(std::vector<ov::Dimension>{});
   for (const ov::Dimension* size : sizes) wanted.push_back(*size);
   NODE_VALIDATION_CHECK(this, fits, name, " is ", shape, ", not ", wanted);
+}
+
+void Node::expect_images(const char* name, const ov::PartialShape& shape, ov::Dimension& n,
+                         ov::Dimension& c, ov::Dimension& h, ov::Dimension& w) const {
+  if (last()) expect(name, shape, {&n, &h, &w, &c});
+  else expect(name, shape, {&n, &c, &h, &w});
 }
 
 }  // namespace deblur_openvino

@@ -1,5 +1,5 @@
-// What the ops of the extension have in common: shapes that must fit, float16 and bfloat16 tensors
-// read and written as float32, and the threads of OpenVINO.
+// What the ops of the extension have in common: shapes that must fit, the layout of features,
+// tensors in other types than the kernels take, and the threads of OpenVINO.
 #pragma once
 
 #include <stdint.h>
@@ -18,10 +18,12 @@
 
 namespace deblur_openvino {
 
-// An input or the output of one evaluation: dense, of float32 or int64.
+// An input or the output of one evaluation: dense, of float32 or int64; features in the layout
+// "last" perhaps of bfloat16.
 struct Values {
   ov::Shape shape;
   void* data = nullptr;
+  bool low = false;  // bfloat16
 
   float* floats() const { return static_cast<float*>(data); }
   int64_t* numbers() const { return static_cast<int64_t*>(data); }
@@ -34,9 +36,13 @@ using Attributes = std::map<std::string, int64_t>;
 // An op with one output and integer attributes.
 class Node : public ov::op::Op {
  public:
-  // Takes inputs and attributes from a node of an ONNX file; `fixed` are attributes that follow
-  // from its name.
-  void read(const ov::frontend::NodeContext& node, const Attributes& fixed);
+  // Takes inputs and attributes from a node of an ONNX file and returns its outputs; `fixed` are
+  // attributes that follow from its name.
+  //
+  // OpenVINO keeps features channels-last and turns them for nodes that it does not know. Where the
+  // shapes are fixed, it leaves out a change of layout before a Transpose that takes it back: then
+  // features pass through two of them, and the node gets what is there ("last" is 1).
+  ov::OutputVector read(const ov::frontend::NodeContext& node, const Attributes& fixed);
 
   void validate_and_infer_types() final;
   bool visit_attributes(ov::AttributeVisitor& visitor) final;
@@ -49,9 +55,19 @@ class Node : public ov::op::Op {
       : attributes_(std::move(attributes)), least_(least), most_(most) {}
 
   int64_t attribute(const char* name) const { return attributes_.at(name); }
+  bool last() const {
+    const auto found = attributes_.find("last");
+    return found != attributes_.end() && found->second != 0;
+  }
+  // What deblur_cpu.h calls such features.
+  int32_t kind(const Values& features) const {
+    return !last() ? DEBLUR_FIRST : features.low ? DEBLUR_LAST_BF16 : DEBLUR_LAST;
+  }
 
   // Which inputs of those that may be left out are there; by their place in the ONNX node.
   virtual void mark_input(size_t place) { (void)place; }
+  // Whether an input has features that the op takes in either layout; the output is like them.
+  virtual bool takes_features(size_t input) const { return (void)input, false; }
   // Whether an input holds pixel numbers and no values.
   virtual bool takes_numbers(size_t input) const { return (void)input, false; }
   // By default that of the first input.
@@ -66,6 +82,9 @@ class Node : public ov::op::Op {
   // from the other.
   void expect(const char* name, const ov::PartialShape& shape,
               std::initializer_list<ov::Dimension*> sizes) const;
+  // The same for features, in the layout of this node.
+  void expect_images(const char* name, const ov::PartialShape& shape, ov::Dimension& n,
+                     ov::Dimension& c, ov::Dimension& h, ov::Dimension& w) const;
 
   Attributes attributes_;
 

@@ -14,8 +14,11 @@ namespace deblur_openvino {
 
 class SelectiveScan final : public Node {
  public:
-  SelectiveScan() : Node(6, 8, {{"delta_softplus", 0}, {"gate", 0}, {"bias", 0}}) {}
+  SelectiveScan() : Node(6, 8, {{"delta_softplus", 0}, {"gate", 0}, {"bias", 0}, {"last", 0}}) {}
   DEBLUR_OPENVINO_METHODS(SelectiveScan)
+  bool takes_features(size_t input) const final {
+    return input < 2 || input == 3 || input == 4 || (input == 6 && attribute("gate") != 0);
+  }
   void mark_input(size_t place) final {
     if (place == 6) attributes_["gate"] = 1;
     if (place == 7) attributes_["bias"] = 1;
@@ -25,8 +28,9 @@ class SelectiveScan final : public Node {
 // The grid that a file may give as a fifth input is for other runtimes.
 class MotionDeformConv final : public Node {
  public:
-  MotionDeformConv() : Node(4, 4, {{"group", 0}}) {}
+  MotionDeformConv() : Node(4, 4, {{"group", 0}, {"gate", 0}, {"last", 0}}) {}
   DEBLUR_OPENVINO_METHODS(MotionDeformConv)
+  bool takes_features(size_t input) const final { return input == 0; }
 };
 
 class DeformConv2d final : public Node {
@@ -44,8 +48,9 @@ class DeformConv2dAt final : public Node {
 
 class PrunedConv final : public Node {
  public:
-  PrunedConv() : Node(6, 6, {{"group", 0}}) {}
+  PrunedConv() : Node(6, 6, {{"group", 0}, {"last", 0}}) {}
   DEBLUR_OPENVINO_METHODS(PrunedConv)
+  bool takes_features(size_t input) const final { return input == 0; }
 };
 
 class PixelGather final : public Node {

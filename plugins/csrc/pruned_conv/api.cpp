@@ -2,21 +2,22 @@
 #include "../common/sizes.h"
 #include "arguments.h"
 
-int32_t deblur_pruned_conv(const float* x, const float* mask, const float* weight1,
-                           const float* bias1, const float* weight2, const float* bias2, float* y,
-                           int64_t n, int64_t c, int64_t h, int64_t w,
+int32_t deblur_pruned_conv(int32_t features, const void* x, const float* mask,
+                           const float* weight1, const float* bias1, const float* weight2,
+                           const float* bias2, void* y, int64_t n, int64_t c, int64_t h, int64_t w,
                            const deblur_threads* threads) {
   using deblur::product;
   constexpr int64_t kMostPixels = INT64_C(1) << 30;  // pixel numbers are 32-bit
   const int64_t values = product({n, c, h, w});
+  if (features < DEBLUR_FIRST || features > DEBLUR_LAST_BF16) return DEBLUR_BAD_ARGUMENT;
   if (values < 0 || product({c, c, 2}) < 0) return DEBLUR_BAD_SIZE;
   if (h >= kMostPixels || w >= kMostPixels || (h + 2) * (w + 2) >= kMostPixels)
     return DEBLUR_BAD_SIZE;
   if (values == 0) return DEBLUR_OK;
-  for (const float* tensor : {x, mask, weight1, bias1, weight2, bias2, static_cast<const float*>(y)})
-    if (tensor == nullptr) return DEBLUR_NO_TENSOR;
-  deblur::expect_large(y, values * static_cast<int64_t>(sizeof(float)));
-  const deblur::PrunedArguments arguments = {x, mask, weight1, bias1, weight2, bias2, y, n, c, h, w};
+  if (!x || !mask || !weight1 || !bias1 || !weight2 || !bias2 || !y) return DEBLUR_NO_TENSOR;
+  deblur::expect_large(y, values * (features == DEBLUR_LAST_BF16 ? 2 : 4));
+  const deblur::PrunedArguments arguments = {features, x, mask, weight1, bias1, weight2,
+                                             bias2,    y, n,    c,       h,     w};
   deblur::Team team(threads);
   return DEBLUR_DISPATCH(pruned_conv, arguments, team);
 }

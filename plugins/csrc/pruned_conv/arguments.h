@@ -9,8 +9,10 @@
 namespace deblur {
 
 struct PrunedArguments {
-  const float *x, *mask, *weight1, *bias1, *weight2, *bias2;
-  float* y;
+  int32_t features;  // of x and y: DEBLUR_FIRST, ...
+  const void* x;
+  const float *mask, *weight1, *bias1, *weight2, *bias2;
+  void* y;
   int64_t n, c, h, w;
 };
 

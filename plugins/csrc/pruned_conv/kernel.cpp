@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../common/buffer.h"
+#include "../common/features.h"
 #include "../common/gemm.h"
 #include "../common/transpose.h"
 #include "arguments.h"
@@ -61,13 +62,17 @@ int64_t run_length(const int32_t* list, int64_t count) {
   return length;
 }
 
-// Rows [count][c] of the listed pixels of x [c, pixels].
-void gather(const float* x, int64_t pixels, int64_t c, const int32_t* list, int64_t count,
+// Rows [count][c] of the listed pixels of x [c, pixels], or [pixels, c].
+void gather_first(const float* x, int64_t pixels, int64_t c, const int32_t* list, int64_t count,
             float* rows) {
   for (int64_t i = 0, length; i < count; i += length) {
     length = run_length(list + i, count - i);
     transpose(x + list[i], pixels, c, length, rows + i * c, c);
   }
+}
+template <class T>
+void gather_last(const T* x, int64_t c, const int32_t* list, int64_t count, float* rows) {
+  for (int64_t i = 0; i < count; ++i) copy(x + list[i] * c, c, rows + i * c);
 }
 
 // The gated result of one pixel; `near` the nine rows of its neighbourhood.
@@ -84,36 +89,73 @@ DEBLUR_INLINE void convolve(const Weights& weights, const float* const* near, fl
   }
 }
 
-// One row of the image: x * x everywhere, then the masked pixels.
-void finish_row(const PrunedArguments& a, const Weights& weights, const Neighbours& neighbours,
-                const float* x, const float* mask, float* y, int64_t row, const float* hidden,
-                int64_t first, float* out) {
-  const int64_t pixels = a.h * a.w, half = weights.half;
-  for (int64_t c = 0; c < a.c; ++c) {
-    const float* from = x + c * pixels + row * a.w;
-    float* to = y + c * pixels + row * a.w;
-    for (int64_t i = 0; i < a.w; ++i) to[i] = from[i] * from[i];
+// The wide rows of a band, the first of which has the number `first`.
+struct Hidden {
+  const Weights& weights;
+  const Neighbours& neighbours;
+  const float* rows;
+  int64_t first, w;
+
+  // The gated result [half] of a masked pixel.
+  void convolve_at(int64_t y, int64_t x, float* out) const {
+    const float* near[kTaps];
+    const int32_t* numbers = neighbours.around(y, x);
+    for (int64_t tap = 0; tap < kTaps; ++tap) {
+      const int64_t number = numbers[tap / 3 * (w + 2) + tap % 3];
+      near[tap] = rows + (number == 0 ? 0 : number - first) * 2 * weights.half;
+    }
+    convolve(weights, near, out);
   }
+};
+
+// One row of an image: x * x everywhere, then the masked pixels. `scratch` holds kRun results.
+void finish_first(const PrunedArguments& a, const Hidden& hidden, const float* x, const float* mask,
+                  float* y, int64_t row, float* scratch) {
+  const int64_t pixels = a.h * a.w, half = hidden.weights.half;
+  for (int64_t c = 0, at = row * a.w; c < a.c; ++c, at += pixels) square(x + at, a.w, y + at);
   const float* masked = mask + row * a.w;
   for (int64_t begin = 0; begin < a.w;) {
-    if (!(masked[begin] > kMasked)) {
-      ++begin;
-      continue;
-    }
     int64_t end = begin;
-    for (; end < a.w && end < begin + kRun && masked[end] > kMasked; ++end) {
-      const float* near[kTaps];
-      const int32_t* numbers = neighbours.around(row, end);
-      for (int64_t tap = 0; tap < kTaps; ++tap) {
-        const int64_t number = numbers[tap / 3 * (a.w + 2) + tap % 3];
-        near[tap] = hidden + (number == 0 ? 0 : number - first) * 2 * half;
-      }
-      convolve(weights, near, out + (end - begin) * half);
-    }
-    transpose(out, half, end - begin, a.c, y + row * a.w + begin, pixels);
-    begin = end;
+    for (; end < a.w && end < begin + kRun && masked[end] > kMasked; ++end)
+      hidden.convolve_at(row, end, scratch + (end - begin) * half);
+    transpose(scratch, half, end - begin, a.c, y + row * a.w + begin, pixels);
+    begin = end > begin ? end : begin + 1;
   }
 }
+template <class T>
+void finish_last(const PrunedArguments& a, const Hidden& hidden, const T* x, const float* mask,
+                 T* y, int64_t row, float* scratch) {
+  square(x + row * a.w * a.c, a.w * a.c, y + row * a.w * a.c);
+  for (int64_t pixel = row * a.w; pixel < (row + 1) * a.w; ++pixel) {
+    if (!(mask[pixel] > kMasked)) continue;
+    hidden.convolve_at(row, pixel - row * a.w, scratch);
+    copy(scratch, a.c, y + pixel * a.c);
+  }
+}
+
+// One image of the tensors, of whichever kind.
+struct Image {
+  const PrunedArguments& a;
+  int64_t begin;  // its first value
+
+  void gather(const int32_t* list, int64_t count, float* rows) const {
+    if (a.features == DEBLUR_FIRST) gather_first(x<float>(), a.h * a.w, a.c, list, count, rows);
+    else if (a.features == DEBLUR_LAST) gather_last(x<float>(), a.c, list, count, rows);
+    else gather_last(x<Bf16>(), a.c, list, count, rows);
+  }
+  void finish(const Hidden& hidden, const float* mask, int64_t row, float* scratch) const {
+    if (a.features == DEBLUR_FIRST)
+      finish_first(a, hidden, x<float>(), mask, y<float>(), row, scratch);
+    else if (a.features == DEBLUR_LAST)
+      finish_last(a, hidden, x<float>(), mask, y<float>(), row, scratch);
+    else
+      finish_last(a, hidden, x<Bf16>(), mask, y<Bf16>(), row, scratch);
+  }
+
+ private:
+  template <class T> const T* x() const { return static_cast<const T*>(a.x) + begin; }
+  template <class T> T* y() const { return static_cast<T*>(a.y) + begin; }
+};
 
 // The rows from `begin` on whose neighbours fit into the memory of a band; at least one.
 int64_t band_end(const Neighbours& neighbours, int64_t begin, int64_t h, int64_t most) {
@@ -138,8 +180,8 @@ int32_t pruned_conv(const PrunedArguments& a, Team& team) {
   memset(hidden.data(), 0, sizeof(float) * static_cast<size_t>(wide));
 
   for (int64_t image = 0; image < a.n; ++image) {
-    const float *x = a.x + image * a.c * pixels, *mask = a.mask + image * pixels;
-    float* y = a.y + image * a.c * pixels;
+    const Image own = {a, image * a.c * pixels};
+    const float* mask = a.mask + image * pixels;
     neighbours.find(mask, team);
     for (int64_t begin = 0, end; begin < a.h; begin = end) {
       end = band_end(neighbours, begin, a.h, most);
@@ -151,7 +193,7 @@ int32_t pruned_conv(const PrunedArguments& a, Team& team) {
         float* rows = memory.data() + task * scratch;
         for (int64_t tile = tiles * task / all; tile < tiles * (task + 1) / all; ++tile) {
           const int64_t start = tile * kTile, some = at_most(count - start, kTile);
-          gather(x, pixels, a.c, neighbours.list() + first + start, some, rows);
+          own.gather(neighbours.list() + first + start, some, rows);
           product(rows, a.c, some, a.c, weights.matrix, weights.bias1, weights.panels,
                   hidden.data() + (start + 1) * wide, wide);
         }
@@ -160,7 +202,7 @@ int32_t pruned_conv(const PrunedArguments& a, Team& team) {
       parallel_for(team, parts, [&](int64_t task) {
         const int64_t last = begin + (end - begin) * (task + 1) / parts;
         for (int64_t row = begin + (end - begin) * task / parts; row < last; ++row)
-          finish_row(a, weights, neighbours, x, mask, y, row, hidden.data(), first,
+          own.finish({weights, neighbours, hidden.data(), first, a.w}, mask, row,
                      memory.data() + task * scratch);
       });
     }

@@ -9,8 +9,14 @@
 namespace deblur {
 
 struct ScanArguments {
-  const float *u, *delta, *rates, *enter, *read, *skip, *gate, *bias;  // gate, bias: may be null
-  float* y;
+  int32_t features;  // of u, delta, enter, read, gate and y: DEBLUR_FIRST, ...
+  const void *u, *delta;
+  const float* rates;
+  const void *enter, *read;
+  const float* skip;
+  const void* gate;   // may be null
+  const float* bias;  // may be null
+  void* y;
   int64_t n, d, states, length;
   bool softplus;
 };

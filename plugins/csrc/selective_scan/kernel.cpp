@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../common/buffer.h"
+#include "../common/features.h"
 #include "../common/flush.h"
 #include "../common/transpose.h"
 #include "arguments.h"
@@ -25,7 +26,9 @@ constexpr int64_t kShortestChunk = 2 * kSteps;
 // NaN stays NaN.
 DEBLUR_INLINE Vec bounded(Vec x, float most) { return min(set(most), max(set(-most), x)); }
 
-// One unit in one thread; `memory` holds size(states) floats.
+// One unit in one thread; `memory` holds size(states) floats. Features are of T, with `Last` behind
+// the steps.
+template <class T, bool Last>
 class Channels {
  public:
   static int64_t size(int64_t states) { return 6 * kTile + states * (2 * kSteps + 2 * kWidth); }
@@ -69,7 +72,7 @@ class Channels {
       const int64_t steps = end - t < kSteps ? end - t : kSteps;
       prepare<Read>(t, steps);
       const Tiles tiles = {step_, entering_, sum_};
-      advance_all<Read>(tiles, steps, a_.states, rates_, states, enter_, read_);
+      advance_all<Read, Last>(tiles, steps, a_.states, rates_, states, enter_, read_);
       if (Read) finish(t, steps);
     }
   }
@@ -84,23 +87,34 @@ class Channels {
   float* states;  // [states][kWidth]
 
  private:
-  const float* channel_major(const float* tensor, int64_t t) const {
-    return tensor + (image_ * a_.d + first_) * a_.length + t;
+  // Channel `first_` of step t in u or the like.
+  int64_t place(int64_t t) const {
+    return Last ? (image_ * a_.length + t) * a_.d + first_ : (image_ * a_.d + first_) * a_.length + t;
   }
 
-  // A tile of this block, and a hint at the next block: its rows lie far apart.
-  void fetch(const float* tensor, int64_t t, int64_t steps, float* tile) const {
-    const float* from = channel_major(tensor, t);
-    transpose(from, a_.length, used_, steps, tile, kWidth);
+  // A tile of this block, and a hint at the next block where its rows lie far apart.
+  void fetch(const void* tensor, int64_t t, int64_t steps, float* tile) const {
+    const T* from = static_cast<const T*>(tensor) + place(t);
+    if constexpr (Last) {
+      for (int64_t i = 0; i < steps; ++i) copy(from + i * a_.d, used_, tile + i * kWidth);
+      return;
+    } else {
+      transpose(from, a_.length, used_, steps, tile, kWidth);
+    }
     if (t + kSteps >= a_.length) return;
     for (int64_t lane = 0; lane < used_; ++lane)
       DEBLUR_PREFETCH(from + lane * a_.length + kSteps, sizeof(float) * kSteps);
   }
 
-  void fetch_rows(const float* tensor, int64_t t, int64_t steps, float* rows) const {
-    const float* from = tensor + image_ * a_.states * a_.length + t;
+  void fetch_rows(const void* tensor, int64_t t, int64_t steps, float* rows) const {
+    const T* from = static_cast<const T*>(tensor);
+    if constexpr (Last) {
+      copy(from + (image_ * a_.length + t) * a_.states, steps * a_.states, rows);
+      return;
+    }
+    from += image_ * a_.states * a_.length + t;
     for (int64_t s = 0; s < a_.states; ++s, from += a_.length) {
-      memcpy(rows + s * kSteps, from, sizeof(float) * static_cast<size_t>(steps));
+      copy(from, steps, rows + s * kSteps);
       if (t + kSteps < a_.length) DEBLUR_PREFETCH(from + kSteps, sizeof(float) * kSteps);
     }
   }
@@ -131,8 +145,11 @@ class Channels {
         store(out_ + i, load(sum_ + i) * silu(load(gate_ + i)));
       result = out_;
     }
-    float* y = a_.y + (image_ * a_.d + first_) * a_.length + t;
-    transpose(result, kWidth, steps, used_, y, a_.length);
+    T* y = static_cast<T*>(a_.y) + place(t);
+    if constexpr (Last)
+      for (int64_t i = 0; i < steps; ++i) copy(result + i * kWidth, used_, y + i * a_.d);
+    else
+      transpose(result, kWidth, steps, used_, y, a_.length);
   }
 
   const ScanArguments& a_;
@@ -143,26 +160,28 @@ class Channels {
 
 int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
+template <class Unit>
 int32_t scan_units(const ScanArguments& a, Team& team, int64_t units) {
-  const int64_t tasks = at_most(units, 8 * team.size()), size = Channels::size(a.states);
+  const int64_t tasks = at_most(units, 8 * team.size()), size = Unit::size(a.states);
   Floats memory(tasks * size);
   if (!memory) return DEBLUR_NO_MEMORY;
   parallel_for(team, tasks, [&](int64_t task) {
     FlushToZero flush;
     for (int64_t unit = units * task / tasks; unit < units * (task + 1) / tasks; ++unit)
-      Channels(a, unit, memory.data() + task * size).scan<true>(0, a.length);
+      Unit(a, unit, memory.data() + task * size).template scan<true>(0, a.length);
   });
   return DEBLUR_OK;
 }
 
 // Chunk 0 starts from zero anyway, so it is done after the first of the two passes; the last one
 // has no successor that wants its end. Hence both passes have chunks - 1 tasks a unit.
+template <class Unit>
 int32_t scan_chunks(const ScanArguments& a, Team& team, int64_t units, int64_t chunks) {
   const int64_t rounded = (a.length + kSteps - 1) / kSteps;
   const auto begin = [&](int64_t chunk) {
     return at_most(rounded * chunk / chunks * kSteps, a.length);
   };
-  const int64_t most = chunks - 1, size = Channels::size(a.states);
+  const int64_t most = chunks - 1, size = Unit::size(a.states);
   const int64_t kept = (a.states + 1) * kWidth;  // end states of a chunk and its sum of steps
   Floats memory(units * most * size), ends(units * most * kept);
   if (!memory || !ends) return DEBLUR_NO_MEMORY;
@@ -170,9 +189,9 @@ int32_t scan_chunks(const ScanArguments& a, Team& team, int64_t units, int64_t c
   parallel_for(team, units * most, [&](int64_t task) {
     FlushToZero flush;
     const int64_t chunk = task % most;
-    Channels channels(a, task / most, memory.data() + task * size);
-    if (chunk == 0) channels.scan<true>(0, begin(1));
-    else channels.scan<false>(begin(chunk), begin(chunk + 1));
+    Unit channels(a, task / most, memory.data() + task * size);
+    if (chunk == 0) channels.template scan<true>(0, begin(1));
+    else channels.template scan<false>(begin(chunk), begin(chunk + 1));
     float* end = ends.data() + task * kept;
     memcpy(end, channels.states, sizeof(float) * static_cast<size_t>(a.states * kWidth));
     channels.store_total(end + a.states * kWidth);
@@ -180,7 +199,7 @@ int32_t scan_chunks(const ScanArguments& a, Team& team, int64_t units, int64_t c
   for (int64_t task = 1; task < units * most; ++task) {
     if (task % most == 0) continue;
     float *end = ends.data() + task * kept, *before = end - kept;
-    Channels channels(a, task / most, memory.data());
+    Unit channels(a, task / most, memory.data());
     channels.load_total(end + a.states * kWidth);
     for (int64_t s = 0; s < a.states; ++s)
       store(end + s * kWidth,
@@ -189,21 +208,28 @@ int32_t scan_chunks(const ScanArguments& a, Team& team, int64_t units, int64_t c
   parallel_for(team, units * most, [&](int64_t task) {
     FlushToZero flush;
     const int64_t chunk = task % most + 1;
-    Channels channels(a, task / most, memory.data() + task * size);
+    Unit channels(a, task / most, memory.data() + task * size);
     memcpy(channels.states, ends.data() + task * kept,
            sizeof(float) * static_cast<size_t>(a.states * kWidth));
-    channels.scan<true>(begin(chunk), begin(chunk + 1));
+    channels.template scan<true>(begin(chunk), begin(chunk + 1));
   });
   return DEBLUR_OK;
+}
+
+template <class Unit>
+int32_t scan(const ScanArguments& a, Team& team) {
+  const int64_t units = a.n * ((a.d + kWidth - 1) / kWidth);
+  // Every chunk but two is scanned twice, so that chunks pay from three threads a unit on.
+  const int64_t chunks = at_most(team.size() / units + 1, a.length / kShortestChunk);
+  return chunks >= 4 ? scan_chunks<Unit>(a, team, units, chunks) : scan_units<Unit>(a, team, units);
 }
 
 }  // namespace
 
 int32_t selective_scan(const ScanArguments& a, Team& team) {
-  const int64_t units = a.n * ((a.d + kWidth - 1) / kWidth);
-  // Every chunk but two is scanned twice, so that chunks pay from three threads a unit on.
-  const int64_t chunks = at_most(team.size() / units + 1, a.length / kShortestChunk);
-  return chunks >= 4 ? scan_chunks(a, team, units, chunks) : scan_units(a, team, units);
+  if (a.features == DEBLUR_LAST) return scan<Channels<float, true>>(a, team);
+  if (a.features == DEBLUR_LAST_BF16) return scan<Channels<Bf16, true>>(a, team);
+  return scan<Channels<float, false>>(a, team);
 }
 
 }  // namespace DEBLUR_TARGET

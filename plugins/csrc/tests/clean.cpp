@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <random>
@@ -48,18 +49,68 @@ double spread(const Call& call, size_t outputs) {
   return worst / largest;
 }
 
+using Features = std::function<int32_t(int32_t kind, const void* x, void* y,
+                                       const deblur_threads* threads)>;
+
+// Of a call whose features lie the other way round: values that bfloat16 holds, which both types
+// must take to nearly the same result (eight bits).
+double last(const Vector& x, size_t outputs, const Features& call) {
+  std::vector<uint16_t> low(x.size()), result(outputs);
+  Vector wide(x.size()), y(outputs);
+  for (size_t i = 0; i < x.size(); ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, &x[i], sizeof bits);
+    low[i] = static_cast<uint16_t>(bits >> 16);
+    bits &= 0xFFFF0000u;
+    std::memcpy(&wide[i], &bits, sizeof bits);
+  }
+  const double worst = spread(
+      [&](float* out, const deblur_threads* threads) {
+        return call(DEBLUR_LAST, wide.data(), out, threads);
+      },
+      outputs);
+  double largest = 1e-30, difference = 0;
+  for (const char* isa : {"scalar", "avx2", "avx512"}) {
+    setenv("DEBLUR_ISA", isa, 1);
+    if (call(DEBLUR_LAST, wide.data(), y.data(), nullptr) != DEBLUR_OK) std::abort();
+    if (call(DEBLUR_LAST_BF16, low.data(), result.data(), nullptr) != DEBLUR_OK) std::abort();
+    for (size_t i = 0; i < outputs; ++i) {
+      const uint32_t bits = static_cast<uint32_t>(result[i]) << 16;
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      if (std::isnan(value) && std::isnan(y[i])) continue;
+      const double off = std::fabs(value - y[i]);
+      difference = std::fmax(difference, std::isnan(off) ? 1e9 : off);
+      largest = std::fmax(largest, std::fabs(y[i]));
+    }
+  }
+  return std::fmax(worst, difference / largest < 0x1p-8 ? 0 : difference);
+}
+
 double scan(int64_t n, int64_t d, int64_t s, int64_t length, bool gate) {
   const Vector u = noise(n * d * length), delta = noise(n * d * length), b = noise(n * s * length);
   const Vector c = noise(n * s * length), z = noise(n * d * length), skip = noise(d);
   Vector rates = noise(d * s);
   for (float& rate : rates) rate = -std::fabs(rate);
-  return spread(
+  const int64_t wide = n * d * length, narrow = n * s * length;
+  const Vector all = noise(3 * wide + 2 * narrow);  // u, delta, z, B, C
+  const double turned = last(all, u.size(), [&](int32_t kind, const void* in, void* y,
+                                                const deblur_threads* threads) {
+    const auto at = [&](int64_t place) {
+      return static_cast<const char*>(in) + place * (kind == DEBLUR_LAST_BF16 ? 2 : 4);
+    };
+    return deblur_selective_scan(kind, at(0), at(wide), rates.data(), at(3 * wide),
+                                 at(3 * wide + narrow), skip.data(), gate ? at(2 * wide) : nullptr,
+                                 nullptr, y, n, d, s, length, 1, threads);
+  });
+  const double first = spread(
       [&](float* y, const deblur_threads* threads) {
-        return deblur_selective_scan(u.data(), delta.data(), rates.data(), b.data(), c.data(),
+        return deblur_selective_scan(DEBLUR_FIRST, u.data(), delta.data(), rates.data(), b.data(), c.data(),
                                      skip.data(), gate ? z.data() : nullptr,
                                      gate ? skip.data() : nullptr, y, n, d, s, length, 1, threads);
       },
       u.size());
+  return std::fmax(first, turned);
 }
 
 Vector strange_offsets(int64_t count) {
@@ -70,7 +121,7 @@ Vector strange_offsets(int64_t count) {
   return offset;
 }
 
-double motion(int64_t n, int64_t c, int64_t h, int64_t w) {
+double motion(int64_t n, int64_t c, int64_t h, int64_t w, int32_t gate) {
   const Vector x = noise(n * c * h * w), offset = strange_offsets(n * 18 * h * w);
   const Vector weight = noise(c * 9), bias = noise(c);
   std::vector<char> plan(static_cast<size_t>(deblur_motion_plan_bytes(n, h, w)));
@@ -79,10 +130,16 @@ double motion(int64_t n, int64_t c, int64_t h, int64_t w) {
   for (const void* ready : {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
     worst = std::fmax(worst, spread(
         [&](float* y, const deblur_threads* threads) {
-          return deblur_motion_deform_conv(x.data(), offset.data(), ready, weight.data(),
-                                           bias.data(), y, n, c, h, w, threads);
+          return deblur_motion_deform_conv(DEBLUR_FIRST, x.data(), offset.data(), ready,
+                                           weight.data(), bias.data(), y, n, c, h, w, gate, threads);
         },
-        x.size()));
+        x.size() >> gate));
+  for (const void* ready : {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
+    worst = std::fmax(worst, last(x, x.size() >> gate, [&](int32_t kind, const void* in, void* out,
+                                                           const deblur_threads* threads) {
+              return deblur_motion_deform_conv(kind, in, offset.data(), ready, weight.data(),
+                                               bias.data(), out, n, c, h, w, gate, threads);
+            }));
   return worst;
 }
 
@@ -106,12 +163,19 @@ double pruned(int64_t n, int64_t c, int64_t h, int64_t w, float share) {
   const Vector weight2 = noise(2 * c * 9), bias2 = noise(2 * c);
   Vector mask = noise(n * h * w);
   for (float& m : mask) m = m < share ? 1.0f : 0.0f;
-  return spread(
+  const double first = spread(
       [&](float* y, const deblur_threads* threads) {
-        return deblur_pruned_conv(x.data(), mask.data(), weight1.data(), bias1.data(),
-                                  weight2.data(), bias2.data(), y, n, c, h, w, threads);
+        return deblur_pruned_conv(DEBLUR_FIRST, x.data(), mask.data(), weight1.data(),
+                                  bias1.data(), weight2.data(), bias2.data(), y, n, c, h, w,
+                                  threads);
       },
       x.size());
+  const double turned = last(x, x.size(), [&](int32_t kind, const void* in, void* out,
+                                              const deblur_threads* threads) {
+    return deblur_pruned_conv(kind, in, mask.data(), weight1.data(), bias1.data(), weight2.data(),
+                              bias2.data(), out, n, c, h, w, threads);
+  });
+  return std::fmax(first, turned);
 }
 
 // The filters, and the lists against what they must be.
@@ -183,9 +247,11 @@ int main() {
       {"scan, one step", scan(1, 1, 1, 1, true)},
       {"scan, odd", scan(2, 17, 5, 77, true)},
       {"scan, chunks", scan(1, 3, 9, 1301, false)},
-      {"motion, one pixel", motion(2, 3, 1, 1)},
-      {"motion, odd", motion(1, 37, 5, 67)},
-      {"motion, blocks", motion(2, 100, 4, 3)},
+      {"motion, one pixel", motion(2, 3, 1, 1, 0)},
+      {"motion, odd", motion(1, 37, 5, 67, 0)},
+      {"motion, blocks", motion(2, 100, 4, 3, 0)},
+      {"motion, a pair", motion(1, 2, 1, 5, 1)},
+      {"motion, gated", motion(2, 74, 5, 3, 1)},
       {"deform", deform(2, 5, 6, 7, 3, 5, {})},
       {"deform, odd", deform(1, 18, 3, 9, 33, 3, {})},
       {"deform, listed", deform(1, 3, 4, 5, 2, 5, {0, 19, 3, 3, -1, 20, far, -far - 1})},

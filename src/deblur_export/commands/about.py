@@ -44,20 +44,50 @@ def plugins() -> None:
 
 
 @plugins.command("build")
-def build_plugins() -> None:
-    """Compile the native kernels into the installed package (needs a C++ compiler)."""
+@click.option("--cuda", "only_cuda", is_flag=True, help="The CUDA kernels alone; they must build.")
+def build_plugins(only_cuda: bool) -> None:
+    """Compile the native kernels into the installed package.
+
+    Those for the processor need a C++ compiler. The OpenVINO extension is made where OpenVINO is
+    installed, the CUDA kernels where there is nvcc (a GPU is not needed), the TensorRT plugins
+    where TensorRT's headers are, too (TENSORRT_ROOT).
+    """
+    from deblur_export.plugins import cuda_build, tensorrt_build
     from deblur_export.plugins.native_build import EXTENSION, LIBRARY, BuildError, build
 
     console = make_console()
     folder = (Path(__file__).parents[1] / "plugins").resolve()
+    made, skipped = [], []
     with console.status("compiling"):
+        if not only_cuda:
+            try:
+                reason = build(folder / "csrc", folder / LIBRARY, folder / EXTENSION)
+            except BuildError as error:
+                raise DeblurExportError(f"native kernels not built: {error}") from error
+            made.append(LIBRARY)
+            if reason is None:
+                made.append(EXTENSION)
+            else:
+                skipped.append(f"native ops for OpenVINO not built: {reason}")
+    with console.status("compiling the CUDA kernels, a minute or two"):
         try:
-            reason = build(folder / "csrc", folder / LIBRARY, folder / EXTENSION)
+            cuda_build.build(folder / "csrc", folder / cuda_build.LIBRARY)
+            made.append(cuda_build.LIBRARY)
         except BuildError as error:
-            raise DeblurExportError(f"native kernels not built: {error}") from error
-    console.print(f"built {folder / LIBRARY}")
-    if reason is None:
-        console.print(f"built {folder / EXTENSION}")
-    else:
-        console.print(f"native ops for OpenVINO not built: {reason}")
+            if only_cuda:
+                raise DeblurExportError(f"CUDA kernels not built: {error}") from error
+            skipped.append(f"CUDA kernels not built: {error}")
+    if cuda_build.LIBRARY in made and not only_cuda:
+        with console.status("compiling the TensorRT plugins"):
+            try:
+                tensorrt_build.build(
+                    folder / "csrc", folder / tensorrt_build.LIBRARY, folder / cuda_build.LIBRARY
+                )
+                made.append(tensorrt_build.LIBRARY)
+            except BuildError as error:
+                skipped.append(f"TensorRT plugins not built: {error}")
+    for name in made:
+        console.print(f"built {folder / name}")
+    for line in skipped:
+        console.print(line)
     console.print("deblur-export doctor tries them")
