@@ -1,0 +1,59 @@
+"""Nodes of custom ops in the form for which TensorRT's ONNX parser takes plugins.
+
+Which of a plugin and a function of its name the parser takes depends on its release (onnx-tensorrt,
+`parseNode` in ModelImporter.cpp): before 10.7 the function, before 10.15 the plugin, since then the
+plugin if the node says in which namespace it is, else the function. Before 10.10 it does not look
+into the node's domain for plugins (`FallbackPluginImporter` in onnxOpImporters.cpp). With the
+namespace and without the function all of them take the plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+
+from deblur_export.export.atomic import atomic_path
+from deblur_export.export.manifest import METADATA_KEY
+from deblur_export.plugins.function_body import DOMAIN, VERSION
+
+ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
+GRID = 4  # the input of MotionDeformConv that only its body reads
+
+
+def take_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
+    """Make the nodes of `plugins` (names of ops) ones that need the plugins, in place."""
+    for node in model.graph.node:
+        if node.domain == DOMAIN and node.op_type in plugins:
+            there = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(
+                onnx.helper.make_attribute(name, value)
+                for name, value in ATTRIBUTES.items()
+                if name not in there
+            )
+            last = GRID if node.op_type == "MotionDeformConv" else None
+            # The plugins tell by its rank which optional input is there; TensorRT does not document
+            # what it makes of one without a name.
+            inputs = [name for name in node.input[:last] if name]
+            del node.input[:]
+            node.input.extend(inputs)
+    read = {name for node in model.graph.node for name in node.input}
+    nodes = [n for n in model.graph.node if n.op_type != "SamplingGrid" or read & {*n.output}]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    functions = [function for function in model.functions if function.name not in plugins]
+    del model.functions[:]
+    model.functions.extend(functions)
+
+
+def write_plugin_form(source: Path, plugins: Collection[str], target: Path) -> None:
+    """The file `source` as `take_plugins` makes it. It is for TensorRT alone, so that it no longer
+    counts as a file of ours."""
+    model = onnx.load(source)
+    take_plugins(model, plugins)
+    kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,169 @@
+"""Finding, refusing, building and loading the library of TensorRT plugins."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from deblur_export.plugins import native_build, tensorrt_build, tensorrt_plugins
+from deblur_export.plugins.native_build import BuildError
+from deblur_export.plugins.ops import OPS
+from tests.plugins.cases import CASES
+from tests.plugins.harness import model_of
+from tests.plugins.tensorrt.harness import (
+    CSRC,
+    HERE,
+    node_name,
+    skip_without_headers,
+)
+
+NAMES = sorted(name for name in OPS if name != "LocalMean")
+
+
+def test_versions_agree() -> None:
+    header = (CSRC / "tensorrt" / "plugin.h").read_text()
+    (version,) = re.findall(r"#define DEBLUR_PLUGINS_VERSION (\d+)", header)
+    assert int(version) == tensorrt_plugins.VERSION
+
+
+def test_the_table_says_what_the_specifications_say() -> None:
+    """Read as text: this needs no headers."""
+    table = (CSRC / "tensorrt" / "ops.cpp").read_text()
+    kinds = {"T": "T", "F": "tensor(float)", "I": "tensor(int64)"}
+    seen = []
+    for function, row in re.findall(r"^Op (\w+)\(.*?\{(.*?)^\}", table, re.MULTILINE | re.DOTALL):
+        own = re.findall(r'return \{"(\w+)"', row)
+        for name in own or re.findall(rf'{function}\("(\w+)"', table):
+            seen.append(name)
+            spec = OPS[name]
+            tensors = re.findall(r'\{"(\w+)", ([TFI]), "[^"]+"(, true)?\}', row)
+            assert {n: kinds[kind] for n, kind, _ in tensors} == {**spec.inputs, **spec.outputs}
+            attributes = re.findall(r"\{\"(\w+)\", '\w', \{.*?\}(, true)?", row)
+            assert [n for n, _ in attributes] == list(spec.attributes)
+            assert {n for n, *_, o in (*tensors, *attributes) if o} == set(spec.optional)
+    assert sorted(seen) == NAMES
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of one node for each op, as exported files have them, without bodies."""
+    folder = tmp_path_factory.mktemp("nodes")
+    for case in CASES:
+        inputs = case.make(torch.float32)
+        model = model_of(case, "ort", inputs)
+        del model.functions[:]
+        onnx.save(model, folder / f"{node_name(case.op, inputs)}.onnx")
+    return folder
+
+
+def answers(module: str, library: Path, nodes: Path, *order: str) -> dict[str, Any]:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed; pip install {module}")
+    command = [sys.executable, str(HERE / "registry.py"), module, str(library), str(nodes)]
+    command += order
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("order", [(), ("merely-loaded",)], ids=["asked", "merely-loaded"])
+@pytest.mark.parametrize("module", ["tensorrt_lean", "tensorrt"])
+def test_registry_of_tensorrt(
+    module: str, order: tuple[str, ...], library: Path, nodes: Path
+) -> None:
+    found = answers(module, library, nodes, *order)
+    major = importlib.import_module(module).__version__.split(".")[0]
+    made_for = tensorrt_build.release(tensorrt_build.tensorrt_headers())[0]
+    # What merely loads the library finds the plugins as well, in the release it is made for.
+    assert found["registered_itself"] == (NAMES if order and int(major) == made_for else [])
+    assert found["loaded"]
+    assert found["creators"] == NAMES
+    assert found["created"] == sorted(file.stem for file in nodes.glob("*.onnx"))
+    assert found["left"] == []
+
+
+@pytest.mark.trt
+def test_registry_and_parser_of_tensorrt_for_rtx(library: Path, nodes: Path) -> None:
+    """Its parser is the one of TensorRT 11, up to where a plugin would become a layer."""
+    found = answers("tensorrt_rtx", library, nodes, "merely-loaded")
+    assert found["registered_itself"] == []
+    assert found["creators"] == NAMES
+    for op, text in found["parsed"].items():
+        assert f"Searching for plugin: {op}, plugin_version: 1, plugin_namespace: deblur" in text
+        assert f"Successfully created plugin: {op}" in text, text
+        assert "not found in plugin node" not in text.replace("Attribute gate not found", "")
+
+
+def test_without_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path))
+    with pytest.raises(BuildError, match="no headers of TensorRT; set TENSORRT_ROOT"):
+        tensorrt_build.build(CSRC, tmp_path / "lib.so", tmp_path / "kernels.so")
+    (tmp_path / "NvInferRuntime.h").touch()
+    version = tmp_path / "NvInferVersion.h"
+    version.write_text("#define NV_TENSORRT_MAJOR 10 //\n#define NV_TENSORRT_MINOR 2 //\n")
+    with pytest.raises(BuildError, match=r"is of TensorRT 10\.2; 10\.3 is the least"):
+        tensorrt_build.tensorrt_headers()
+    version.write_text("#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 0\n")
+    assert tensorrt_build.tensorrt_headers() == tmp_path
+    version.write_text("")
+    with pytest.raises(BuildError, match="does not say of which release"):
+        tensorrt_build.tensorrt_headers()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(BuildError, match="no headers of CUDA"):
+        tensorrt_build.cuda_headers()
+
+
+def test_missing_and_wrong_kernels(tmp_path: Path) -> None:
+    skip_without_headers()
+    target, kernels = tmp_path / "lib.so", tmp_path / "kernels.so"
+    with pytest.raises(BuildError, match=r"no .*kernels\.so, which is built first"):
+        tensorrt_build.build(CSRC, target, kernels)
+    nothing = tmp_path / "nothing.cpp"
+    nothing.touch()
+    native_build.run([*native_build.compiler(), "-shared", str(nothing), "-o", str(kernels)])
+    with pytest.raises(BuildError, match="deblur_cuda_") as caught:
+        tensorrt_build.build(CSRC, target, kernels)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no {path}; `deblur-export plugins build` makes it"),
+        ("text", "{path} is no library of these plugins; `deblur-export plugins build`"),
+        ("deblur plugins 0 for TensorRT 11.0", "{path} has version 0 of the plugins, not 1;"),
+        ("deblur plugins 1 for TensorRT 10.3", "{path} is for TensorRT 10, not 11;"),
+        ("deblur plugins 1 for TensorRT 11.1", ""),
+    ],
+)
+def test_finding(
+    content: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / tensorrt_build.LIBRARY
+    if content is not None:
+        path.write_text(f"\0{content}\0")
+    monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", str(path))
+    found = tensorrt_plugins.find(11)
+    assert (found.path is None) == bool(reason)
+    assert found.reason.startswith(reason.format(path=path))
+    monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", "none")
+    assert tensorrt_plugins.find(11).reason == "switched off by DEBLUR_PLUGINS_LIBRARY=none"
+
+
+def test_the_library_says_for_what_it_is(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", str(library))
+    major = tensorrt_build.release(tensorrt_build.tensorrt_headers())[0]
+    assert tensorrt_plugins.find(major).path == library
+    assert tensorrt_plugins.find().path == library
+    assert "is for TensorRT" in tensorrt_plugins.find(major + 1).reason
