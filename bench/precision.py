@@ -1,11 +1,16 @@
 """What each precision costs in quality and size, network by network and runtime by runtime.
 
-    python bench/precision.py [--json FILE] [--network NAME ...]
+    python bench/precision.py --pool POOL [--json FILE] [--network NAME ...] [--precision P ...]
 
-Every tiny network (demo weights where there are some, else random ones) as fp32, fp16 and bf16:
-PSNR against PyTorch in float32, the lowest over several sizes, on ONNX Runtime (rounding where the
-typed file does), on OpenVINO (of the float32 file, with the precision as a hint), and, where
-TensorRT for RTX is installed, whether its builder makes an engine and proves the precision.
+Every tiny network (demo weights where there are some, else random ones) as fp32, fp16, bf16 and
+int8: PSNR against PyTorch in float32, the lowest over several sizes, on ONNX Runtime (rounding
+where the typed file does), on OpenVINO (of the float32 file, with the precision as a hint), and,
+where TensorRT for RTX is installed, whether its builder makes an engine and proves the precision.
+
+int8 is everything that may be int8, without a budget, calibrated on a few blurred images of POOL,
+which bench/pairs.py makes, and judged on others: layout `cpu` for OpenVINO, `tensorrt` for the
+rest. What a budget leaves of it is for bench/quantization.py. Networks and precisions that are not
+named keep their rows of the JSON file.
 """
 
 from __future__ import annotations
@@ -14,28 +19,31 @@ import argparse
 import json
 import re
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.bench.machine import machine, physical_cores
-from deblur_export.export.cases import random_cases
+from deblur_export.export.cases import Case, random_cases
 from deblur_export.export.checkpoint import LoadedModel, default_weights, load_model
 from deblur_export.export.engines import options as sizes
 from deblur_export.export.engines.backend import choose
 from deblur_export.export.engines.build import build_engine
 from deblur_export.export.engines.phases import PhaseBars
 from deblur_export.export.manifest import Artifact
-from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
+from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_model, write_onnx
+from deblur_export.export.quantization.calibrate import Calibration, calibrate
 from deblur_export.export.verify import reference_model, verify
+from deblur_export.models.training.pool import Pool
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+IMAGES, PAIRS, NO_BUDGET = 8, 2, 99.0
 RUNTIMES = ("ONNX Runtime", "OpenVINO", "TensorRT for RTX")
 Cell = dict[str, Any]
 
@@ -48,8 +56,8 @@ def attempt(work: Callable[[], Cell]) -> Cell:
         return {"reason": str(error)}
 
 
-def judged(artifact: Artifact, **how: Any) -> Cell:
-    cases = random_cases(artifact.manifest["input"]["shape"])
+def judged(artifact: Artifact, cases: Sequence[Case] | None = None, **how: Any) -> Cell:
+    cases = cases or random_cases(artifact.manifest["input"]["shape"])
     report = verify(artifact, reference_model(artifact), cases, **how)
     return {
         "psnr": min(case.psnr for case in report.cases),
@@ -71,31 +79,68 @@ def engine(artifact: Artifact, precision: Any, console: Console) -> Cell:
     return {"megabytes": path.stat().st_size / 1e6, "proof": list(outcome.lines)}
 
 
-def measure(loaded: LoadedModel, folder: Path, console: Console) -> dict[str, dict[str, Cell]]:
+class Files:
+    """The files of one network, from one trace."""
+
+    def __init__(self, loaded: LoadedModel, folder: Path, pool: Path | None) -> None:
+        self.loaded, self.folder, self.pool = loaded, folder, pool
+        self.traced: TracedModel = trace_model(loaded, ExportOptions())
+
+    def typed(self, target: Any, precision: Any) -> Artifact:
+        options = ExportOptions(target=target, precision=precision)
+        path = self.folder / f"{self.loaded.spec.name}_{target}_{precision}.onnx"
+        return write_onnx(self.loaded, options, self.traced, path)
+
+    def int8(self, target: Any, layout: Any) -> Artifact:
+        """Raises DeblurExportError without a pool."""
+        source = self.typed(target, "fp32")
+        path = source.path.with_name(f"{source.path.stem}_int8.onnx")
+        options = Calibration(
+            images=None,
+            pool=self.pool,
+            layout=layout,
+            count=IMAGES,
+            pairs=PAIRS,
+            max_drop=NO_BUDGET,
+            cache=self.folder,
+        )
+        return calibrate(source, options, path).artifact
+
+    def photos(self) -> list[Case]:
+        """Blurred images that did not calibrate; noise would leave the ranges found on photos."""
+        assert self.pool is not None
+        images = Pool(self.pool, "test").blurred[:PAIRS].astype(np.float32) / 255
+        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return [Case(f"pair {n}", plane[None]) for n, plane in enumerate(planes)]
+
+
+def measure(
+    files: Files, precisions: Sequence[str], console: Console
+) -> dict[str, dict[str, Cell]]:
     """Precision -> runtime -> cell."""
-    traced = trace_model(loaded, ExportOptions())
     rows: dict[str, dict[str, Cell]] = {}
-    for precision in PRECISIONS:
-
-        def file(target: Any, precision: Any = precision) -> Artifact:
-            options = ExportOptions(target=target, precision=precision)
-            path = folder / f"{loaded.spec.name}_{target}_{precision}.onnx"
-            return write_onnx(loaded, replace(options), traced, path)
-
-        hint = HINTS[precision]
-        rows[precision] = {
-            "ONNX Runtime": attempt(lambda: judged(file("portable"))),
-            "OpenVINO": attempt(
-                lambda hint=hint: judged(  # type: ignore[misc]
-                    file("openvino", "fp32"), runtime="openvino", precision=hint
-                )
-            ),
-            "TensorRT for RTX": attempt(
-                lambda precision=precision: engine(file("rtx"), precision, console)  # type: ignore[misc]
-            ),
-        }
-        for runtime, cell in rows[precision].items():
-            console.print(f"{loaded.title} {precision} {runtime}: {text(runtime, cell)}")
+    for precision in precisions:
+        works: dict[str, Callable[[], Cell]]
+        if precision == "int8":
+            works = {
+                "ONNX Runtime": lambda: judged(files.int8("portable", "tensorrt"), files.photos()),
+                "OpenVINO": lambda: judged(
+                    files.int8("openvino", "cpu"), files.photos(), runtime="openvino"
+                ),
+                "TensorRT for RTX": lambda: engine(files.int8("rtx", "tensorrt"), "int8", console),
+            }
+        else:
+            works = {
+                "ONNX Runtime": lambda p=precision: judged(files.typed("portable", p)),  # type: ignore[misc]
+                "OpenVINO": lambda p=precision: judged(  # type: ignore[misc]
+                    files.typed("openvino", "fp32"), runtime="openvino", precision=HINTS[p]
+                ),
+                "TensorRT for RTX": lambda p=precision: engine(files.typed("rtx", p), p, console),  # type: ignore[misc]
+            }
+        rows[precision] = {}
+        for runtime, work in works.items():
+            cell = rows[precision][runtime] = attempt(work)
+            console.print(f"{files.loaded.title} {precision} {runtime}: {text(runtime, cell)}")
     return rows
 
 
@@ -103,7 +148,7 @@ def text(runtime: str, cell: Cell) -> str:
     """A cell of the table."""
     if "reason" in cell:
         reason = re.sub(r"\S*/", "", cell["reason"])
-        return f"no: {reason}" if len(reason) <= 150 else f"no: {reason[:150]}..."
+        return f"no: {reason}" if len(reason) <= 100 else f"no: {reason[:100]}..."
     size = f"{cell['megabytes']:.1f} MB"
     if runtime == "TensorRT for RTX":
         return f"built, {size}"
@@ -126,23 +171,33 @@ def matrix(results: dict[str, dict[str, dict[str, Cell]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pool", type=Path, help="calibrate int8 on this; no int8 without")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--network", action="append", choices=models.NAMES, help="[all]")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="[all]")
     arguments = parser.parse_args()
     console = Console(soft_wrap=True, markup=False)
     about = machine(physical_cores())
     for key, value in about.items():
         console.print(f"{key}: {value}")
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.network or models.NAMES:
-            loaded = load_model(name, "tiny", default_weights(name, "tiny"))
-            rows = measure(loaded, Path(folder), console)
-            results[f"{loaded.title} ({loaded.weights})"] = rows
+    results = dict[str, dict[str, dict[str, Cell]]]()
+    if arguments.json and arguments.json.exists():
+        results = json.loads(arguments.json.read_text())["results"]
+    for name in arguments.network or models.NAMES:
+        loaded = load_model(name, "tiny", default_weights(name, "tiny"))
+        title = f"{loaded.title} ({loaded.weights})"
+        with tempfile.TemporaryDirectory() as folder:
+            files = Files(loaded, Path(folder), arguments.pool)
+            rows = measure(files, arguments.precision or PRECISIONS, console)
+        rows = results.get(title, {}) | rows
+        results[title] = {
+            precision: rows[precision] for precision in PRECISIONS if precision in rows
+        }
+        results = {key: results[key] for key in sorted(results)}
+        if arguments.json:
+            document = {"machine": about, "results": results}
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     console.print(f"\n{matrix(results)}")
-    if arguments.json:
-        document = {"machine": about, "results": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

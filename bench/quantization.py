@@ -1,10 +1,11 @@
-"""What int8 costs on pairs that neither calibrated nor searched.
+"""What fp16, bf16 and int8 cost on held-out pairs, against the truth.
 
-    python bench/quantization.py --pool POOL [--json FILE] [--method mse ...] [--pairs N]
+    python bench/quantization.py --pool POOL [--json FILE] [--network NAME ...] [--method NAME ...]
 
-Every network with demo weights: exported, calibrated on the train part of the pool, searched on
-val under 0.1 dB, for both layouts; then PSNR of float32 and int8 against the sharp images of the
-test part, on ONNX Runtime. POOL is made by bench/pairs.py.
+Every network with demo weights, exported in float32, fp16 and bf16, and calibrated to int8 on the
+train part of the pool under 0.1 dB on val, for both layouts; then PSNR against the sharp images of
+the test part, on ONNX Runtime, which rounds where a typed file does. POOL is made by
+bench/pairs.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,76 +27,107 @@ from deblur_export.export.bench.machine import machine, physical_cores
 from deblur_export.export.checkpoint import DEMO_FOLDER, load_model
 from deblur_export.export.manifest import Artifact
 from deblur_export.export.pipeline import ExportOptions, export_onnx
+from deblur_export.export.precision.cast import GraphPrecision
+from deblur_export.export.precision.emulate import emulated
+from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.quantization.calibrate import Calibration, calibrate
 from deblur_export.export.quantization.data import open_pool, pool_pairs
 from deblur_export.export.quantization.scoring import Judge, psnr
 
-BUDGET = 0.1  # dB
-HEAD = (
-    "| network | layout | method | blocks | int8 share | drop on val | drop on test | to float32 |"
-)
+GOALS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}  # dB lost, at most
+LEAST_INT8 = 0.7  # of the convolutions' multiply-adds
+TYPED: tuple[GraphPrecision, ...] = ("fp16", "bf16")
+HEAD = "| network | precision | share | lost on test | goal | to float32 | lost on val | size |"
 Row = dict[str, Any]
 
 
-def measure(
+def typed_row(artifact: Artifact, judge: Judge, precision: GraphPrecision, folder: Path) -> Row:
+    """One file in fp16 or bf16."""
+    file = typed_artifact(artifact, precision, folder / f"{artifact.path.stem}_{precision}.onnx")
+    return judged_row(file, judge) | {"precision": precision}
+
+
+def int8_row(
     artifact: Artifact, judge: Judge, pool: Path, layout: Layout, method: Method, folder: Path
 ) -> Row:
-    """Calibrate one file one way and judge it on the test part."""
-    options = Calibration(None, pool, method, layout, max_drop=BUDGET)
+    """One file calibrated one way."""
+    options = Calibration(None, pool, method, layout, max_drop=GOALS["int8"])
     path = folder / f"{artifact.path.stem}_{layout}_{method}.onnx"
     result = calibrate(artifact, options, path)
-    test = judge.score(onnx.load(path))
-    return {
+    return judged_row(result.artifact, judge) | {
+        "precision": "int8",
         "layout": layout,
         "method": method,
         "blocks": f"{len(result.chosen.blocks)} of {len(result.blocks)}",
-        "share": result.artifact.manifest["precision_map"]["multiply_adds"]["conv"],
         "val": result.chosen.score.drop,
-        "test": test.drop,
-        "to_float32": psnr(test.error),
-        "megabytes": path.stat().st_size / 1e6,
     }
 
 
-def text(title: str, row: Row) -> str:
+def judged_row(artifact: Artifact, judge: Judge) -> Row:
+    score = judge.score(emulated(onnx.load(artifact.path)))
+    return {
+        "share": artifact.manifest["precision_map"]["multiply_adds"]["conv"],
+        "test": score.drop,
+        "to_float32": psnr(score.error),
+        "megabytes": artifact.path.stat().st_size / 1e6,
+    }
+
+
+def text(title: str, row: Mapping[str, Any]) -> str:
     """A line of the table."""
+    precision, goal = row["precision"], GOALS[row["precision"]]
+    reached = row["test"] <= goal and (precision != "int8" or row["share"] >= LEAST_INT8)
+    verdict = f"{goal:g} dB" if reached else f"{goal:g} dB **not reached**"
+    how = f", {row['layout']}, {row['method']}, {row['blocks']} blocks" if "layout" in row else ""
+    val = f"{row['val']:+.4f} dB" if "val" in row else ""
     return (
-        f"| {title} | {row['layout']} | {row['method']} | {row['blocks']} | {row['share']:.1%} | "
-        f"{row['val']:+.3f} dB | {row['test']:+.3f} dB | {row['to_float32']:.1f} dB |"
+        f"| {title} | {precision}{how} | {row['share']:.1%} | {row['test']:+.4f} dB | "
+        f"{verdict} | {row['to_float32']:.1f} dB | {val} | {row['megabytes']:.1f} MB |"
     )
+
+
+def table(results: Mapping[str, list[Row]]) -> str:
+    """All rows as a Markdown table."""
+    lines = [text(title, row) for title, rows in results.items() for row in rows]
+    return "\n".join((HEAD, "|---" * (HEAD.count("|") - 1) + "|", *lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
-    parser.add_argument("--method", action="append", choices=METHODS, help="[all]")
-    parser.add_argument("--pairs", type=int, default=60, help="of the test part [60]")
+    parser.add_argument("--network", action="append", help="[all with demo weights]")
+    parser.add_argument("--method", action="append", choices=METHODS, help="[mse]")
+    parser.add_argument("--pairs", type=int, default=40, help="of the test part [40]")
     arguments = parser.parse_args()
     console = Console(soft_wrap=True, markup=False)
     about = machine(physical_cores())
     for key, value in about.items():
         console.print(f"{key}: {value}")
-    lines, results = [], dict[str, list[Row]]()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in sorted(DEMO_FOLDER.glob("*.safetensors")):
-            loaded = load_model(*file.stem.split("_"), "demo")
+    results = dict[str, list[Row]]()
+    for file in sorted(DEMO_FOLDER.glob("*.safetensors")):
+        name, variant = file.stem.split("_")
+        if name not in (arguments.network or [name]):
+            continue
+        loaded = load_model(name, variant, "demo")
+        rows = results.setdefault(loaded.title, [])
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
             artifact = export_onnx(loaded, ExportOptions(), folder / f"{file.stem}.onnx")
             pairs = pool_pairs(open_pool(arguments.pool, "test", artifact), arguments.pairs)
             judge = Judge(onnx.load(artifact.path), pairs.blurred, pairs.sharp)
+            rows += [typed_row(artifact, judge, precision, folder) for precision in TYPED]
             for layout in LAYOUTS:
-                for method in arguments.method or METHODS:
+                for method in arguments.method or METHODS[-1:]:
                     try:
-                        row = measure(artifact, judge, arguments.pool, layout, method, folder)
+                        row = int8_row(artifact, judge, arguments.pool, layout, method, folder)
                     except DeblurExportError as error:
                         console.print(f"{loaded.title} {layout} {method}: {error}")
                         continue
-                    results.setdefault(loaded.title, []).append(row)
-                    lines.append(text(loaded.title, row))
-                    console.print(lines[-1])
-    console.print(f"\n{arguments.pairs} pairs of test; budget {BUDGET:g} dB on val\n")
-    console.print("\n".join((HEAD, "|---" * (HEAD.count("|") - 1) + "|", *lines)))
+                    rows.append(row)
+        for row in rows:
+            console.print(text(loaded.title, row))
+    console.print(f"\n{arguments.pairs} pairs of test\n\n{table(results)}")
     if arguments.json:
         document = {"machine": about, "pairs": arguments.pairs, "results": results}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -25,14 +25,21 @@ class Backend(Protocol):
     version: str
     reason: str
 
+    def check(self, artifact: Artifact) -> None:
+        """Whether it takes files of this form, before work is put into one.
+
+        Raises:
+            DeblurExportError: it does not; says which form it takes.
+        """
+        ...
+
     def build(
         self, artifact: Artifact, profile: Profile | None, options: BuildOptions, listener: Listener
     ) -> Built:
         """Parse and build a strongly typed file.
 
         Raises:
-            DeblurExportError: the file is of a form this backend does not take, or does not
-                build.
+            DeblurExportError: the file is not taken, see `check`, or does not build.
             KeyboardInterrupt: the user stopped the build.
         """
         ...

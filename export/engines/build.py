@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ from deblur_export.export.atomic import atomic_path
 from deblur_export.export.engines import commands
 from deblur_export.export.engines.backend import Backend, Choice
 from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions, Precision, Profile, profile_for
+from deblur_export.export.engines.options import BuildOptions, Profile, profile_for
+from deblur_export.export.engines.plugin_graph import write_plugin_form
 from deblur_export.export.engines.proof import prove
-from deblur_export.export.engines.typed import typed_file, typed_path
+from deblur_export.export.engines.typed import check_layout, claim_of, typed_file, typed_path
 from deblur_export.export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
+from deblur_export.plugins import tensorrt_plugins
 
 BackendChoice = Literal["auto", "tensorrt", "rtx"]
 
@@ -29,22 +31,6 @@ class Outcome:
     lines: tuple[str, ...]
 
 
-def precision_from(fp16: bool, bf16: bool, int8: bool) -> Precision | None:
-    """The precision that the flags ask for, None without any.
-
-    Raises:
-        DeblurExportError: more than one of them, or INT8.
-    """
-    if fp16 + bf16 + int8 > 1:
-        raise DeblurExportError("--fp16, --bf16 and --int8 exclude each other")
-    if int8:
-        raise DeblurExportError(
-            "--int8: engines of calibrated files are not there yet; use --fp16, or give the file "
-            "of deblur-export calibrate to trtexec yourself"
-        )
-    return "fp16" if fp16 else "bf16" if bf16 else None
-
-
 def build_engine(
     artifact: Artifact,
     options: BuildOptions,
@@ -55,7 +41,7 @@ def build_engine(
     """Type the file, build the engine, prove its precision and write it with its manifest.
 
     Args:
-        artifact: in fp32 or in the precision asked for.
+        artifact: in fp32 or in the precision asked for; for int8 and what goes with it, calibrated.
         options: how to build.
         choice: from `backend.choose`; without a backend the typed file is written, and `lines`
             hold the commands for the target machine.
@@ -67,15 +53,17 @@ def build_engine(
         DeblurExportError: bad sizes, a file the backend does not take, an unwritable path.
     """
     profile = profile_for(artifact.manifest["input"]["shape"], options.sizes)
+    check_layout(artifact)
     folder = artifact.path.parent if output is None else output.parent
     _check_output(output, folder)
-    onnx = typed_path(artifact, options.precision, folder)
+    onnx = typed_path(artifact, options, folder)
     engine = output or onnx.with_suffix(".engine")
-    typed = typed_file(artifact, options.precision, onnx)
+    typed = typed_file(artifact, options, onnx)
     if choice.backend is None:
         return Outcome(typed, None, _instructions(typed, engine, profile, options, choice))
     built = choice.backend.build(typed, profile, options, listener)
-    proof = prove(options.precision, built.network, built.engine, str(typed.path))
+    expected = built.expected or built.network
+    proof = prove(options.precision, built.network, built.engine, expected, claim_of(typed))
     _write(typed, engine, profile, options, choice.backend, built, proof)
     size = len(built.data) / 1e6
     summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {choice.backend.title}"
@@ -133,8 +121,7 @@ def describe(
             "profile": profile.as_dict() if profile else None,
             "flags": options.flags(),
             "plugins": [
-                {"file": library.name, "sha256": file_sha256(library)}
-                for library in options.plugins
+                {"file": library.name, "sha256": file_sha256(library)} for library in built.plugins
             ],
         },
         "proof": {
@@ -160,13 +147,28 @@ def _instructions(
 ) -> tuple[str, ...]:
     """For a machine that cannot build."""
     image = typed.manifest["input"]["name"]
-    files = (typed.path, engine, image, profile, options)
+    onnx, options = _with_plugins(typed, options)
+    files = (onnx, engine, image, profile, options)
     return (
         "no engine was built: no TensorRT can build here",
         *(f"  {reason}" for reason in choice.reasons),
-        f"{typed.path} is strongly typed, {options.precision}; on the machine with the GPU run one "
-        "of these",
+        f"{onnx} is strongly typed, {options.precision}; on the machine with the GPU run one of "
+        "these",
+        *(f"with the plugins of {library}" for library in options.plugins),
         *_sizes(profile),
         commands.trtexec(*files),
         commands.polygraphy(*files),
     )
+
+
+def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOptions]:
+    """The file and options for TensorRT's tools. Where there is a plugin library and the file has
+    custom ops, it is written in the form that needs the plugins."""
+    ops = typed.manifest["custom_ops"]
+    packaged = tensorrt_plugins.find().path
+    libraries = options.plugins or ((packaged,) if packaged else ())
+    if not ops or not libraries:
+        return typed.path, options
+    path = typed.path.with_suffix(".plugins.onnx")
+    write_plugin_form(typed.path, ops, path)
+    return path, replace(options, plugins=libraries)

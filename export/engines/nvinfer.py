@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -24,13 +25,17 @@ PRECISION_OF = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
 @dataclass(frozen=True)
 class Built:
     """A serialized engine. `network` counts the layers that were parsed, `engine` what the engine
-    itself shows, None if nothing; `layers` is the inspector's JSON, empty without one."""
+    itself shows, None if nothing; `layers` is the inspector's JSON, empty without one; `plugins`
+    are the libraries that it needs to run; `expected` is what `engine` shows if the builder kept
+    every type, None if that is `network`."""
 
     data: bytes
     network: Census
     engine: Census | None
     layers: str = ""
     notes: tuple[str, ...] = ()
+    plugins: tuple[Path, ...] = ()
+    expected: Census | None = None
 
 
 class Listener(Protocol):
@@ -91,14 +96,20 @@ def parse(trt: ModuleType, graph: bytes, log: Any, name: str) -> Parsed:
 
 
 def census(trt: ModuleType, network: Any) -> Census:
-    """The parsed layers that do the arithmetic, by the type of their input."""
+    """The parsed layers that do the arithmetic, by the type of their input; int8 are those whose
+    two factors come out of a dequantization, which the builder makes one with them."""
     kinds = [getattr(trt.LayerType, name) for name in COMPUTE_LAYERS]
+    layers = list(map(network.get_layer, range(network.num_layers)))
+    dequantized = {
+        layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE
+    }
     counts: dict[str, int] = {}
-    for layer in map(network.get_layer, range(network.num_layers)):
-        if layer.type in kinds:
-            name = layer.get_input(0).dtype.name
-            precision = PRECISION_OF.get(name, name.lower())
-            counts[precision] = counts.get(precision, 0) + 1
+    for layer in (layer for layer in layers if layer.type in kinds):
+        factors = [layer.get_input(i) for i in range(min(layer.num_inputs, 2))]
+        name = factors[0].dtype.name
+        int8 = len(factors) == 2 and dequantized.issuperset(factor.name for factor in factors)
+        precision = "int8" if int8 else PRECISION_OF.get(name, name.lower())
+        counts[precision] = counts.get(precision, 0) + 1
     return Census("layers of the parsed network", counts)
 
 

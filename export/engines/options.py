@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from deblur_export.errors import DeblurExportError
 
-Precision = Literal["fp32", "fp16", "bf16"]
+# "int8+fp16": what int8 leaves is in float16.
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8+fp16", "int8+bf16"]
 Shape = tuple[int, int, int, int]
 Size = tuple[int, int]
 
@@ -19,6 +20,26 @@ LARGEST_BATCH = 64
 DEFAULT_SMALLEST: Size = (64, 64)
 DEFAULT_TYPICAL: Size = (720, 1280)
 DEFAULT_LARGEST: Size = (1440, 2560)
+
+
+def precision_of(manifest: Mapping[str, Any]) -> Precision:
+    """Of a file."""
+    high = manifest.get("high_precision", "fp32")
+    own = manifest["precision"]
+    return cast(Precision, own if high == "fp32" else f"{own}+{high}")
+
+
+def precision_from(fp16: bool, bf16: bool, int8: bool) -> Precision | None:
+    """The precision that the flags ask for, None without any.
+
+    Raises:
+        DeblurExportError: two kinds of floating point.
+    """
+    if fp16 and bf16:
+        raise DeblurExportError("--fp16 and --bf16 exclude each other")
+    flags = {"int8": int8, "fp16": fp16, "bf16": bf16}
+    names = [name for name, given in flags.items() if given]
+    return cast(Precision, "+".join(names)) if names else None
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,8 @@ class BuildOptions:
     """How to build an engine.
 
     `workspace` is in GiB, None the builder's default. `compute_capabilities` ("8.9") are for
-    TensorRT for RTX; `plugins`, `timing_cache` and both compatibilities for TensorRT.
+    TensorRT for RTX; `plugins`, `timing_cache` and both compatibilities for TensorRT. `half_io`
+    makes input and output float16.
     """
 
     precision: Precision = "fp32"
@@ -48,6 +70,7 @@ class BuildOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     compute_capabilities: tuple[str, ...] = ()
+    half_io: bool = False
 
     def flags(self) -> dict[str, Any]:
         """What changes the engine besides precision and sizes, for the manifest."""

@@ -1,15 +1,16 @@
 """The proof that an engine computes in the precision that was asked for.
 
 A strongly typed network states the type of every layer; what the built engine shows must agree
-with it, and both must be what the user asked for. The two silent failures that this catches are a
-file that never was converted and a builder that drops the types.
+with it, and both must be what the user asked for. The silent failures that this catches are a
+file that never was converted, a parser that passes over its int8 pairs, and a builder that drops
+the types.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from deblur_export.export.engines.options import Precision
 # Share of the arithmetic layers that must have the precision asked for: what is kept in float32
 # on purpose (sampling positions, states of a scan, small matrix products) is the smaller part.
 LEAST_SHARE = 0.5
-# An engine may fuse and split layers, which moves its share against the network's.
+# An engine may fuse and split layers, which moves its shares against those of the network.
 FUSION = 0.1
 
 REDUCED = ("fp16", "bf16", "int8", "fp8")
@@ -56,42 +57,81 @@ class Census:
         return {"what": self.what, "counts": dict(self.counts)}
 
 
-def prove(precision: Precision, network: Census, engine: Census | None, name: str) -> list[str]:
+@dataclass(frozen=True)
+class Claim:
+    """What a file says of itself: its name for messages, and how many of its convolutions and
+    products are in int8."""
+
+    file: str
+    int8_layers: int = 0
+
+
+def prove(
+    precision: Precision, network: Census, engine: Census | None, expected: Census, claim: Claim
+) -> list[str]:
     """The findings as lines for the user.
 
     Args:
         precision: what was asked for.
         network: the parsed, strongly typed layers.
         engine: what the built engine shows; None if it shows nothing.
-        name: of the file, for messages.
+        expected: what it shows if it keeps every type of the file.
+        claim: of the file.
 
     Raises:
         CheckFailedError: the network or the engine does not compute in `precision`.
     """
-    _check_network(precision, network, name)
+    if "int8" in precision:
+        _check_int8_network(precision, network, claim)
+    else:
+        _check_network(precision, network, claim.file)
     if engine is None:
         return [str(network), "the engine itself shows no types; the proof is the network's alone"]
-    least = network.share(precision) - FUSION
-    if engine.share(precision) < least:
-        raise CheckFailedError(
-            f"{name}: asked for {precision}, but the built engine is not ({engine}; of the network "
-            f"{network.share(precision):.0%} were {precision}); the engine was not kept"
-        )
+    for part in precision.split("+"):
+        if engine.share(part) < expected.share(part) - FUSION:
+            raise CheckFailedError(
+                f"{claim.file}: asked for {precision}, but the built engine is not ({engine}; with "
+                f"the file's types {expected.share(part):.0%} would be {part}); the engine was not "
+                "kept"
+            )
     return [str(network), str(engine)]
 
 
 def _check_network(precision: Precision, network: Census, name: str) -> None:
     if precision == "fp32":
-        reduced = [other for other in REDUCED if network.share(other)]
-        if reduced:
-            raise CheckFailedError(
-                f"{name}: asked for fp32, but it holds {', '.join(reduced)} ({network}); "
-                "the engine was not kept"
-            )
+        _refuse_other(precision, network, name, REDUCED)
     elif network.share(precision) < LEAST_SHARE:
         raise CheckFailedError(
             f"{name}: asked for {precision}, but the graph is not {precision} ({network}); "
             f"export it with deblur-export onnx --precision {precision}; the engine was not kept"
+        )
+
+
+def _check_int8_network(precision: Precision, network: Census, claim: Claim) -> None:
+    """The layers that the file has in int8 are in int8, and what is left has the type it should."""
+    found = network.counts.get("int8", 0)
+    if found != claim.int8_layers or not found:
+        raise CheckFailedError(
+            f"{claim.file}: {claim.int8_layers} of its layers are in int8, but the parser made "
+            f"{found} of them ({network}); the engine was not kept"
+        )
+    high = precision.removeprefix("int8+")
+    if high == "int8":
+        others = [other for other in REDUCED if other != "int8"]
+        _refuse_other(precision, network, claim.file, others)
+    elif network.share("int8") + network.share(high) < LEAST_SHARE or high not in network.counts:
+        raise CheckFailedError(
+            f"{claim.file}: asked for {precision}, but what int8 leaves is not {high} ({network}); "
+            "the engine was not kept"
+        )
+
+
+def _refuse_other(precision: Precision, network: Census, name: str, others: Sequence[str]) -> None:
+    reduced = [other for other in others if network.share(other)]
+    if reduced:
+        raise CheckFailedError(
+            f"{name}: asked for {precision}, but it holds {', '.join(reduced)} ({network}); "
+            "the engine was not kept"
         )
 
 

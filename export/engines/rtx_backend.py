@@ -76,17 +76,20 @@ class RtxBackend:
                 found[f"{digits[1]}.{digits[2]}"] = value
         return dict(sorted(found.items(), key=lambda item: float(item[0])))
 
+    def check(self, artifact: Artifact) -> None:
+        target = artifact.manifest["target"]
+        same_graph = target == "portable" and not artifact.manifest["custom_ops"]
+        if target != "rtx" and not same_graph:
+            raise DeblurExportError(
+                f"{artifact.path}: exported with --target {target}, which {self.title} cannot "
+                "build; export it with deblur-export onnx --target rtx"
+            )
+
     def build(
         self, artifact: Artifact, profile: Profile | None, options: BuildOptions, listener: Listener
     ) -> Built:
-        path, manifest = artifact.path, artifact.manifest
-        target = manifest["target"]
-        same_graph = target == "portable" and not manifest["custom_ops"]
-        if target != "rtx" and not same_graph:
-            raise DeblurExportError(
-                f"{path}: exported with --target {target}, which {self.title} cannot build; "
-                "export it with deblur-export onnx --target rtx"
-            )
+        self.check(artifact)
+        path = artifact.path
         log = nvinfer.message_log(self.trt)
         parsed = nvinfer.parse(self.trt, path.read_bytes(), log, str(path))
         config = nvinfer.configure(self.trt, parsed, profile, options)
@@ -99,7 +102,8 @@ class RtxBackend:
         census = nvinfer.census(self.trt, parsed.network)
         gpus = ", ".join(options.compute_capabilities)
         note = f"runs on compute capability {gpus}" if gpus else f"runs on {DEFAULT_GPUS}"
-        return Built(data, census, stored_weights(data, path), notes=(note,))
+        stored, expected = stored_weights(data, path) or (None, None)
+        return Built(data, census, stored, notes=(note,), expected=expected)
 
 
 def _refuse_options(title: str, options: BuildOptions) -> None:

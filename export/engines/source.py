@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.checkpoint import default_weights, load_model
-from deblur_export.export.engines.options import Precision
+from deblur_export.export.engines.backend import Choice
+from deblur_export.export.engines.options import Precision, precision_of
 from deblur_export.export.manifest import Artifact, read_artifact
 from deblur_export.export.pipeline import ExportOptions, Progress, default_path, export_onnx
+from deblur_export.export.quantization.calibrate import MAX_DROP, Calibration, calibrate
 
 
 def export_for_engine(
@@ -31,15 +34,53 @@ def export_for_engine(
     return export_onnx(loaded, options, folder / default_path(loaded, options), progress)
 
 
-def only_artifact(folder: Path, precision: Precision | None) -> Artifact:
+@dataclass(frozen=True)
+class Data:
+    """What an int8 engine of a float32 file is calibrated on; see `Calibration`."""
+
+    images: Path | None = None
+    pool: Path | None = None
+    max_drop: float = MAX_DROP
+
+    def __bool__(self) -> bool:
+        return self.images is not None or self.pool is not None
+
+
+def calibrated_for_engine(
+    artifact: Artifact, choice: Choice, data: Data, folder: Path, progress: Progress
+) -> Artifact:
+    """The int8 form of a file, `net_int8.onnx` in `folder`; an int8 file is that already.
+
+    Raises:
+        CheckFailedError, DeblurExportError: as `calibrate`; also if there is nothing to calibrate
+            on, or the backend would not take the file.
+    """
+    if artifact.manifest["precision"] == "int8":
+        return artifact
+    if not data:
+        raise DeblurExportError(
+            f"--int8: {artifact.path} is {artifact.manifest['precision']}, and int8 needs images "
+            "to calibrate on: give --images or --pool, or the file of deblur-export calibrate "
+            "instead"
+        )
+    if choice.backend is not None:
+        choice.backend.check(artifact)
+    options = Calibration(data.images, data.pool, max_drop=data.max_drop)
+    path = folder / f"{artifact.path.stem}_int8.onnx"
+    return calibrate(artifact, options, path, progress).artifact
+
+
+def only_artifact(folder: Path, precision: Precision | None, data: Data) -> Artifact:
     """The one ONNX file of ours in a folder.
 
     A file in reduced precision that an earlier call wrote beside its fp32 original does not count
-    as a second one, unless it is the precision asked for and the original is gone.
+    as a second one, unless it is the precision asked for and the original is gone. For int8 without
+    data to calibrate on, the calibrated file counts first.
 
     Args:
         folder: not searched below.
         precision: what was asked for, None if nothing was.
+        data: to calibrate on.
 
     Raises:
         DeblurExportError: none or several; says what there is.
@@ -50,10 +91,12 @@ def only_artifact(folder: Path, precision: Precision | None) -> Artifact:
             ours.append(read_artifact(path))
         except DeblurExportError:
             foreign.append(path.name)
-    originals = [artifact for artifact in ours if artifact.manifest["precision"] == "fp32"]
-    candidates = originals or [
-        artifact for artifact in ours if precision in (None, artifact.manifest["precision"])
-    ]
+    calibrated = precision is not None and "int8" in precision and not data
+    candidates: list[Artifact] = []
+    for wanted in ("int8",) * calibrated + ("fp32", precision):
+        candidates = candidates or [
+            artifact for artifact in ours if wanted in (None, precision_of(artifact.manifest))
+        ]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:

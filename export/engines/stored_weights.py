@@ -6,8 +6,10 @@ the weights as they were given, in one of few layouts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,7 +20,7 @@ from onnx import numpy_helper
 from deblur_export.export.engines.proof import Census
 
 WITH_WEIGHTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-TYPES = {
+FLOATS: Mapping[str, np.dtype[Any]] = {
     "fp32": np.dtype(np.float32),
     "fp16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
@@ -34,47 +36,84 @@ SMALLEST_BYTES = 1024  # fewer could be there by chance
 FOUND = 0.5
 
 
-def stored_weights(engine: bytes, path: Path) -> Census | None:
-    """The largest weights of the file that the engine holds, by their type there.
+@dataclass(frozen=True)
+class Weight:
+    """Of a convolution or product: `own` is its precision in the file. Of an int8 weight, `levels`
+    are what the file holds, and `values` what they stand for."""
+
+    own: str
+    values: NDArray[Any]
+    levels: NDArray[np.int8] | None = None
+
+    def forms(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """What an engine may hold, by precision. The file's own comes first: each miss reads the
+        whole engine."""
+        if self.levels is not None:
+            yield "int8", self.levels
+        for precision in sorted(FLOATS, key=lambda precision: precision != self.own):
+            yield precision, self.values.astype(FLOATS[precision])
+
+
+def stored_weights(engine: bytes, path: Path) -> tuple[Census, Census] | None:
+    """The largest weights of a file that an engine holds, by their types in the engine and by
+    those in the file.
 
     Args:
-        engine: a serialized engine.
+        engine: serialized.
         path: the ONNX file that it was built from.
 
     Returns:
         None where half of them or more were not found.
     """
-    weights = list(_weights(onnx.load(path)))[:LARGEST]
-    counts: dict[str, int] = {}
-    for weight in weights:
-        precision = _stored_as(engine, weight)
-        if precision is not None:
-            counts[precision] = counts.get(precision, 0) + 1
-    if not weights or sum(counts.values()) <= FOUND * len(weights):
+    weights = sorted(_weights(onnx.load(path)), key=lambda weight: -weight.values.size)[:LARGEST]
+    stored = [(weight.own, _stored_as(engine, weight)) for weight in weights]
+    found = [(own, precision) for own, precision in stored if precision is not None]
+    if not weights or len(found) <= FOUND * len(weights):
         return None
-    return Census("largest weights found in the engine", counts)
+    return (
+        _census("largest weights found in the engine", (precision for _, precision in found)),
+        _census("the same weights in the file", (own for own, _ in found)),
+    )
 
 
-def _weights(model: onnx.ModelProto) -> Iterator[NDArray[np.generic]]:
-    """Weights of convolutions and matrix products, the largest first."""
-    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+def _census(what: str, precisions: Iterable[str]) -> Census:
+    counts: dict[str, int] = {}
+    for precision in precisions:
+        counts[precision] = counts.get(precision, 0) + 1
+    return Census(what, counts)
+
+
+def _weights(model: onnx.ModelProto) -> Iterator[Weight]:
+    """Weights of convolutions and matrix products that are large and varied enough to be found."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    pairs = {n.output[0]: n for n in model.graph.node if n.op_type == "DequantizeLinear"}
     names = {
-        name
-        for node in model.graph.node
-        if node.op_type in WITH_WEIGHTS
-        for name in node.input[:2]
-        if name in initializers and len(initializers[name].dims) in LAYOUTS
+        name for node in model.graph.node if node.op_type in WITH_WEIGHTS for name in node.input[:2]
     }
-    arrays = (numpy_helper.to_array(initializers[name]) for name in sorted(names))
-    varied = (array for array in arrays if array.size * 2 >= SMALLEST_BYTES and np.ptp(array) > 0)
-    yield from sorted(varied, key=lambda array: -array.size)
+    for name in sorted(names):
+        pair = pairs.get(name)
+        stored = constants.get(pair.input[0] if pair else name)
+        if stored is None or len(stored.dims) not in LAYOUTS:
+            continue
+        values = numpy_helper.to_array(stored)
+        if values.size * (1 if pair else 2) < SMALLEST_BYTES or np.ptp(values) == 0:
+            continue
+        if pair is None:
+            yield Weight(_precision(values.dtype), values)
+        else:
+            scale = numpy_helper.to_array(constants[pair.input[1]]).astype(np.float32)
+            axis = next((a.i for a in pair.attribute if a.name == "axis"), 1)
+            along = [-1 if place == axis else 1 for place in range(values.ndim)]
+            yield Weight("int8", values * scale.reshape(along), values)
 
 
-def _stored_as(engine: bytes, weight: NDArray[np.generic]) -> str | None:
-    # The file's own type first: each miss reads the whole engine.
-    for precision, dtype in sorted(TYPES.items(), key=lambda item: item[1] != weight.dtype):
-        values = weight.astype(dtype)
-        for axes in LAYOUTS[weight.ndim]:
+def _precision(dtype: np.dtype[Any]) -> str:
+    return next(precision for precision, own in FLOATS.items() if own == dtype)
+
+
+def _stored_as(engine: bytes, weight: Weight) -> str | None:
+    for precision, values in weight.forms():
+        for axes in LAYOUTS[values.ndim]:
             if values.transpose(axes).tobytes() in engine:
                 return precision
     return None

@@ -6,8 +6,6 @@ RTX shares that API, since TensorRT does not start without a GPU.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,16 +18,17 @@ from deblur_export.export.atomic import atomic_path
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, Profile
+from deblur_export.export.engines.plugin_graph import take_plugins
 from deblur_export.export.engines.proof import Census, inspected
+from deblur_export.export.gpu import gpu_count
 from deblur_export.export.manifest import Artifact
+from deblur_export.plugins import tensorrt_plugins
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 
 LEAST_VERSION = (10, 3)
 # The rtx form has no loops and no large TopK; the portable one may hold what TensorRT refuses.
 TARGETS = ("rtx", "portable")
-# From this release on the parser takes a registered plugin before a function of the same name
-# (TensorRT's changelog); before, the function has to go.
-PLUGIN_BEFORE_FUNCTION = (10, 7)
+_loaded: set[Path] = set()  # a process has one registry, which refuses a library it has
 
 
 def open_backend(options: BuildOptions) -> TensorRtBackend:
@@ -58,18 +57,6 @@ def open_backend(options: BuildOptions) -> TensorRtBackend:
     return backend
 
 
-def gpu_count() -> int:
-    """CUDA devices that the driver sees; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
-
-
 class TensorRtBackend:
     """See `backend.Backend`."""
 
@@ -86,18 +73,23 @@ class TensorRtBackend:
                 "pip install -U 'deblur-export[trt]'"
             )
 
+    def check(self, artifact: Artifact) -> None:
+        target = artifact.manifest["target"]
+        if target not in TARGETS:
+            raise DeblurExportError(
+                f"{artifact.path}: exported with --target {target}, which is for another runtime; "
+                "export it with deblur-export onnx --target rtx"
+            )
+
     def build(
         self, artifact: Artifact, profile: Profile | None, options: BuildOptions, listener: Listener
     ) -> Built:
-        path, manifest = artifact.path, artifact.manifest
-        if manifest["target"] not in TARGETS:
-            raise DeblurExportError(
-                f"{path}: exported with --target {manifest['target']}, which is for another "
-                "runtime; export it with deblur-export onnx --target rtx"
-            )
+        self.check(artifact)
+        path = artifact.path
         trt, log = self.trt, nvinfer.message_log(self.trt)
-        ops: list[str] = manifest["custom_ops"]
-        plugins = self._load_plugins(options.plugins, ops, log)
+        ops: list[str] = artifact.manifest["custom_ops"]
+        libraries = options.plugins or self._packaged(ops)
+        plugins = self._load_plugins(libraries, ops, log)
         graph = self._graph(path, plugins)
         parsed = nvinfer.parse(trt, graph, log, str(path))
         config = nvinfer.configure(trt, parsed, profile, options)
@@ -112,7 +104,13 @@ class TensorRtBackend:
             with atomic_path(options.timing_cache) as temporary:
                 temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
         census, layers = self._inspect(data, options, log)
-        return Built(data, nvinfer.census(trt, parsed.network), census, layers, tuple(notes))
+        network = nvinfer.census(trt, parsed.network)
+        return Built(data, network, census, layers, tuple(notes), plugins=libraries)
+
+    def _packaged(self, ops: Sequence[str]) -> tuple[Path, ...]:
+        """The plugin library of this package, where it is built for this TensorRT and of use."""
+        found = tensorrt_plugins.find(nvinfer.version_tuple(self.version)[0])
+        return (found.path,) if ops and found.path else ()
 
     def _load_plugins(self, libraries: Sequence[Path], ops: Sequence[str], log: Any) -> list[str]:
         """Those of `ops` that the libraries have as plugins of namespace `deblur`."""
@@ -120,11 +118,13 @@ class TensorRtBackend:
         for library in libraries:
             if not library.is_file():
                 raise DeblurExportError(f"--plugins {library}: no such file")
-            if registry.load_library(str(library.resolve())) is None:
+            path = library.resolve()
+            if path not in _loaded and registry.load_library(str(path)) is None:
                 raise DeblurExportError(
-                    f"--plugins {library}: not a plugin library that {self.title} can load "
+                    f"{library} is not a plugin library that {self.title} can load "
                     f"({nvinfer.last(log)})"
                 )
+            _loaded.add(path)
         found = [op for op in ops if registry.get_creator(op, str(VERSION), DOMAIN) is not None]
         if libraries and not found:
             raise DeblurExportError(
@@ -134,20 +134,11 @@ class TensorRtBackend:
         return found
 
     def _graph(self, path: Path, plugins: Sequence[str]) -> bytes:
-        """The file; nodes that become plugins say in which namespace the parser has to look."""
+        """The file, in the form in which the parser takes these plugins."""
         if not plugins:
             return path.read_bytes()
         model = onnx.load(path)
-        for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
-            if node.domain == DOMAIN and node.op_type in plugins:
-                attributes = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
-                node.attribute.extend(
-                    onnx.helper.make_attribute(name, value) for name, value in attributes.items()
-                )
-        if nvinfer.version_tuple(self.version) < PLUGIN_BEFORE_FUNCTION:
-            kept = [function for function in model.functions if function.name not in plugins]
-            del model.functions[:]
-            model.functions.extend(kept)
+        take_plugins(model, plugins)
         return model.SerializeToString()  # type: ignore[no-any-return]
 
     def _use_timing_cache(self, config: Any, path: Path | None) -> list[str]:

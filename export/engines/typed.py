@@ -3,27 +3,77 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
-from deblur_export.export.engines.options import Precision
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines.options import BuildOptions, Precision, precision_of
+from deblur_export.export.engines.proof import Claim
 from deblur_export.export.manifest import Artifact
+from deblur_export.export.precision.cast import GraphPrecision
+from deblur_export.export.precision.half_io import half_io_file, has_half_io
 from deblur_export.export.precision.typed import typed_artifact
+from deblur_export.export.quantization.high_precision import lower_high_precision
 
 
-def typed_path(artifact: Artifact, precision: Precision, folder: Path) -> Path:
-    """Where the typed form of a file lies: the file itself if it has the precision already, else
-    `net_fp16.onnx` in `folder`."""
-    if artifact.manifest["precision"] == precision:
-        return artifact.path
-    return folder / f"{artifact.path.stem}_{precision}.onnx"
+def typed_path(artifact: Artifact, options: BuildOptions, folder: Path) -> Path:
+    """Where the typed form of a file lies: the file itself if it is that already, else
+    `net_fp16.onnx`, `net_int8_fp16.onnx` of `net_int8.onnx`, or `net_fp16_io16.onnx` with float16
+    input and output, in `folder`."""
+    suffix = ""
+    if precision_of(artifact.manifest) != options.precision:
+        suffix += f"_{options.precision.removeprefix('int8+')}"
+    if options.half_io and not has_half_io(artifact):
+        suffix += "_io16"
+    return folder / f"{artifact.path.stem}{suffix}.onnx" if suffix else artifact.path
 
 
-def typed_file(artifact: Artifact, precision: Precision, path: Path) -> Artifact:
-    """The file in a precision, written to `path` unless it has it already.
+def typed_file(artifact: Artifact, options: BuildOptions, path: Path) -> Artifact:
+    """The file in a precision and with an input that were asked for, written to `path` unless it
+    is that already.
 
     Raises:
         CheckFailedError: the typed graph does not compute in the precision.
         DeblurExportError: the file is in another reduced precision, or cannot be converted.
     """
-    if artifact.manifest["precision"] == precision:
+    typed = _in_precision(artifact, options.precision, path)
+    return half_io_file(typed, path) if options.half_io and not has_half_io(typed) else typed
+
+
+def _in_precision(artifact: Artifact, precision: Precision, path: Path) -> Artifact:
+    own = precision_of(artifact.manifest)
+    if own == precision:
         return artifact
-    return typed_artifact(artifact, precision, path)
+    if own == "int8" and precision.startswith("int8+"):
+        high = cast(GraphPrecision, precision.removeprefix("int8+"))
+        return lower_high_precision(artifact, high, path)
+    if own == "int8" and precision in ("fp16", "bf16"):
+        raise DeblurExportError(
+            f"{artifact.path} is int8; add --int8 to --{precision} for int8 with {precision} "
+            "around it, or give the float32 file"
+        )
+    if precision not in ("fp16", "bf16"):
+        raise DeblurExportError(
+            f"{artifact.path} is {own} and cannot become {precision}: start from a float32 file, "
+            "or for int8 from one of deblur-export calibrate"
+        )
+    return typed_artifact(artifact, cast(GraphPrecision, precision), path)
+
+
+def check_layout(artifact: Artifact) -> None:
+    """Whether TensorRT takes the pairs of an int8 file.
+
+    Raises:
+        DeblurExportError: its activations are unsigned.
+    """
+    layout = artifact.manifest.get("calibration", {}).get("layout", "tensorrt")
+    if layout != "tensorrt":
+        raise DeblurExportError(
+            f"{artifact.path} was calibrated with --layout {layout}, whose unsigned activations "
+            "no TensorRT takes; calibrate it with --layout tensorrt"
+        )
+
+
+def claim_of(artifact: Artifact) -> Claim:
+    """What a file's manifest says that its engine must show."""
+    nodes = artifact.manifest.get("precision_map", {}).get("nodes", {})
+    return Claim(str(artifact.path), nodes.get("int8", 0))

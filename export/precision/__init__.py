@@ -49,9 +49,17 @@ def keep_rule(
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
-    """One line about a typed file."""
+    """One line about a file that is not float32."""
     precision, facts = manifest["precision"], manifest["precision_map"]
-    weights, nodes = facts["weights"], facts["nodes"]
+    nodes = facts["nodes"]
+    if precision == "int8":
+        calibration = manifest["calibration"]
+        return (
+            f"int8: {facts['multiply_adds']['conv']:.1%} of the convolutions' multiply-adds, "
+            f"{nodes['int8']} nodes; {calibration['psnr_drop']:+.4f} dB, the "
+            f"{calibration['psnr_drop_means']}"
+        )
+    weights = facts["weights"]
     return (
         f"{precision}: {facts['multiply_adds']['conv']:.1%} of the convolutions' multiply-adds, "
         f"{nodes[precision]} nodes; {nodes['fp32']} stay float32; of {weights[precision]:,} "

@@ -42,8 +42,9 @@ NUMPY: Mapping[ir.DataType, np.dtype[Any]] = {
 }
 LARGEST = {ir.DataType.FLOAT16: "65504", ir.DataType.BFLOAT16: "3.39e38"}
 SMALLEST_NORMAL = {ir.DataType.FLOAT16: 2.0**-14, ir.DataType.BFLOAT16: 2.0**-126}
-# Convolution and several others take bfloat16 from here on.
-BF16_OPSET = 22
+# Convolution and several others take bfloat16 from here on; pairs take both from 19 on.
+TYPED_OPSET = 22
+PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ def lower_precision(
 ) -> tuple[ir.Model, Casting]:
     """A strongly typed copy of a finished float32 graph; its inputs and outputs stay float32.
 
+    Eight-bit pairs stay where they are and take the type of what they read or are read by.
+
     Args:
-        model: as `to_onnx.lower` gives it, or read from a file of ours.
+        model: as `to_onnx.lower` or `qdq.quantized` gives it, or read from a file of ours.
         precision: fp16 or bf16.
         target: that it was lowered to; its ops get the bodies of that target anew.
         keep: names of values that stay float32, with the nodes around them, and why.
@@ -83,13 +86,14 @@ def lower_precision(
     types = _element_types(model)
     model = model.clone()
     model.functions.clear()
-    if low == ir.DataType.BFLOAT16 and model.opset_imports[""] < BF16_OPSET:
-        convert_version(model, BF16_OPSET)
+    newer = low == ir.DataType.BFLOAT16 or any(node.op_type in PAIRS for node in model.graph)
+    if newer and model.opset_imports[""] < TYPED_OPSET:
+        convert_version(model, TYPED_OPSET)
     for value in _values(model.graph):
         if value.dtype is None and value.name in types:
             value.type = ir.TensorType(types[value.name])
     opset = model.opset_imports[""]
-    kept = policy.kept_nodes(model.graph, low, opset, keep or {})
+    kept = policy.kept_nodes(model.graph, low, opset, target, keep or {})
     casting = _Caster(model.graph, low, opset, kept).run(precision)
     attach_functions(model, target)
     for function in model.functions.values():
@@ -148,9 +152,10 @@ class _Caster:
         typed = _typed_inputs(node, self.opset)
         makes_float = node.outputs[0].dtype == FLOAT
         lowered = makes_float and any(typed) and node not in self.kept
+        rounds_low = node.op_type == "QuantizeLinear" and _type_of(node.inputs[0]) == self.low
         for place, value in enumerate(node.inputs):
             if value is not None and value.dtype in (FLOAT, self.low):
-                wanted = self.low if lowered and typed[place] else FLOAT
+                wanted = self.low if rounds_low or (lowered and typed[place]) else FLOAT
                 node.replace_input_with(place, self._as(value, wanted, node))
         if lowered:
             node.outputs[0].type = ir.TensorType(self.low)
@@ -227,6 +232,10 @@ class _Caster:
             del self.graph.initializers[copy.name]
             copy.name = name
             self.graph.initializers[name] = copy
+
+
+def _type_of(value: ir.Value | None) -> ir.DataType | None:
+    return None if value is None else value.dtype
 
 
 def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:

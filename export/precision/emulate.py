@@ -10,6 +10,7 @@ GPU does that stores in the low precision and accumulates in float32.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
         _widen(tensor)
     nodes = list(graph.node)
     del graph.node[:]
+    for info in graph.input:
+        graph.node.extend(_rounded_input(info, nodes))
     for node in nodes:
         low = [(i, types[name]) for i, name in enumerate(node.output) if types.get(name) in LOW]
         _retype(node)
@@ -108,15 +111,32 @@ def element_types(inlined: onnx.ModelProto) -> dict[str, int]:
     return types | {info.name: info.type.tensor_type.elem_type for info in infos}
 
 
+def _rounded_input(
+    info: onnx.ValueInfoProto, nodes: Iterable[onnx.NodeProto]
+) -> list[onnx.NodeProto]:
+    """Round an input of low precision once, before all that read it."""
+    kind, name = info.type.tensor_type.elem_type, info.name
+    if kind not in LOW:
+        return []
+    for node in nodes:
+        node.input[:] = [f"{name}/in" if read == name else read for read in node.input]
+    return _casts(name, f"{name}/in", kind)
+
+
 def _rounding(node: onnx.NodeProto, place: int, kind: int) -> list[onnx.NodeProto]:
     """Rename one output of a node and round it under its old name."""
     name = node.output[place]
-    exact, low = f"{name}/exact", f"{name}/rounded"
-    node.output[place] = exact
+    node.output[place] = f"{name}/exact"
+    return _casts(f"{name}/exact", name, kind)
+
+
+def _casts(exact: str, rounded: str, kind: int) -> list[onnx.NodeProto]:
+    """To a type and back to float32."""
+    low = f"{rounded}/low"
     make = onnx.helper.make_node
     return [
         make("Cast", [exact], [low], to=kind),
-        make("Cast", [low], [name], to=TensorProto.FLOAT),
+        make("Cast", [low], [rounded], to=TensorProto.FLOAT),
     ]
 
 

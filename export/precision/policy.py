@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.spec import Target
 
 FLOAT = ir.DataType.FLOAT
 LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
@@ -30,7 +31,9 @@ POSITIONS = "coordinates: float16 holds pixels beyond 1024 to one pixel only"
 SCAN = "steps and rates of a scan: they stand in an exponent and add up over its length"
 OUTPUT = "the image itself: a residual is added to it in float32"
 FOLLOWS = "all of its inputs are float32"
+SERVES = "eight bits that float32 nodes alone read"
 NOT_ALLOWED = "ONNX has no such type for it"
+NOT_BUILT = "TensorRT for RTX builds no transposed convolution in bfloat16"
 
 OPERATORS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -46,13 +49,18 @@ OPERATORS: Mapping[str, str] = {
     "GridSample": POSITIONS,
 }
 
+# What the builder of a target refuses in a type that ONNX allows.
+REFUSED: Mapping[tuple[Target, ir.DataType], Mapping[str, str]] = {
+    ("rtx", ir.DataType.BFLOAT16): {"ConvTranspose": NOT_BUILT},
+}
+
 COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
 PRECISE_INPUTS: Mapping[str, str] = {"TopPixels": DECIDES, "SelectiveScan": SCAN}
 DECISIONS = COMPARISONS | {"TopK", "ArgMax", "ArgMin", "Round", "Floor", "Ceil", "Sign", "NonZero"}
 
 
 def kept_nodes(
-    graph: ir.Graph, low: ir.DataType, opset: int, keep: Mapping[str, str]
+    graph: ir.Graph, low: ir.DataType, opset: int, target: Target, keep: Mapping[str, str]
 ) -> dict[ir.Node, str]:
     """The nodes that stay in float32 and why, in the order of the graph.
 
@@ -60,12 +68,13 @@ def kept_nodes(
         graph: every value has its type; float32 throughout.
         low: the type of all other nodes.
         opset: of the standard operators.
+        target: whose builder shall take the graph.
         keep: names of values to keep in float32 together with the nodes that make and read them,
             with the reason.
     """
     kept: dict[ir.Node, str] = {}
     for node in graph:
-        reason = _own_reason(node, low, opset)
+        reason = _own_reason(node, low, opset) or _refusal(node, low, target)
         if reason:
             kept[node] = reason
         for value in _floats((*node.inputs, *node.outputs)):
@@ -79,6 +88,8 @@ def kept_nodes(
     for node in graph:
         if node not in kept and _follows(node, kept):
             kept[node] = FOLLOWS
+        if node.op_type == "DequantizeLinear" and all(u in kept for u, _ in node.outputs[0].uses()):
+            kept[node] = SERVES
     return {node: kept[node] for node in graph if node in kept}
 
 
@@ -96,6 +107,10 @@ def _own_reason(node: ir.Node, low: ir.DataType, opset: int) -> str:
     if not allows(node.op_type, opset, low):
         return NOT_ALLOWED
     return OPERATORS.get(node.op_type, "")
+
+
+def _refusal(node: ir.Node, low: ir.DataType, target: Target) -> str:
+    return "" if node.domain else REFUSED.get((target, low), {}).get(node.op_type, "")
 
 
 def _is_reduction(value: ir.Value | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,10 @@ class Proof:
 
 
 def check_precision(
-    model: ir.Model | Path, precision: GraphPrecision, least: float = LEAST_SHARE
+    model: ir.Model | Path,
+    precision: GraphPrecision,
+    least: float = LEAST_SHARE,
+    refused: Collection[str] = (),
 ) -> Proof:
     """Count the multiply-adds of convolutions and matrix products by type.
 
@@ -45,17 +49,25 @@ def check_precision(
     counts, not what the node is called. Bodies of custom ops are counted with the rest, but for
     their box and one-hot filters, which only sum and shift.
 
+    Args:
+        model: a graph or a file.
+        precision: what it shall be in.
+        least: share of the convolutions' multiply-adds that shall be in it.
+        refused: operators that the target's builder does not take in it, see `policy.REFUSED`;
+            theirs need not be.
+
     Raises:
-        CheckFailedError: less than the share `least` of the convolutions' multiply-adds is in
-            `precision`.
+        CheckFailedError: fewer are.
     """
     proto = onnx.load(model) if isinstance(model, Path) else ir.to_proto(model)
     inlined = inline_local_functions(proto)
     types, macs = element_types(inlined), multiply_adds(inlined)
     wanted = TYPES[precision]
     totals = {True: [0, 0], False: [0, 0]}  # by "is a convolution": in the precision, all
+    excused = 0
     for node in products(inlined):
         total = totals[node.op_type in CONVOLUTIONS]
+        excused += macs[node.output[0]] * (node.op_type in refused)
         total[0] += macs[node.output[0]] * all(types[name] == wanted for name in node.input[:2])
         total[1] += macs[node.output[0]]
     convolutions, others = totals[True], totals[False]
@@ -64,7 +76,7 @@ def check_precision(
         _share(*convolutions),
         _share(convolutions[0] + others[0], convolutions[1] + others[1]),
     )
-    if proof.convolutions < least:
+    if _share(convolutions[0], convolutions[1] - excused) < least:
         raise CheckFailedError(
             f"only {proof.convolutions:.1%} of the convolutions' multiply-adds are in {precision}, "
             f"not {least:.0%}; export again with deblur-export onnx --precision {precision}, or "

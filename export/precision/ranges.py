@@ -18,6 +18,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
 from deblur_export.export.cases import Case
 from deblur_export.export.precision.emulate import float32_session
+from deblur_export.export.precision.fingerprint import fingerprint
 from deblur_export.export.precision.typed import KeepRule
 
 LARGEST = 65504.0  # of float16
@@ -185,9 +186,9 @@ def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
         DeblurExportError: not such a file; when called, also if it speaks of another graph.
     """
     try:
-        entries = json.loads(path.read_text())["tensors"]
-        close = too_close(entries, headroom)
-        observed = {entry["name"] for entry in entries}
+        document = json.loads(path.read_text())
+        close = too_close(document["tensors"], headroom)
+        observed = str(document["graph_sha256"])
     except FileNotFoundError as error:
         raise DeblurExportError(
             f"{path}: no such file; make one with deblur-export ranges FILE.onnx --json {path}"
@@ -199,12 +200,10 @@ def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
         ) from error
 
     def rule(graph: ir.Model) -> Mapping[str, str]:
-        present = {value.name for node in graph.graph for value in node.outputs}
-        if missing := sorted(observed - present):
+        if fingerprint(graph) != observed:
             raise DeblurExportError(
-                f"{path} is about another graph ({len(missing)} of its tensors are not in this "
-                f"one, {missing[0]} for instance); run deblur-export ranges on the float32 file of "
-                "the same network, target and options"
+                f"{path} is about another graph or other weights; run deblur-export ranges on the "
+                "float32 file of the same network, weights, target and options"
             )
         return close
 

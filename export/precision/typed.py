@@ -8,17 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deblur_export.errors import DeblurExportError
-from deblur_export.export.manifest import (
-    METADATA_KEY,
-    Artifact,
-    file_sha256,
-    sidecar_path,
-    write_sidecar,
-)
-from deblur_export.export.precision.cast import Casting, GraphPrecision, lower_precision
+from deblur_export.export.manifest import METADATA_KEY, Artifact
+from deblur_export.export.precision.cast import LOW, Casting, GraphPrecision, lower_precision
+from deblur_export.export.precision.derived import require_float32, write_derived
+from deblur_export.export.precision.policy import REFUSED
 from deblur_export.export.precision.proof import Proof, check_precision
-from deblur_export.export.to_onnx import save
 from deblur_export.plugins.spec import Target
 
 # The finished float32 graph -> names of values that stay float32, and why.
@@ -40,7 +34,8 @@ def typed(
         CheckFailedError: too little of the graph is in the precision.
     """
     lowered, casting = lower_precision(graph, precision, target, keep)
-    return lowered, _facts(lowered, casting, check_precision(lowered, precision))
+    refused = REFUSED.get((target, LOW[precision]), {})
+    return lowered, _facts(lowered, casting, check_precision(lowered, precision, refused=refused))
 
 
 def typed_artifact(
@@ -50,27 +45,18 @@ def typed_artifact(
 
     Args:
         artifact: in float32.
-        precision: fp16 or bf16; fp32 is refused.
+        precision: fp16 or bf16.
         path: the .onnx file to write; its manifest goes beside it.
         keep: what stays float32 besides the policy's nodes.
 
     Raises:
         DeblurExportError, CheckFailedError: as `typed`; also if the file is not float32.
     """
-    if artifact.manifest["precision"] != "fp32" or precision == "fp32":
-        raise DeblurExportError(
-            f"{artifact.path} is {artifact.manifest['precision']} and cannot become {precision}: "
-            "start from a float32 file, deblur-export onnx without --precision"
-        )
+    require_float32(artifact, precision)
     graph = ir.load(artifact.path)
     graph.metadata_props.pop(METADATA_KEY, None)
     lowered, facts = typed(graph, precision, artifact.manifest["target"], keep(graph))
-    inside = {k: v for k, v in artifact.manifest.items() if k not in ("file", "parity")} | facts
-    sidecar_path(path).unlink(missing_ok=True)
-    save(lowered, path, inside)
-    file = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-    write_sidecar(path, inside | {"file": file})
-    return Artifact(path, inside | {"file": file})
+    return write_derived(artifact, lowered, facts, path)
 
 
 def _facts(graph: ir.Model, casting: Casting, proof: Proof) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from deblur_export.calibration.limits import Method, limits
 from deblur_export.calibration.observe import observe
@@ -14,14 +15,16 @@ from deblur_export.calibration.qdq import Grid, Layout, grid, quantized, read_te
 from deblur_export.calibration.search import Block, Point, Score, blocks_of, ladder, sensitivity
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.manifest import Artifact, file_sha256
+from deblur_export.export.precision.derived import require_float32, write_derived
 from deblur_export.export.quantization import data
 from deblur_export.export.quantization.cache import Cache, default_folder
+from deblur_export.export.quantization.facts import precision_facts, scales
 from deblur_export.export.quantization.placement import Placement, placement
 from deblur_export.export.quantization.scoring import ASSUMED_PSNR, Judge
-from deblur_export.export.quantization.written import precision_facts, scales, write_int8
 
 Progress = Callable[[str], None]
 SAVE_EVERY = 8  # images
+MAX_DROP = 0.1  # dB
 HELD_OUT = 4  # of so many photo crops, one judges and the others calibrate
 
 
@@ -41,7 +44,7 @@ class Calibration:
     layout: Layout = "tensorrt"
     count: int = 48
     crop: int = data.CROP
-    max_drop: float = 0.1
+    max_drop: float = MAX_DROP
     whole: bool = False
     pairs: int = 16
     cache: Path | None = None
@@ -109,30 +112,37 @@ def calibrate(
             "psnr_drop_means": judged_by,
         }
     }
-    written = write_int8(artifact, final, facts, path)
+    written = write_derived(artifact, ir.from_proto(final), facts, path)
     return Calibrated(written, chosen, points, alone, blocks, places.total, judged_by)
 
 
 def _float32_model(artifact: Artifact, path: Path) -> onnx.ModelProto:
-    precision = artifact.manifest["precision"]
-    if precision != "fp32":
-        raise DeblurExportError(
-            f"{artifact.path} is {precision} and cannot become int8: start from a float32 file, "
-            "deblur-export onnx without --precision"
-        )
+    require_float32(artifact, "int8")
+    check_output(path)
+    return onnx.load(artifact.path)
+
+
+def check_output(path: Path) -> None:
+    """Raises DeblurExportError if an .onnx file cannot lie there."""
     if path.suffix != ".onnx":
         raise DeblurExportError(f"{path}: the output must end in .onnx")
     if not path.parent.is_dir():
         raise DeblurExportError(f"{path.parent}: no such folder; create it first")
-    return onnx.load(artifact.path)
+
+
+def check_sources(options: Calibration) -> None:
+    """Raises DeblurExportError if there is nothing to calibrate on."""
+    if options.pool is None and options.images is None:
+        raise DeblurExportError("int8 needs images to calibrate on; give --images or --pool")
+    if options.images is not None:
+        data.photo_files(options.images)
 
 
 def _images(
     artifact: Artifact, options: Calibration, progress: Progress
 ) -> tuple[data.Crops, data.Pairs, str]:
     """What calibrates, what judges, and in words what a drop is."""
-    if options.pool is None and options.images is None:
-        raise DeblurExportError("int8 needs images to calibrate on; give --images or --pool")
+    check_sources(options)
     pairs = None
     if options.pool is not None:
         pairs = data.pool_pairs(data.open_pool(options.pool, "val", artifact), options.pairs)

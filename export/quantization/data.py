@@ -63,11 +63,7 @@ def photo_crops(
     Raises:
         DeblurExportError: no folder, no photos, or none as large as a crop.
     """
-    if not folder.is_dir():
-        raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(IMAGE_SUFFIXES)})")
+    files = photo_files(folder)
     height, width = crop_size(artifact, side)
     rng = np.random.default_rng(seed)
     each = -(-CHOICE * count // len(files))
@@ -85,9 +81,23 @@ def photo_crops(
     if not images:
         raise DeblurExportError(
             f"{folder}: all {len(files)} photos are smaller than {width}x{height}; give larger "
-            "ones, or a smaller --crop"
+            "ones, or a smaller side with deblur-export calibrate --crop"
         )
     return spread(Crops(tuple(images), tuple(names)), artifact, count, progress)
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """The photos of a folder, by name.
+
+    Raises:
+        DeblurExportError: no folder, or no photos.
+    """
+    if not folder.is_dir():
+        raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(IMAGE_SUFFIXES)})")
+    return files
 
 
 def pool_crops(pool: Pool, artifact: Artifact, count: int, progress: Progress) -> Crops:

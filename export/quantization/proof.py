@@ -38,14 +38,8 @@ def check_int8(model: onnx.ModelProto, claimed: Collection[str]) -> Int8Proof:
         CheckFailedError: other nodes are, or none is.
     """
     inlined = inline_local_functions(model)
-    types, macs = element_types(inlined), multiply_adds(inlined)
-    rounded = {
-        node.output[0]
-        for node in inlined.graph.node
-        if node.op_type == "DequantizeLinear" and types[node.input[0]] in EIGHT_BITS
-    }
-    everything = products(inlined)
-    int8 = [node for node in everything if rounded.issuperset(node.input[:2])]
+    macs, everything = multiply_adds(inlined), products(inlined)
+    int8 = _int8(inlined)
     if {node.name for node in int8} != set(claimed) or not int8:
         raise CheckFailedError(
             f"{len(int8)} convolutions and products of the graph are in int8, not the "
@@ -58,6 +52,21 @@ def check_int8(model: onnx.ModelProto, claimed: Collection[str]) -> Int8Proof:
 
     kinds = {node.op_type for node in everything}
     return Int8Proof(share(CONVOLUTIONS), share(kinds), len(int8))
+
+
+def int8_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions and products that compute on eight bits."""
+    return [str(node.name) for node in _int8(inline_local_functions(model))]
+
+
+def _int8(inlined: onnx.ModelProto) -> list[onnx.NodeProto]:
+    types = element_types(inlined)
+    rounded = {
+        node.output[0]
+        for node in inlined.graph.node
+        if node.op_type == "DequantizeLinear" and types[node.input[0]] in EIGHT_BITS
+    }
+    return [node for node in products(inlined) if rounded.issuperset(node.input[:2])]
 
 
 def weights_hash(model: onnx.ModelProto) -> str:

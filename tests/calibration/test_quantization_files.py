@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,16 +17,22 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from deblur_export import cli
 from deblur_export.calibration.qdq import LAYOUTS, Layout
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.cases import Case
 from deblur_export.export.manifest import Artifact, read_artifact, write_sidecar
-from deblur_export.export.precision.policy import DECIDES, POSITIONS
+from deblur_export.export.pipeline import ExportOptions
+from deblur_export.export.precision.cast import GraphPrecision, lower_precision
+from deblur_export.export.precision.emulate import EmulatedSession, element_types
+from deblur_export.export.precision.policy import DECIDES, POSITIONS, SERVES
 from deblur_export.export.quantization import calibrate as module
+from deblur_export.export.quantization import export_int8
 from deblur_export.export.quantization.calibrate import Calibration, calibrate
 from deblur_export.export.quantization.data import photo_crops
+from deblur_export.export.quantization.high_precision import lower_high_precision
 from deblur_export.export.quantization.placement import DESCRIPTOR, FIRST, LAST, placement
-from deblur_export.export.quantization.proof import check_int8
+from deblur_export.export.quantization.proof import check_int8, int8_nodes, weights_hash
 from deblur_export.export.quantization.report import block_table, plot_pareto, summary
 from deblur_export.export.to_onnx import save
 from deblur_export.export.verify import reference_model, verify
@@ -57,7 +65,10 @@ def toy(tmp_path: Path) -> Artifact:
     weights["a_w"][:, 0, 0, 0] = 8
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
     manifest: dict[str, Any] = {"format": 1, "model": "toy", "variant": "tiny"}
-    manifest |= {"precision": "fp32", "input": {"shape": ["batch", 3, "height", "width"]}}
+    manifest |= {"precision": "fp32", "target": "portable", "opset": 18, "custom_ops": []}
+    manifest |= {"passes": [], "output": {"name": "restored"}}
+    shape = ["batch", 3, "height", "width"]
+    manifest |= {"input": {"name": "image", "shape": shape, "dtype": "float32"}}
     path = tmp_path / "toy.onnx"
     save(ir.from_proto(model), path, manifest)
     return read_artifact(path)
@@ -186,6 +197,110 @@ def test_an_impossible_budget_is_a_failed_check(
     with pytest.raises(CheckFailedError, match=r"no block .* within 0 dB .* --max-psnr-drop"):
         calibrate(toy, with_options(options, max_drop=0.0), tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize("high", ["fp16", "bf16"])
+def test_the_rest_of_an_int8_file_in_low_precision(
+    toy: Artifact, options: Calibration, tmp_path: Path, high: GraphPrecision
+) -> None:
+    int8 = calibrate(toy, options, tmp_path / "int8.onnx").artifact
+    mixed = lower_high_precision(int8, high, tmp_path / "mixed.onnx")
+    manifest, model = mixed.manifest, onnx.load(mixed.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert (manifest["precision"], manifest["high_precision"]) == ("int8", high)
+    assert int8_nodes(model) == list(NAMES.values())
+    facts = manifest["precision_map"]
+    assert facts["int8_weights_sha256"] == weights_hash(model)
+    assert facts["high_precision"]["multiply_adds"]["conv"] == 1
+    # The same scales: no Cast stands between a pair and its convolution.
+    types = element_types(model)
+    low = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[high]
+    pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {types[pair.input[1]] for pair in pairs} == {low}
+    image = np.random.default_rng(1).random((1, 3, 32, 40), dtype=np.float32)
+    ours, theirs = (
+        EmulatedSession(artifact.path, high).run({"image": image})["restored"]
+        for artifact in (mixed, int8)
+    )
+    distance = np.abs(ours - theirs).max()
+    assert 0 < distance < (0.02 if high == "fp16" else 0.1)
+    for wrong in (mixed, toy):
+        with pytest.raises(DeblurExportError, match=f"cannot become int8.{high}"):
+            lower_high_precision(wrong, high, tmp_path / "again.onnx")
+
+
+def test_a_pair_for_float32_readers_alone_stays_float32(tmp_path: Path) -> None:
+    """A Cast between them would part what a builder makes one."""
+    text = """
+    <ir_version: 10, opset_import: ["": 22]>
+    net (float[n, 3, h, w] image) => (float[n, 3, h, w] restored)
+    <float scale = {0.1}, int8 zero = {0}, float[3, 3, 1, 1] w> {
+        [read] a = Relu(image)
+        [q] q = QuantizeLinear(a, scale, zero)
+        [dq] d = DequantizeLinear(q, scale, zero)
+        [up] b = ConvTranspose(d, w)
+        [low] c = Conv(b, w)
+        [joined] restored = Add(c, image)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    weight = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    lowered, casting = lower_precision(ir.from_proto(proto), "bf16", "rtx")
+    assert casting.kept[SERVES] == ["dq"]
+    makers = {node.name: node.inputs[0].producer() for node in lowered.graph}
+    assert makers["up"].name == "dq" and makers["q"].name == "read"
+
+
+def test_onnx_verb_exports_and_calibrates(
+    toy: Artifact,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The export itself is tested elsewhere; here it gives the toy."""
+    out = tmp_path / "out.onnx"
+    exported_to = list[Path]()
+
+    def export(model: object, options: ExportOptions, path: Path, progress: object) -> Artifact:
+        assert options.precision == "fp32"
+        exported_to.append(path)
+        return Artifact(Path(shutil.copy(toy.path, path)), toy.manifest)
+
+    monkeypatch.setattr(export_int8, "export_onnx", export)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def invoke(*arguments: object) -> tuple[int, str]:
+        start = ("deblur-export", "onnx", "--model", "nafnet", "--variant", "tiny", "-o", out)
+        monkeypatch.setattr(sys, "argv", [*map(str, start), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out + captured.err
+
+    wanted = ("--precision", "int8", "--max-psnr-drop", 9)
+    for arguments, words in (
+        (wanted, "needs images to calibrate on"),
+        ((*wanted, "--images", tmp_path / "gone"), "no such folder"),
+        ((*wanted, "--images", images, "--ranges", "r.json"), "--ranges is for"),
+        (("--pool", images), "are for --precision int8"),
+    ):
+        code, said = invoke(*arguments)
+        assert (code, words in said) == (2, True), said
+    assert not exported_to and not out.exists()
+    code, said = invoke(*wanted, "--images", images)
+    assert (code, "smaller than 256x256" in said, out.exists()) == (2, True, False), said
+
+    large = tmp_path / "large"
+    large.mkdir()
+    cv2.imwrite(str(large / "photo.png"), textured(0, 260, 280))
+    code, said = invoke(*wanted, "--images", large, "--layout", "cpu", "--io", "fp16")
+    assert code == 0, said
+    assert "int8: " in said and "2 nodes" in said
+    assert not exported_to[0].exists()
+    manifest = read_artifact(out).manifest
+    assert (manifest["precision"], manifest["calibration"]["layout"]) == ("int8", "cpu")
+    assert manifest["input"]["dtype"] == "float16"
 
 
 def test_with_pairs_the_drop_is_against_the_truth(

@@ -10,23 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import onnx
 import pytest
 
 from deblur_export import cli
-from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import commands, rtx_backend, tensorrt_backend
 from deblur_export.export.engines.backend import choose
-from deblur_export.export.engines.build import precision_from
 from deblur_export.export.engines.options import (
     BuildOptions,
     Profile,
     Sizes,
     parse_sizes,
+    precision_from,
+    precision_of,
     profile_for,
 )
-from deblur_export.export.engines.proof import Census, inspected, prove
-from deblur_export.export.engines.source import only_artifact
-from deblur_export.export.manifest import Artifact
+from deblur_export.export.engines.source import Data, only_artifact
+from deblur_export.export.engines.typed import check_layout, typed_file, typed_path
+from deblur_export.export.manifest import METADATA_KEY, Artifact
 from deblur_export.export.pipeline import ExportOptions
 from tests.conftest import Exported
 
@@ -115,8 +117,8 @@ def test_a_file_of_fixed_shape_has_no_profile() -> None:
 
 
 def test_the_only_file_is_found(exported: Exported, tmp_path: Path) -> None:
-    def found(precision: str | None = None) -> str:
-        return only_artifact(tmp_path, precision).path.name  # type: ignore[arg-type]
+    def found(precision: str | None = None, data: Data = Data()) -> str:  # noqa: B008
+        return only_artifact(tmp_path, precision, data).path.name  # type: ignore[arg-type]
 
     with pytest.raises(DeblurExportError, match=r"no \.onnx file at all"):
         found()
@@ -130,23 +132,25 @@ def test_the_only_file_is_found(exported: Exported, tmp_path: Path) -> None:
         found()
     # What an earlier `trt --fp16` wrote is no second network.
     other = tmp_path / "other.onnx"
-    half_precision(other)
-    assert found() == found("fp16") == "net.onnx"
+    claim(other, precision="fp16")
+    assert found() == found("fp16") == found("int8") == "net.onnx"
+    # A calibrated file is what int8 is built of, unless there is data to calibrate anew.
+    int8 = copy(exported("nafnet"), tmp_path / "net_int8.onnx")
+    claim(int8, precision="int8", high_precision="fp32")
+    assert found("int8") == found("int8+fp16") == "net_int8.onnx"
+    assert found() == found("fp16") == found("int8", Data(images=tmp_path)) == "net.onnx"
+    int8.unlink()
     net.unlink()
     assert found() == found("fp16") == "other.onnx"
     with pytest.raises(DeblurExportError, match=r"in another precision: other\.onnx"):
         found("bf16")
 
 
-def half_precision(path: Path) -> None:
-    """Make a file claim to be fp16."""
-    import onnx
-
-    from deblur_export.export.manifest import METADATA_KEY
-
+def claim(path: Path, **facts: str) -> None:
+    """Make a file's manifest say something else."""
     model = onnx.load(path)
     (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    entry.value = json.dumps(json.loads(entry.value) | {"precision": "fp16"})
+    entry.value = json.dumps(json.loads(entry.value) | facts)
     onnx.save(model, path)
     Path(f"{path}.json").unlink()
 
@@ -160,11 +164,13 @@ def test_without_tensorrt_the_commands_are_printed(
     assert (code, err) == (0, "")
     assert "no engine was built" in out
     assert not list(tmp_path.glob("*.engine"))
+    onnx = "my net.onnx" if name == "nafnet" else "my net.plugins.onnx"  # where there are plugins
+    assert (tmp_path / onnx).exists()
     lines = [shlex.split(line) for line in out.splitlines() if "tr" in line]
     (trtexec,) = (line for line in lines if line and line[0] == "trtexec")
     (polygraphy,) = (line for line in lines if line and line[0] == "polygraphy")
     assert {
-        "--onnx=my net.onnx",
+        f"--onnx={onnx}",
         "--saveEngine=my net.engine",
         "--stronglyTyped",
         "--noTF32",
@@ -174,7 +180,7 @@ def test_without_tensorrt_the_commands_are_printed(
         "--memPoolSize=workspace:1.5G",
         "--dynamicPlugins=lib.so",
     } <= set(trtexec)
-    assert polygraphy[:3] == ["polygraphy", "convert", "my net.onnx"]
+    assert polygraphy[:3] == ["polygraphy", "convert", onnx]
     assert "image:[1,3,300,400]" in polygraphy
     assert "--tf32" not in polygraphy
 
@@ -215,7 +221,10 @@ def test_a_file_of_fixed_shape_needs_no_shapes() -> None:
     [
         (["--backend", "tensorrt"], "TensorRT is not installed; pip install"),
         (["--backend", "rtx"], "TensorRT for RTX is not installed; pip install"),
-        (["--int8"], "--int8: engines of calibrated files are not there yet"),
+        (["net.onnx", "--int8"], "net.onnx is fp32, and int8 needs images to calibrate on"),
+        (["net.onnx", "--int8", "--images", "gone"], "gone: no such folder"),
+        (["net.onnx", "--int8", "--pool", "gone"], "gone"),
+        (["net.onnx", "--fp16", "--images", "gone"], "belong to --int8"),
         (["--fp16", "--bf16"], "exclude each other"),
         (["gone.onnx"], "no such file"),
         (["--max", "8"], "--max '8'"),
@@ -248,6 +257,39 @@ def test_precision_flags() -> None:
     assert precision_from(False, False, False) is None
     assert precision_from(True, False, False) == "fp16"
     assert precision_from(False, True, False) == "bf16"
+    assert precision_from(False, False, True) == "int8"
+    assert precision_from(True, False, True) == "int8+fp16"
+    assert precision_of({"precision": "int8", "high_precision": "bf16"}) == "int8+bf16"
+    assert precision_of({"precision": "fp16"}) == "fp16"
+
+
+def int8_artifact(path: Path, layout: str = "tensorrt", high: str = "fp32") -> Artifact:
+    manifest = {"precision": "int8", "high_precision": high, "input": {"shape": [1, 3, 8, 8]}}
+    return Artifact(path, manifest | {"calibration": {"layout": layout}})
+
+
+def test_forms_of_an_int8_file(tmp_path: Path) -> None:
+    artifact = int8_artifact(tmp_path / "net_int8.onnx")
+
+    def name(precision: str, half_io: bool = False) -> str:
+        options = BuildOptions(precision, half_io=half_io)  # type: ignore[arg-type]
+        return typed_path(artifact, options, tmp_path).name
+
+    assert name("int8") == "net_int8.onnx"
+    assert name("int8+fp16") == "net_int8_fp16.onnx"
+    assert name("int8", half_io=True) == "net_int8_io16.onnx"
+    assert name("int8+bf16", half_io=True) == "net_int8_bf16_io16.onnx"
+    for precision, own, words in (
+        ("fp16", "fp32", "is int8; add --int8 to --fp16"),
+        ("int8", "fp16", r"is int8\+fp16 and cannot become int8"),
+        ("fp32", "fp32", "is int8 and cannot become fp32"),
+    ):
+        options = BuildOptions(precision)  # type: ignore[arg-type]
+        with pytest.raises(DeblurExportError, match=words):
+            typed_file(int8_artifact(artifact.path, high=own), options, tmp_path / "x.onnx")
+    check_layout(artifact)
+    with pytest.raises(DeblurExportError, match="--layout cpu, whose unsigned"):
+        check_layout(int8_artifact(artifact.path, "cpu"))
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
@@ -290,74 +332,3 @@ def test_choice_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "tensorrt_rtx", "1.6.0")
     with pytest.raises(DeblurExportError, match=r"1\.6\.0 is too old, 1\.7 or newer"):
         choose("rtx", BuildOptions())
-
-
-def census(**counts: int) -> Census:
-    return Census("layers", counts)
-
-
-@pytest.mark.parametrize(
-    ("precision", "network", "engine", "words"),
-    [
-        ("fp16", census(fp32=76), None, "asked for fp16, but the graph is not fp16"),
-        ("fp16", census(fp16=30, fp32=40), census(fp16=70), "the graph is not fp16"),
-        ("bf16", census(fp16=76), census(fp16=76), "the graph is not bf16"),
-        ("fp32", census(fp32=70, fp16=6), None, "asked for fp32, but it holds fp16"),
-        # The silent one: a typed network, and an engine that is not.
-        ("fp16", census(fp16=76), census(fp32=32), "asked for fp16, but the built engine is not"),
-        ("fp16", census(fp16=76), census(fp16=28, fp32=4), "the built engine is not"),
-        ("fp32", census(fp32=76), census(fp16=32), "asked for fp32, but the built engine is not"),
-        ("fp16", census(), None, "the graph is not fp16"),
-    ],
-)
-def test_proof_fails(precision: str, network: Census, engine: Census | None, words: str) -> None:
-    with pytest.raises(CheckFailedError, match=words) as caught:
-        prove(precision, network, engine, "net.onnx")  # type: ignore[arg-type]
-    assert "the engine was not kept" in str(caught.value)
-
-
-def test_proof_holds_and_says_what_it_rests_on() -> None:
-    lines = prove("fp16", census(fp16=70, fp32=6), census(fp16=28, fp32=4), "net.onnx")
-    assert lines == ["layers: 70 fp16, 6 fp32 of 76", "layers: 28 fp16, 4 fp32 of 32"]
-    alone = prove("fp32", census(fp32=76), None, "net.onnx")
-    assert "the proof is the network's alone" in alone[1]
-
-
-def layer(kind: str, **tensor: str) -> dict[str, object]:
-    return {"Name": kind, "LayerType": kind, "Inputs": [{"Name": "x", **tensor}], "Outputs": []}
-
-
-@pytest.mark.parametrize(
-    ("layers", "counts"),
-    [
-        # TensorRT 10: one field, spelled in many ways.
-        (
-            [
-                layer("CaskConvolution", **{"Format/Datatype": "Channel major FP16 format"}),
-                layer("CaskGemmConvolution", **{"Format/Datatype": "Half"}),
-                layer("gemm", **{"Format/Datatype": "Row major linear FP32"}),
-                layer("Reformat", **{"Format/Datatype": "Float"}),
-            ],
-            {"fp16": 2, "fp32": 1},
-        ),
-        # TensorRT 11: type and format apart.
-        (
-            [
-                layer("CaskConvolution", Datatype="BFloat16", Format="NHWC8"),
-                layer("MatrixMultiply", Datatype="Float", Format="Linear"),
-                layer("CaskConvolution", Datatype="Int8", Format="NHWC16"),
-            ],
-            {"bf16": 1, "fp32": 1, "int8": 1},
-        ),
-        # Fused into one piece: every layer that has floating-point inputs.
-        ([layer("Myelin", Datatype="Half"), layer("Shape", Datatype="Int64")], {"fp16": 1}),
-    ],
-)
-def test_inspector(layers: list[dict[str, object]], counts: dict[str, int]) -> None:
-    found = inspected(json.dumps({"Layers": layers}))
-    assert found is not None
-    assert found.counts == counts
-
-
-def test_inspector_without_types_proves_nothing() -> None:
-    assert inspected(json.dumps({"Layers": ["intro/Conv", "ending/Conv"]})) is None

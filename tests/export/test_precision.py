@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,28 +12,19 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from onnx.inliner import inline_local_functions
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from deblur_export import models
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.cases import Case as Image
 from deblur_export.export.cases import random_cases
 from deblur_export.export.manifest import Artifact
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.export.precision import keep_rule, summary
+from deblur_export.export.precision import summary
 from deblur_export.export.precision.cast import LOW, GraphPrecision, lower_precision
-from deblur_export.export.precision.emulate import EmulatedSession, element_types
+from deblur_export.export.precision.emulate import EmulatedSession
+from deblur_export.export.precision.half_io import half_io_file
+from deblur_export.export.precision.policy import NOT_BUILT
 from deblur_export.export.precision.proof import check_precision
-from deblur_export.export.precision.ranges import (
-    LARGEST,
-    TensorRange,
-    keep_by_file,
-    keep_by_images,
-    observe,
-    write_ranges,
-)
-from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.verify import reference_model, verify
 from deblur_export.plugins.ops import OPS
@@ -240,77 +229,61 @@ def test_small_weights_are_counted() -> None:
     assert (casting.flushed, casting.subnormal) == (0, 3)
 
 
-ONES = [Image("ones", np.ones((1, 3, 4, 4), np.float32))]
+def test_float16_input_and_output(typed: Typed, exported: Exported, tmp_path: Path) -> None:
+    """The same arithmetic; the image is rounded before it and the result after it."""
+    image = random_cases(SMALL)[1].image.astype(np.float16)
+    for source in (typed("nafnet", "fp16"), exported("nafnet")):
+        half = half_io_file(source, tmp_path / "half.onnx")
+        assert {half.manifest[side]["dtype"] for side in ("input", "output")} == {"float16"}
+        graph = onnx.load(half.path).graph
+        onnx.checker.check_model(onnx.load(half.path), full_check=True)
+        ends = [*graph.input, *graph.output]
+        assert [end.name for end in ends] == ["image", "restored"]
+        assert {end.type.tensor_type.elem_type for end in ends} == {TensorProto.FLOAT16}
+        feed = {"image": image.astype(np.float32)}
+        ours, theirs = (
+            EmulatedSession(artifact.path, "fp16").run(feed)["restored"]
+            for artifact in (half, source)
+        )
+        np.testing.assert_array_equal(ours, theirs.astype(np.float16))
+        session = ort.InferenceSession(half.path, providers=["CPUExecutionProvider"])
+        (there,) = session.run(None, {"image": image})
+        assert there.dtype == np.float16
+        np.testing.assert_allclose(there, ours, atol=2e-3)
+    near = feed["image"] * np.float32(1 + 1e-4)  # less than half a unit in the last place
+    rounded = EmulatedSession(half.path, "fp16").run({"image": near})["restored"]
+    np.testing.assert_array_equal(rounded, ours)
+    with pytest.raises(DeblurExportError, match="already"):
+        half_io_file(half, tmp_path / "again.onnx")
+    with pytest.raises(DeblurExportError, match="float16 input and cannot become fp16"):
+        typed_artifact(half, "fp16", tmp_path / "again.onnx")
 
 
-def run(model: ir.Model, precision: str, path: Path) -> Any:
-    ir.save(model, path)
-    return EmulatedSession(path, precision).run({"image": ONES[0].image})["restored"]
+TRANSPOSED = """
+<ir_version: 10, opset_import: ["": 18]>
+net (float[n, 3, h, w] image) => (float[n, 3, h, w] restored)
+<float[3, 3, 1, 1] a_weight, float[3, 3, 1, 1] b_weight> {
+    [a] a = Conv(image, a_weight)
+    [b] b = ConvTranspose(a, b_weight)
+    [restored] restored = Add(b, image)
+}"""
 
 
-def test_activations_near_the_limit_stay_float32(tmp_path: Path) -> None:
-    """The value is 90,000 between two convolutions: inf in float16, right once it is kept."""
-    source = chain(1e-4, inner=90000.0)
-    by_rule = keep_by_images(ONES)(source)
-    assert set(by_rule) == {"scaled", "a"}
-    written = tmp_path / "r.json"
-    write_ranges(written, observe(ir.to_proto(source), ONES), {})
-    assert keep_by_file(written)(source) == by_rule
-    kept, casting = lower_precision(source, "fp16", "portable", by_rule)
-    assert {"scaled", "a", "b"} <= {name for names in casting.kept.values() for name in names}
-    np.testing.assert_allclose(run(kept, "fp16", tmp_path / "k.onnx"), 10.0, rtol=1e-3)
-
-
-def test_overflow_shows_without_ranges(tmp_path: Path) -> None:
-    source = chain(1e-4, inner=60000.0)
-    source.graph.initializers["a_weight"].const_value = ir.tensor(
-        2 * np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
-    )
-    lowered, _ = lower_precision(source, "fp16", "portable")
-    assert not np.isfinite(run(lowered, "fp16", tmp_path / "o.onnx")).any()
-
-
-def test_ranges_count_what_float16_loses() -> None:
-    entry = TensorRange("x", "Conv")
-    entry.add(np.array([0.0, 2.0**-30, -(2.0**-20), 1.0, -8.0], np.float32))
-    assert (entry.low, entry.high, entry.largest) == (-8.0, 1.0, 8.0)
-    assert entry.headroom == pytest.approx(np.log2(LARGEST / 8))
-    assert (entry.below(-24), entry.below(-14)) == (0.2, 0.4)
-    assert entry.small == -29
-    entry.add(np.array([np.inf], np.float32))
-    assert entry.headroom == -np.inf
-
-
-def test_ranges_in_parts_are_those_at_once(exported: Exported) -> None:
-    model = onnx.load(exported("nafnet").path)
-    cases = [random_cases(SMALL)[3]]
-    whole, parts = observe(model, cases), observe(model, cases, chunk=20_000)
-    assert [r.as_dict() for r in whole] == [r.as_dict() for r in parts]
-    typed_names = element_types(inline_local_functions(model))
-    assert {r.name for r in whole} <= set(typed_names)
-    assert {"intro", "restored"} <= {r.name for r in whole}
-
-
-def test_ranges_are_drawn_and_listed(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs the extra [plots]")
-    found = observe(ir.to_proto(chain(1.0, inner=90000.0)), ONES)
-    assert ranges_table(found).row_count == len(found)
-    plot_ranges(tmp_path / "r.png", found, "chain")
-    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_ranges_of_another_network_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "r.json"
-    path.write_text(json.dumps({"tensors": [{"name": "elsewhere", "headroom": 1.0}]}))
-    with pytest.raises(DeblurExportError, match=r"another graph.*elsewhere"):
-        keep_by_file(path)(chain(1.0))
-    path.write_text("{}")
-    with pytest.raises(DeblurExportError, match="not written by"):
-        keep_by_file(path)
-    with pytest.raises(DeblurExportError, match="no such file"):
-        keep_by_file(tmp_path / "gone.json")
-    with pytest.raises(DeblurExportError, match="range of float32"):
-        keep_rule("bf16", path, None, None, print)
+def test_what_a_builder_refuses_stays_float32_for_its_target_alone() -> None:
+    proto = onnx.parser.parse_model(TRANSPOSED)
+    eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    weights = [numpy_helper.from_array(eye, name) for name in ("a_weight", "b_weight")]
+    proto.graph.initializer.extend(weights)
+    for target in TARGETS:
+        for precision in LOWER:
+            lowered, casting = lower_precision(ir.from_proto(proto), precision, target)
+            refused = (target, precision) == ("rtx", "bf16")
+            assert casting.kept.get(NOT_BUILT) == (["b"] if refused else None)
+            kinds = dict.fromkeys(["ConvTranspose"]) if refused else {}
+            check_precision(lowered, precision, refused=kinds)
+            if refused:
+                with pytest.raises(CheckFailedError, match=r"only 50\.0%"):
+                    check_precision(lowered, precision)
 
 
 def test_a_typed_file_is_not_typed_again(typed: Typed, tmp_path: Path) -> None:

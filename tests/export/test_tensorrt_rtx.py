@@ -11,28 +11,32 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from deblur_export import models
+from deblur_export.calibration.qdq import quantized_weight
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.engines import build as straight_line
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.backend import Choice, choose
 from deblur_export.export.engines.build import Outcome, build_engine
-from deblur_export.export.engines.nvinfer import Built
-from deblur_export.export.engines.options import BuildOptions, Precision, Sizes
+from deblur_export.export.engines.options import BuildOptions, Precision, Sizes, profile_for
+from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.engines.tensorrt_backend import TensorRtBackend
+from deblur_export.export.engines.typed import claim_of
 from deblur_export.export.manifest import Artifact, read_artifact
 from deblur_export.export.pipeline import ExportOptions
+from deblur_export.export.quantization.calibrate import Calibration, calibrate
+from tests.calibration.conftest import textured
 from tests.conftest import Exported
 
 pytestmark = pytest.mark.trt
@@ -113,24 +117,28 @@ def test_a_graph_that_is_not_what_was_asked_makes_no_engine(
 
 
 def test_an_engine_that_is_not_what_the_graph_says_is_not_kept(
-    exported: Exported, tmp_path: Path
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backend that takes the typed graph and drops its types."""
+    """A builder that takes the typed graph and drops its types: the same numbers, wide."""
     artifact = exported("nafnet", options=ExportOptions(target="rtx"))
     options = BuildOptions("fp16", SMALL)
-    real = choose("rtx", options).backend
-    assert real is not None
+    real = nvinfer.serialize
+    wide = onnx.load(artifact.path)
+    for tensor in wide.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            rounded = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+    onnx.save(wide, tmp_path / "wide.onnx")
 
-    class Forgetful:
-        title, version, reason = real.title, real.version, ""
+    def forgetful(trt: Any, parsed: nvinfer.Parsed, config: Any, *arguments: Any) -> bytes:
+        plain = parse(tmp_path / "wide.onnx")
+        profile = profile_for(artifact.manifest["input"]["shape"], SMALL)
+        return real(trt, plain, nvinfer.configure(trt, plain, profile, options), *arguments)
 
-        def build(self, typed: Artifact, *arguments: Any) -> Built:
-            network = nvinfer.census(trt, parse(typed.path).network)
-            return replace(real.build(artifact, *arguments), network=network)
-
+    monkeypatch.setattr(nvinfer, "serialize", forgetful)
     (tmp_path / "net.engine").write_text("an older one")
     with pytest.raises(CheckFailedError, match=r"the built engine is not .*32 fp32"):
-        build_engine(artifact, options, Choice(Forgetful(), ()), tmp_path / "net.engine", Silence())
+        rtx(artifact, tmp_path / "net.engine", options)
     assert (tmp_path / "net.engine").read_text() == "an older one"
 
 
@@ -149,7 +157,7 @@ def test_stored_weights_are_told_apart(tmp_path: Path) -> None:
     def stored(*parts: np.ndarray[Any, Any]) -> object:
         engine = b"head".join(part.tobytes() for part in parts)
         found = stored_weights(b"begin" + engine + b"end", tmp_path / "a.onnx")
-        return found and dict(found.counts)
+        return found and dict(found[0].counts)
 
     first, second, third = weights
     half = np.float16
@@ -157,6 +165,63 @@ def test_stored_weights_are_told_apart(tmp_path: Path) -> None:
     assert stored(*(w.astype(half) for w in weights)) == {"fp16": 3}
     assert stored(first, second.astype(half).transpose(1, 2, 3, 0)) == {"fp32": 1, "fp16": 1}
     assert stored(first) is None
+
+
+def test_stored_int8_weights_are_told_from_what_they_stand_for(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((24, 16, 3, 3)).astype(np.float32)
+    levels, scales = quantized_weight(weight, 0)
+    pair = onnx.helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=0)
+    conv = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
+    constants = [numpy_helper.from_array(levels, "q"), numpy_helper.from_array(scales, "s")]
+    graph = onnx.helper.make_graph([pair, conv], "g", [], [], constants)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
+    wide = levels * scales[:, None, None, None]
+    for form, precision in ((levels, "int8"), (wide.astype(np.float16), "fp16"), (wide, "fp32")):
+        found = stored_weights(form.transpose(0, 2, 3, 1).tobytes(), tmp_path / "a.onnx")
+        assert found is not None
+        assert (dict(found[0].counts), dict(found[1].counts)) == ({precision: 1}, {"int8": 1})
+
+
+@pytest.fixture(scope="module")
+def calibrated(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """NAFNet in int8, calibrated on two small crops."""
+    folder = tmp_path_factory.mktemp("int8")
+    cv2.imwrite(str(folder / "photo.png"), textured(0))
+    options = Calibration(folder, count=2, crop=32, max_drop=99, cache=folder / "cache")
+    source = exported("nafnet", options=ExportOptions(target="rtx"))
+    return calibrate(source, options, folder / "net_int8.onnx").artifact
+
+
+def test_int8_engine_holds_int8_and_float16(calibrated: Artifact, tmp_path: Path) -> None:
+    options = BuildOptions("int8+fp16", SMALL, half_io=True)
+    outcome = rtx(calibrated, tmp_path / "net.engine", options)
+    assert outcome.typed.path.name == "net_int8_fp16_io16.onnx"
+    manifest = json.loads((tmp_path / "net.engine.json").read_text())
+    assert (manifest["precision"], manifest["high_precision"]) == ("int8", "fp16")
+    assert manifest["input"]["dtype"] == manifest["output"]["dtype"] == "float16"
+    network, engine = (manifest["proof"][part]["counts"] for part in ("network", "engine"))
+    assert network["int8"] == manifest["precision_map"]["nodes"]["int8"] > 70
+    assert set(network) == {"int8", "fp16"} == set(engine)
+    assert engine["int8"] > 0.8 * sum(engine.values())
+
+
+def test_int8_pairs_that_the_parser_does_not_make_are_noticed(
+    calibrated: Artifact, tmp_path: Path
+) -> None:
+    """A file whose weights lost their pairs while its manifest still speaks of them."""
+    model = onnx.load(calibrated.path)
+    dims = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    pairs = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    conv = next(n for n in model.graph.node if n.op_type == "Conv" and n.input[1] in pairs)
+    wide = np.ones(dims[pairs[conv.input[1]]], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(wide, "wide"))
+    conv.input[1] = "wide"
+    onnx.save(model, tmp_path / "net.onnx")
+    census = nvinfer.census(trt, parse(tmp_path / "net.onnx").network)
+    claim = claim_of(calibrated)
+    assert census.counts["int8"] == claim.int8_layers - 1
+    with pytest.raises(CheckFailedError, match="but the parser made"):
+        prove("int8", census, None, census, claim)
 
 
 def test_custom_ops_of_another_target_are_refused(exported: Exported, tmp_path: Path) -> None:
@@ -200,6 +265,8 @@ def test_interruption_leaves_nothing(exported: Exported, tmp_path: Path) -> None
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], TensorRtBackend]:
     """tensorrt(version, datatype): TensorRT's backend on the builder of TensorRT for RTX, with an
     inspector that reports convolutions of a type."""
+    # TensorRT for RTX aborts where it meets a node with a plugin.
+    monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", "none")
 
     def make(version: str, datatype: str = "Float") -> TensorRtBackend:
         class Engine:
@@ -242,24 +309,24 @@ def test_tensorrt_builds_inspects_and_keeps_its_timing_cache(
         build_engine(artifact, options, half, engine, Silence())
 
 
-@pytest.mark.parametrize("version", ["10.3.0", "10.10.0"])
-def test_plugins_get_their_namespace(
-    exported: Exported,
-    tensorrt: Callable[..., TensorRtBackend],
-    version: str,
+def test_plugins_take_the_place_of_functions(
+    exported: Exported, tensorrt: Callable[..., TensorRtBackend]
 ) -> None:
-    """Before 10.7 the parser would take the function and leave the plugin aside."""
     path = exported("m2aenet", options=ExportOptions(target="rtx")).path
-    backend = tensorrt(version)
+    backend = tensorrt("11.0")
     assert backend._graph(path, []) == path.read_bytes()
     model = onnx.load_from_string(backend._graph(path, ["PrunedConv"]))
     for node in model.graph.node:
         attributes = {a.name: a.s for a in node.attribute if a.name.startswith("plugin_")}
         expected = {"plugin_namespace": b"deblur", "plugin_version": b"1"}
         assert attributes == (expected if node.op_type == "PrunedConv" else {})
-    functions = {function.name for function in model.functions}
-    assert ("PrunedConv" in functions) == (version != "10.3.0")
-    assert "MotionDeformConv" in functions
+    assert {function.name for function in model.functions} == {"MotionDeformConv", "SamplingGrid"}
+
+    model = onnx.load_from_string(backend._graph(path, ["MotionDeformConv", "PrunedConv"]))
+    nodes = [node for node in model.graph.node if node.domain == "deblur"]
+    assert {node.op_type for node in nodes} == {"MotionDeformConv", "PrunedConv"}
+    assert {len(n.input) for n in nodes if n.op_type == "MotionDeformConv"} == {4}
+    assert [function.name for function in model.functions] == ["SamplingGrid"]
 
 
 def test_a_library_without_plugins(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deblur_export.commands.calibrate import LAYOUTS
 from deblur_export.commands.common import PATH, make_console
 from deblur_export.models import NAMES
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from deblur_export.export.to_onnx import Shape
 
 TARGETS = ("portable", "ort", "openvino", "rtx")
-GRAPH_PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class ShapeType(click.ParamType):  # type: ignore[type-arg]
@@ -35,6 +36,15 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
         if not all(0 < size <= 16384 for size in (n, h, w)):
             self.fail(f"'{value}': sizes must lie between 1 and 16384", param, ctx)
         return n, c, h, w
+
+
+io_option = click.option(
+    "--io",
+    type=click.Choice(("fp32", "fp16")),
+    default="fp32",
+    show_default=True,
+    help="Type of input and output; a file or engine says it in its manifest.",
+)
 
 
 @click.command("onnx")
@@ -59,13 +69,25 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--no-reparam", is_flag=True, help="Export the network as trained, nothing folded.")
 @click.option(
     "--precision",
-    type=click.Choice(GRAPH_PRECISIONS),
+    type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Of the graph; its input and output stay float32.",
+    help="Of the graph. int8 is calibrated on --images or --pool.",
 )
-@click.option("--ranges", type=PATH, help="What `ranges --json` found; large tensors stay float32.")
-@click.option("--images", type=PATH, help="Photos to find these ranges on now, instead of a file.")
+@io_option
+@click.option("--ranges", type=PATH, help="fp16: what `ranges --json` found; large tensors stay.")
+@click.option("--images", type=PATH, help="Photos to calibrate int8 on, or to find ranges on.")
+@click.option("--pool", type=PATH, help="int8: pairs to calibrate on, as of `calibrate`.")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="int8: as of `calibrate`.",
+)
+@click.option(
+    "--max-psnr-drop", "max_drop", type=float, help="int8: dB that may be lost.  [default: 0.1]"
+)
 @click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
 def onnx_command(
     model: str | None,
@@ -77,8 +99,12 @@ def onnx_command(
     shape: Shape | None,
     no_reparam: bool,
     precision: Any,
+    io: str,
     ranges: Path | None,
     images: Path | None,
+    pool: Path | None,
+    layout: Any,
+    max_drop: float | None,
     output: Path | None,
 ) -> None:
     """Export a network to one ONNX file and its manifest (FILE.json)."""
@@ -88,13 +114,22 @@ def onnx_command(
         raise click.UsageError(
             f"name a network with --model ({', '.join(NAMES)}) or give --weights"
         )
+    int8 = precision == "int8"
+    if int8 and ranges is not None:
+        raise click.UsageError("--ranges is for --precision fp16; int8 takes --images or --pool")
+    if int8 and images is None and pool is None:
+        raise click.UsageError("--precision int8 needs images to calibrate on: --images or --pool")
+    if not int8 and (pool, max_drop, layout) != (None, None, LAYOUTS[0]):
+        raise click.UsageError("--pool, --layout and --max-psnr-drop are for --precision int8")
     console = make_console()
     with console.status("loading PyTorch") as status:
         from deblur_export.export.checkpoint import default_weights, load_model
         from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
         from deblur_export.export.precision import keep_rule
+        from deblur_export.export.precision.half_io import half_io_file
+        from deblur_export.export.quantization.calibrate import MAX_DROP, Calibration
+        from deblur_export.export.quantization.export_int8 import export_int8
 
-        keep = keep_rule(precision, ranges, images, shape, status.update)
         source = weights or default_weights(model, variant)
         loaded = load_model(model, variant, source, local)
         if weights is None:
@@ -102,14 +137,24 @@ def onnx_command(
             console.print(f"no --weights: using {source}{random}")
         if model is None:
             console.print(f"recognised {loaded.title} in {weights}")
-        options = ExportOptions(target, shape, not no_reparam, precision, keep)
-        path = output or default_path(loaded, options)
-        artifact = export_onnx(loaded, options, path, status.update)
+        if int8:
+            options = ExportOptions(target, shape, not no_reparam)
+            drop = MAX_DROP if max_drop is None else max_drop
+            calibration = Calibration(images, pool, layout=layout, max_drop=drop)
+            artifact = export_int8(loaded, options, calibration, output, status.update)
+        else:
+            keep = keep_rule(precision, ranges, images, shape, status.update)
+            options = ExportOptions(target, shape, not no_reparam, precision, keep)
+            path = output or default_path(loaded, options)
+            artifact = export_onnx(loaded, options, path, status.update)
+        if io == "fp16":
+            artifact = half_io_file(artifact, artifact.path)
     _print_export(console, artifact)
 
 
 def _print_export(console: Console, artifact: Artifact) -> None:
     manifest, path = artifact.manifest, artifact.path
+    dtype = manifest["input"]["dtype"]
     for report in manifest["passes"]:
         if report["changed"]:
             console.print(
@@ -120,7 +165,7 @@ def _print_export(console: Console, artifact: Artifact) -> None:
     shape = "x".join(map(str, manifest["input"]["shape"]))
     console.print(
         f"{path}: {manifest['file']['bytes'] / 1e6:.1f} MB, {artifact.title}, opset "
-        f"{manifest['opset']}, input {shape}, custom ops with bodies: {ops}"
+        f"{manifest['opset']}, input {shape} {dtype}, custom ops with bodies: {ops}"
     )
     if manifest["precision"] != "fp32":
         from deblur_export.export.precision import summary

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from deblur_export.commands.common import PATH, make_console
+from deblur_export.commands.onnx import io_option
 from deblur_export.models import NAMES
 
 BACKENDS = ("auto", "tensorrt", "rtx")
@@ -21,7 +22,18 @@ BACKENDS = ("auto", "tensorrt", "rtx")
 @click.option("--local", is_flag=True, help="Local pooling of --model.")
 @click.option("--fp16", is_flag=True, help="Compute in float16; without any, as FILE is.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
-@click.option("--int8", is_flag=True, help="Compute in int8 (needs a calibrated graph).")
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Compute in int8, what it leaves in float32 or as --fp16 or --bf16 say. FILE is one of "
+    "`calibrate`, or is calibrated now on --images or --pool.",
+)
+@io_option
+@click.option("--images", type=PATH, help="Folder of photos to calibrate on.")
+@click.option("--pool", type=PATH, help="Pairs to calibrate on, as of `deblur-export calibrate`.")
+@click.option(
+    "--max-psnr-drop", "max_drop", type=float, help="dB that int8 may cost.  [default: 0.1]"
+)
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
@@ -50,6 +62,10 @@ def trt(
     fp16: bool,
     bf16: bool,
     int8: bool,
+    io: str,
+    images: Path | None,
+    pool: Path | None,
+    max_drop: float | None,
     backend: Any,
     smallest: str | None,
     typical: str | None,
@@ -74,24 +90,34 @@ def trt(
         raise click.UsageError("FILE and --model or --weights exclude each other")
     if not exporting and (variant is not None or local):
         raise click.UsageError("--variant and --local belong to --model")
+    if not int8 and (images, pool, max_drop) != (None, None, None):
+        raise click.UsageError("--images, --pool and --max-psnr-drop belong to --int8")
     console = make_console()
     with console.status("looking for TensorRT") as status:
         from dataclasses import replace
 
         from deblur_export.export.engines import options as given
         from deblur_export.export.engines.backend import choose
-        from deblur_export.export.engines.build import build_engine, precision_from
+        from deblur_export.export.engines.build import build_engine
         from deblur_export.export.engines.phases import PhaseBars
-        from deblur_export.export.engines.source import export_for_engine, only_artifact
+        from deblur_export.export.engines.source import (
+            Data,
+            calibrated_for_engine,
+            export_for_engine,
+            only_artifact,
+        )
         from deblur_export.export.manifest import read_artifact
+        from deblur_export.export.quantization.calibrate import MAX_DROP
 
-        asked = precision_from(fp16, bf16, int8)
+        asked = given.precision_from(fp16, bf16, int8)
+        data = Data(images, pool, MAX_DROP if max_drop is None else max_drop)
         options = given.BuildOptions(
             sizes=given.parse_sizes(smallest, typical, largest, batch),
             plugins=plugins,
             timing_cache=timing_cache,
             workspace=workspace,
             tf32=tf32,
+            half_io=io == "fp16",
             version_compatible=version_compatible,
             hardware_compatible=hardware_compatible,
             compute_capabilities=given.parse_capabilities(compute_capability),
@@ -107,8 +133,12 @@ def trt(
                 random = "" if source == "demo" else ", so the result will not deblur"
                 console.print(f"no --weights: using {source}{random}")
         else:
-            artifact = only_artifact(Path(), asked)
-        options = replace(options, precision=asked or artifact.manifest["precision"])
+            artifact = only_artifact(Path(), asked, data)
+        if int8:
+            folder = artifact.path.parent if output is None else output.parent
+            artifact = calibrated_for_engine(artifact, choice, data, folder, status.update)
+        precision = asked or given.precision_of(artifact.manifest)
+        options = replace(options, precision=precision)
     if choice.backend is not None:
         for reason in choice.reasons:
             console.print(reason)

@@ -1,19 +1,15 @@
-"""The int8 file and what its manifest says."""
+"""What the manifest of an int8 file says."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 
 from deblur_export.calibration.qdq import Grid
-from deblur_export.export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
 from deblur_export.export.quantization.placement import Placement
 from deblur_export.export.quantization.proof import check_int8, weights_hash
-from deblur_export.export.to_onnx import save
 
 BUDGET = "left in float32 by the budget"
 
@@ -39,6 +35,7 @@ def precision_facts(
         kept[BUDGET] = given_back
     return {
         "precision": "int8",
+        "high_precision": "fp32",
         "precision_map": {
             "multiply_adds": {
                 "conv": round(proof.convolutions, 4),
@@ -55,20 +52,3 @@ def scales(model: onnx.ModelProto, grids: Mapping[str, Grid]) -> dict[str, list[
     """Scale and zero point of every activation that the graph quantizes."""
     read = [n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"]
     return {name: [grids[name].scale, grids[name].zero] for name in read}
-
-
-def write_int8(
-    artifact: Artifact, model: onnx.ModelProto, facts: Mapping[str, Any], path: Path
-) -> Artifact:
-    """Check and write an int8 graph under the manifest of its float32 file and its own facts.
-
-    Raises:
-        DeblurExportError: the graph is not valid, or the file cannot be written.
-    """
-    inside = {k: v for k, v in artifact.manifest.items() if k not in ("file", "parity")}
-    inside |= facts
-    sidecar_path(path).unlink(missing_ok=True)
-    save(ir.from_proto(model), path, inside)
-    manifest = inside | {"file": {"sha256": file_sha256(path), "bytes": path.stat().st_size}}
-    write_sidecar(path, manifest)
-    return Artifact(path, manifest)

@@ -1,0 +1,74 @@
+"""Float16 input and output, whatever is between: half the bytes on the way to a GPU and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.manifest import METADATA_KEY, Artifact
+from deblur_export.export.precision.derived import write_derived
+
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+def half_io_file(artifact: Artifact, path: Path) -> Artifact:
+    """Write a file with float16 input and output; `path` may be its own.
+
+    Raises:
+        DeblurExportError: it cannot be written.
+    """
+    if has_half_io(artifact):
+        raise DeblurExportError(f"{artifact.path} has float16 input and output already")
+    graph = ir.load(artifact.path)
+    graph.metadata_props.pop(METADATA_KEY, None)
+    to_half_io(graph)
+    manifest = artifact.manifest
+    facts = {key: manifest[key] | {"dtype": "float16"} for key in ("input", "output")}
+    return write_derived(artifact, graph, facts, path)
+
+
+def has_half_io(artifact: Artifact) -> bool:
+    return bool(artifact.manifest["input"].get("dtype") == "float16")
+
+
+def to_half_io(model: ir.Model) -> None:
+    """Retype float32 inputs and outputs, in place; they keep their names.
+
+    What read the input rounded to float16 reads it as it comes, all others by way of a Cast.
+    """
+    graph = model.graph
+    for value in graph.inputs:
+        if value.dtype == FLOAT:
+            _retype_input(graph, value)
+    for place, inner in enumerate(graph.outputs):
+        if inner.dtype != FLOAT:
+            continue
+        outer = ir.Value(name=inner.name, shape=inner.shape, type=ir.TensorType(HALF))
+        inner.name = f"{outer.name}/float"
+        to = ir.AttrInt64("to", int(HALF))
+        graph.append(ir.Node("", "Cast", [inner], [to], outputs=[outer], name=f"{outer.name}/Cast"))
+        graph.outputs[place] = outer
+
+
+def _retype_input(graph: ir.Graph, value: ir.Value) -> None:
+    users = list(value.uses())
+    value.type = ir.TensorType(HALF)
+    exact: list[tuple[ir.Node, int]] = []
+    for node, place in users:
+        if node.op_type == "Cast" and node.outputs[0].dtype == HALF:
+            node.outputs[0].replace_all_uses_with(value)
+            graph.remove(node, safe=True)
+        else:
+            exact.append((node, place))
+    if not exact:
+        return
+    to = ir.AttrInt64("to", int(FLOAT))
+    cast = ir.Node("", "Cast", [value], [to], name=f"{value.name}/Cast")
+    result = cast.outputs[0]
+    result.name, result.type = f"{value.name}/float", ir.TensorType(FLOAT)
+    result.shape = value.shape
+    graph.insert_before(graph[0], cast)
+    for node, place in exact:
+        node.replace_input_with(place, result)
