@@ -27,12 +27,13 @@ demo: $(READY)
 	$(BIN)/deblur-export run $(DEMO)/m2aenet.onnx $(DEMO)/blurred/* --mask -o $(DEMO)/restored
 	$(BIN)/python bench/demo_picture.py $(DEMO)
 
+# worksteal: neighbouring tests share exports and caches, and so stay in one process.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Also the slow tests: the paper variant of M2AENet, long runs.
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .

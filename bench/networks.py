@@ -2,8 +2,9 @@
 
     python bench/networks.py [NAME ...]
 
-Writes network_NAME.json here, one a run; `bench/tables.py` makes the tables. Minutes each, and
-several GB: nothing else should run. The networks have random weights, only their time counts.
+Writes network_NAME.json here, one a run, or memory_NAME.json, which is about the growth of memory
+with the image; `bench/tables.py` makes the tables. Minutes each, and several GB: nothing else
+should run. The networks have random weights, only their time counts.
 """
 
 from __future__ import annotations
@@ -40,8 +41,13 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("--coverage", "10", "--coverage", "100", "--profile"),
         *peers("ort-ours", "openvino-ours"),
     ),
+    "memory_algnet": (
+        *("--model", "algnet", "--variant", "32", "--weights", "random:0", "--repeats", "2"),
+        *("--size", "180x320", "--size", "360x640", "--size", "720x1280"),
+        *peers("openvino-ours"),
+    ),
     "algnet": (
-        *("--model", "algnet", "--variant", "32", "--repeats", "2", "--profile", *RANDOM),
+        *("--model", "algnet", "--variant", "32", "--repeats", "3", "--profile", *RANDOM),
         *peers("ort-ours", "openvino-ours"),
     ),
 }
@@ -55,7 +61,8 @@ def main() -> None:
         parser.error(f"no run '{unknown[0]}'; there are {', '.join(RUNS)}")
     for name in names:
         command = [sys.executable, "-m", "deblur_export", "bench", *RUNS[name]]
-        subprocess.run([*command, "--json", str(FOLDER / f"network_{name}.json")], check=True)
+        file = name if name.startswith("memory_") else f"network_{name}"
+        subprocess.run([*command, "--json", str(FOLDER / f"{file}.json")], check=True)
 
 
 if __name__ == "__main__":

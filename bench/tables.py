@@ -121,6 +121,23 @@ def networks() -> str:
     return text
 
 
+def memory() -> str:
+    """Peaks of one network at several sizes."""
+    path = FOLDER / "memory_algnet.json"
+    if not path.exists():
+        return ""
+    report = json.loads(path.read_text())
+    cases = report["cases"]
+    labels = dict.fromkeys(label for case in cases for label in case["peers"])
+    rows = {
+        label: [f"{case['peers'][label]['peak_bytes'] / 1e9:.2f}" for case in cases]
+        for label in labels
+    }
+    columns = ["{1}x{0}, GB".format(*case["size"]) for case in cases]
+    line = machine_line(report["machine"])
+    return f"### Memory of algnet:32\n\n{line}\n\n" + table(columns, rows)
+
+
 def precisions() -> str:
     report = json.loads((FOLDER / "precision.json").read_text())
     return f"{machine_line(report['machine'])}\n\n{precision.matrix(report['results'])}\n\n"
@@ -158,9 +175,8 @@ def main() -> None:
     ops, network = (
         json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
     )
-    text = (
-        HEAD + NETWORKS + networks() + PRECISION + precisions() + INT8 + quantization_table() + OPS
-    )
+    whole = NETWORKS + networks() + memory()
+    text = HEAD + whole + PRECISION + precisions() + INT8 + quantization_table() + OPS
     for key, value in ops["machine"].items():
         text += f"- {key}: {value}\n"
     text += "\n### MotionDeformConv\n\n" + by_size(ops["motion_deform_conv"]) + NOTES["motion"]

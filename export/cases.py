@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.engine_file import shape_range
 from deblur_export.export.images import read_photo
+from deblur_export.export.manifest import Artifact
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
@@ -24,6 +26,39 @@ class Case:
 
     name: str
     image: NDArray[np.float32]
+
+
+def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
+    """Random images that an artifact takes, and the photos of a folder.
+
+    Raises:
+        DeblurExportError: see `photo_cases`.
+    """
+    from deblur_export.models.blocks.naf import tlc_window
+
+    shape, limits = artifact.manifest["input"]["shape"], shape_range(artifact)
+    if limits is None:
+        window = tlc_window(artifact.manifest["arguments"].get("train_size"), 0)
+        cases = random_cases(shape, window)
+    else:
+        cases = range_cases(*limits)
+    return cases if photos is None else cases + photo_cases(photos, shape, limits)
+
+
+def range_cases(smallest: Sequence[int], largest: Sequence[int]) -> list[Case]:
+    """As `random_cases`, within the shapes (N, 3, H, W) that an engine takes."""
+    few, _, height, width = smallest
+    shapes = (
+        (few, 3, height, width),
+        (few, 3, min(height + 33, largest[2]), min(width + 47, largest[3])),
+        (
+            max(few, min(2, largest[0])),
+            3,
+            min(height + 57, largest[2]),
+            min(width + 11, largest[3]),
+        ),
+    )
+    return [_random_case(seed, shape) for seed, shape in enumerate(dict.fromkeys(shapes))]
 
 
 def random_cases(shape: Sequence[int | str], window: int | None = None) -> list[Case]:
@@ -55,8 +90,13 @@ def _random_case(seed: int, shape: tuple[int, ...]) -> Case:
     return Case(f"random {'x'.join(map(str, shape))}", image)
 
 
-def photo_cases(folder: Path, shape: Sequence[int | str]) -> list[Case]:
-    """The photos of a folder, cropped around the centre to at most 512 pixels a side.
+def photo_cases(
+    folder: Path,
+    shape: Sequence[int | str],
+    limits: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> list[Case]:
+    """The photos of a folder, cropped around the centre to at most 512 pixels a side, and to the
+    largest of an engine's `limits` (N, 3, H, W).
 
     Raises:
         DeblurExportError: no folder, or no readable photo of sufficient size in it.
@@ -66,14 +106,15 @@ def photo_cases(folder: Path, shape: Sequence[int | str]) -> list[Case]:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise DeblurExportError(f"{folder}: no photos inside ({', '.join(IMAGE_SUFFIXES)})")
-    return [_photo_case(file, shape) for file in files]
+    most = (PHOTO_SIDE, PHOTO_SIDE) if limits is None else limits[1][2:]
+    return [_photo_case(file, shape, most) for file in files]
 
 
-def _photo_case(file: Path, shape: Sequence[int | str]) -> Case:
+def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> Case:
     rgb = read_photo(file).rgb
     height, width = (
-        size if isinstance(size, int) else min(PHOTO_SIDE, own)
-        for size, own in zip(shape[2:], rgb.shape[:2], strict=True)
+        size if isinstance(size, int) else min(PHOTO_SIDE, limit, own)
+        for size, limit, own in zip(shape[2:], most, rgb.shape[:2], strict=True)
     )
     if rgb.shape[0] < height or rgb.shape[1] < width:
         raise DeblurExportError(

@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deblur_export.export.truth import PairResult, Scores, TruthReport
+from deblur_export.export.truth_report import truth_table
+
 # The key of `ParityReport.tolerance` that bounds `LayerError.rms_rel`, and the one for an image.
 LAYER_TOLERANCE, PIXEL_TOLERANCE = "layer_rms_rel", "max_abs"
 
@@ -73,7 +76,7 @@ class LayerError:
 @dataclasses.dataclass(frozen=True)
 class ParityReport:
     """Everything that one comparison found; `tolerance` maps a metric's name to its bound, `notes`
-    are for the user."""
+    are for the user, `truth` is what the sharp images of pairs say."""
 
     artifact: str
     reference: str
@@ -84,11 +87,13 @@ class ParityReport:
     first_departed: str | None = None
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    truth: TruthReport | None = None
 
     @property
     def passed(self) -> bool:
         """Every case passed, and there was one: nothing compared is nothing proved."""
-        return bool(self.cases) and all(case.passed for case in self.cases)
+        cases = bool(self.cases) and all(case.passed for case in self.cases)
+        return cases and (self.truth is None or self.truth.passed)
 
     @property
     def verdict(self) -> str:
@@ -97,9 +102,14 @@ class ParityReport:
         cases = "1 case" if total == 1 else f"{total} cases"
         if not total:
             return "FAIL: no case was compared."
-        if not failed:
-            return f"PASS: {cases} compared, all within tolerance."
-        return f"FAIL: {failed} of {cases} outside the tolerance."
+        if failed:
+            return f"FAIL: {failed} of {cases} outside the tolerance."
+        within = f"{cases} compared, all within tolerance"
+        if self.truth is None:
+            return f"PASS: {within}."
+        if self.truth.passed:
+            return f"PASS: {within}; {self.truth.summary}."
+        return f"FAIL: {self.truth.reason}."
 
 
 def to_json(report: ParityReport) -> str:
@@ -125,7 +135,13 @@ def plain(value: object) -> Any:
         return {str(key): plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, (CaseResult, LayerError)):
+    if isinstance(value, TruthReport):
+        theirs, ours = value.means()
+        found = {"passed": value.passed, "drop": value.drop, "reference": theirs, "candidate": ours}
+        return {name: plain(part) for name, part in found.items()} | _fields(value)
+    if isinstance(value, PairResult):
+        return _fields(value) | {"drop": plain(value.drop)}
+    if isinstance(value, (CaseResult, LayerError, Scores)):
         return _fields(value)
     return str(value)
 
@@ -150,6 +166,8 @@ def render_table(report: ParityReport, console: Console) -> None:
     console.print(Text(f"tolerance: {tolerance_text(report)}", style="dim"))
     if against := float64_text(report):
         console.print(Text(against))
+    if report.truth is not None:
+        console.print(truth_table(report.truth))
     if report.first_departed is not None:
         console.print(Text(f"first layer that departs: {report.first_departed}", style="red"))
     console.print(Text(report.verdict, style="bold green" if report.passed else "bold red"))
@@ -200,6 +218,8 @@ def _non_finite(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _fields(value: CaseResult | LayerError | ParityReport) -> dict[str, Any]:
+def _fields(
+    value: CaseResult | LayerError | ParityReport | TruthReport | PairResult | Scores,
+) -> dict[str, Any]:
     names = (field.name for field in dataclasses.fields(value))
     return {name: plain(getattr(value, name)) for name in names if name != "images"}

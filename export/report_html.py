@@ -33,6 +33,7 @@ from deblur_export.export.report_figures import (
     img,
     layer_curve,
 )
+from deblur_export.export.truth_report import truth_section
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f27;--dim:#5f6878;--line:#dfe3ea;
@@ -125,6 +126,7 @@ def to_html(report: ParityReport) -> str:
             f"<h1>Parity report: {escape(report.artifact)}</h1>",
             _banner(report),
             _case_table(report),
+            "" if report.truth is None else truth_section(report.truth),
             *pictures,
             _layer_section(report) if report.layers else "",
             f"<section><details><summary>Manifest</summary><pre>{escape(manifest)}</pre></details>"
@@ -139,17 +141,19 @@ def _banner(report: ParityReport) -> str:
     departed = ""
     if report.first_departed is not None:
         departed = f"<p>First layer that departs: <b>{escape(report.first_departed)}</b></p>"
-    meaning = "gives the same result" if report.passed else "does not give the same result"
+    meaning = "agrees" if report.passed else "does not agree"
     facts = [
         ("Reference", report.reference),
         ("Candidate", report.candidate),
         ("Artifact", report.artifact),
+        ("Precision", str(report.manifest.get("precision", "unknown"))),
         ("Tolerance", tolerance_text(report)),
+        *(("Note", note) for note in report.notes),
     ]
     rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     return (
         f'<section class="banner {state}"><p class="word">{word}</p>'
-        f"<p>The candidate {meaning} as the reference: {escape(sentence)}</p>"
+        f"<p>The candidate {meaning} with the reference: {escape(sentence)}</p>"
         f"{departed}</section><section><h2>What was compared</h2><dl>{rows}</dl></section>"
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.engine_file import is_engine, shape_range
 from deblur_export.export.images import read_photo, write_photo
 from deblur_export.export.manifest import Artifact
 from deblur_export.export.overlay import write_overlay
@@ -19,6 +20,7 @@ from deblur_export.export.tiling import Tiling, restore_tiled
 # A whole image up to here; the largest network then needs about 3 GB.
 WHOLE_PIXELS = 2_100_000
 TILE = 1024
+LARGEST_SIDE = 1 << 20  # of a file that takes any size
 # Networks that pool over the image have no exact halo; this much hides the seams.
 HALO_WITHOUT_FIELD = 32
 RAMP = 64
@@ -49,12 +51,12 @@ class Restored:
 
 
 class Restorer:
-    """An artifact opened in a runtime on the CPU.
+    """An artifact opened in a runtime.
 
     Args:
-        artifact: an ONNX file of ours.
+        artifact: an ONNX file of ours, or an engine with `runtime` "tensorrt".
         mask: give what the network took for blurred as well.
-        runtime, precision: see `open_session`.
+        runtime, precision, plugins: see `open_session`.
 
     Raises:
         DeblurExportError: the file does not load, or makes no mask.
@@ -66,9 +68,15 @@ class Restorer:
         mask: bool = False,
         runtime: Runtime = "onnxruntime",
         precision: Precision = "f32",
+        plugins: Sequence[Path] = (),
     ) -> None:
         self.artifact = artifact
         self.extra = (MASK,) if mask else ()
+        if mask and is_engine(artifact.path):
+            raise DeblurExportError(
+                f"{artifact.path}: an engine has no values but its output; run --mask with "
+                f"{artifact.manifest['onnx']['file']}"
+            )
         if mask and MASK not in inner_values(artifact.path):
             raise DeblurExportError(
                 f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
@@ -78,7 +86,7 @@ class Restorer:
                 f"{artifact.path} is bf16, which ONNX Runtime does not compute on the CPU: use "
                 "--runtime openvino, or a file in fp32 or fp16"
             )
-        self.session = open_session(artifact.path, runtime, self.extra, precision)
+        self.session = open_session(artifact.path, runtime, self.extra, precision, plugins=plugins)
 
     def restore(
         self, rgb: Image, options: TileOptions, progress: Progress = lambda done, total: None
@@ -133,7 +141,10 @@ class Restorer:
 
     def _tiling(self, height: int, width: int, options: TileOptions) -> Tiling | None:
         fixed = isinstance(self.artifact.manifest["input"]["shape"][2], int)
-        automatic = options.tile is None and height * width <= WHOLE_PIXELS
+        limits = shape_range(self.artifact)
+        most = LARGEST_SIDE if limits is None else min(limits[1][2:])
+        within = max(height, width) <= most and height * width <= WHOLE_PIXELS
+        automatic = options.tile is None and within
         if fixed or automatic or options.tile == 0:
             return None
         field = self.artifact.manifest["receptive_field"]
@@ -141,7 +152,9 @@ class Restorer:
         overlap = 2 * halo + RAMP if options.overlap is None else options.overlap
         multiple = self.artifact.manifest["size_multiple"]
         halo = min(halo, overlap // 2)
-        return Tiling(options.tile or TILE, halo, overlap - 2 * halo, multiple)
+        # The last tile of a row may be wider by less than the multiple.
+        tile = options.tile or min(TILE, most - multiple + 1)
+        return Tiling(tile, halo, overlap - 2 * halo, multiple)
 
     def _tiling_notes(self, tiling: Tiling) -> tuple[str, ...]:
         field = self.artifact.manifest["receptive_field"]

@@ -10,6 +10,7 @@ import copy
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from deblur_export.export.decisions import (
     decisions,
 )
 from deblur_export.export.manifest import Artifact
+from deblur_export.export.pairs import Pairs
 from deblur_export.export.pipeline import prepare
 from deblur_export.export.precision.emulate import EmulatedSession
 from deblur_export.export.report import (
@@ -49,7 +51,9 @@ from deblur_export.export.runtimes import (
     inner_values,
     open_session,
 )
+from deblur_export.export.truth import judge
 
+MAX_DROP = 0.1  # dB, as of `calibrate`
 FLIP_DISTANCE, LEAST_PSNR = "flip_distance", "psnr"
 # float32 against float32: rounding of some hundred layers; the networks here stay below 1e-5.
 FP32_TOLERANCE = {
@@ -92,6 +96,14 @@ HINTS: Mapping[Precision, str] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 Array = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class TruthCheck:
+    """Pairs to restore, and how much of the mean PSNR may be lost on them, in dB."""
+
+    pairs: Pairs
+    max_drop: float = MAX_DROP
+
+
 def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedModel:
     """The PyTorch network an artifact was made from.
 
@@ -131,26 +143,32 @@ def verify(
     runtime: Runtime = "onnxruntime",
     min_psnr: float | None = None,
     precision: Precision = "f32",
+    truth: TruthCheck | None = None,
+    plugins: Sequence[Path] = (),
 ) -> ParityReport:
     """Compare an artifact, run by `runtime`, with its network in float32 on every case.
 
     The tolerance is that of the artifact's precision, or of the one that OpenVINO is to compute a
     float32 file in; `min_psnr`, in dB against PyTorch, comes on top. ONNX Runtime runs float16 and
-    bfloat16 as `precision.emulate` does.
+    bfloat16 as `precision.emulate` does. With "tensorrt" the artifact is an engine, and `plugins`
+    are what it was built with.
 
-    On failure, and for the HTML report (`with_images`), the layers are compared one by one.
+    On failure, and for the HTML report (`with_images`), the layers are compared one by one; an
+    engine shows none.
     With `float64` the network also runs in float64, and the errors of both sides against that
     are reported; they decide nothing.
     """
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
-    deciding = _deciding(artifact, model.net)
+    is_engine = runtime == "tensorrt"
+    deciding = () if is_engine else _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
     tolerance = dict(TOLERANCES[_computed_in(artifact, precision)])
     if min_psnr is not None:
         tolerance[LEAST_PSNR] = max(min_psnr, tolerance.get(LEAST_PSNR, 0.0))
     allowance = Allowance(tolerance["flips"], tolerance.get(FLIP_DISTANCE, 0.0))
-    session = _open(artifact, runtime, precision, deciding)
+    session = _open(artifact, runtime, precision, deciding, plugins)
+    judged_truth = None
     with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
         for case in cases:
             progress(f"{case.name} on {session.title}")
@@ -159,12 +177,21 @@ def verify(
             progress(f"{case.name} on PyTorch")
             with decided(model.net, choices, allowance) as judged:
                 theirs = reference.infer({"image": case.image})
-            truth = None if exact is None else _run_float64(exact, case, choices)
+            exactly = None if exact is None else _run_float64(exact, case, choices)
             images = ours["restored"], theirs["restored"]
-            compared.append(_compare(case, *images, judged, truth, with_images, tolerance))
+            compared.append(_compare(case, *images, judged, exactly, with_images, tolerance))
+        if truth is not None:
+            judged_truth = judge(
+                truth.pairs,
+                lambda image: reference.infer({"image": image})["restored"],
+                lambda image: candidate.infer({"image": image})["restored"],
+                truth.max_drop,
+                min_psnr or 0.0,
+                progress,
+            )
     failed = next((c for c, r in zip(cases, compared, strict=True) if not r.passed), None)
     layers: tuple[LayerError, ...] = ()
-    if failed is not None or with_images:
+    if (failed is not None or with_images) and not is_engine:
         progress("comparing layers")
         layers = compare_layers(artifact, model, failed or cases[0], runtime, precision)
     return ParityReport(
@@ -176,7 +203,19 @@ def verify(
         layers=layers,
         first_departed=next((layer.name for layer in layers if layer.departed), None),
         manifest=artifact.manifest,
-        notes=session.notes,
+        notes=(*session.notes, *(note_on_choices(model.net) if is_engine else ())),
+        truth=judged_truth,
+    )
+
+
+def note_on_choices(net: nn.Module) -> tuple[str, ...]:
+    """For an engine, whose choices cannot be read; none for a network that makes none."""
+    hidden = list(decisions(net))
+    if not hidden:
+        return ()
+    return (
+        "an engine does not show its choices, so that each side was compared under its own: "
+        f"{', '.join(hidden[:3])}{', ...' * (len(hidden) > 3)}",
     )
 
 
@@ -186,12 +225,17 @@ def _computed_in(artifact: Artifact, precision: Precision) -> str:
 
 
 def _open(
-    artifact: Artifact, runtime: Runtime, precision: Precision, extra_outputs: tuple[str, ...]
+    artifact: Artifact,
+    runtime: Runtime,
+    precision: Precision,
+    extra_outputs: tuple[str, ...],
+    plugins: Sequence[Path] = (),
 ) -> Session:
-    own = artifact.manifest["precision"]
-    if runtime == "onnxruntime" and precision == "f32" and own in ("fp16", "bf16"):
-        return EmulatedSession(artifact.path, own, extra_outputs)
-    return open_session(artifact.path, runtime, extra_outputs, precision)
+    manifest = artifact.manifest
+    low = manifest.get("high_precision", manifest["precision"])  # beside int8, or of the whole
+    if runtime == "onnxruntime" and precision == "f32" and low in ("fp16", "bf16"):
+        return EmulatedSession(artifact.path, low, extra_outputs)
+    return open_session(artifact.path, runtime, extra_outputs, precision, plugins=plugins)
 
 
 def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:

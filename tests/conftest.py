@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
+from deblur_export import models
 from deblur_export.export.checkpoint import load_model
 from deblur_export.export.manifest import Artifact, read_artifact
 from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
-from deblur_export.plugins.spec import TARGETS
+from deblur_export.plugins.spec import TARGETS, Target
 
 # Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
 # threads slow the suite down tenfold.
@@ -26,18 +28,20 @@ torch.set_num_threads(1)
 Exported = Callable[..., Artifact]
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+class Exports:
     """exported(model, variant, weights, options, local) -> artifact.
 
     Tracing takes most of an export and serves all targets, so all of them are written at once, by
-    whichever pytest-xdist worker needs one first.
+    whichever pytest-xdist worker needs one first. A worker that finds another at it does not idle:
+    it makes one that the suite needs sooner or later.
     """
-    root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "artifacts"
-    folder.mkdir(exist_ok=True)
 
-    def make(
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def __call__(
+        self,
         model: str = "m2aenet",
         variant: str = "tiny",
         weights: str = "random:0",
@@ -45,19 +49,50 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         local: bool = False,
     ) -> Artifact:
         options = options or ExportOptions()
-        key = repr((model, variant, weights, options.shape, options.reparam, local)).encode()
-        stem = folder / hashlib.sha256(key).hexdigest()[:16]
-        paths = {target: Path(f"{stem}_{target}.onnx") for target in TARGETS}
-        with Path(f"{stem}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not paths[options.target].exists():
-                loaded = load_model(model, variant, weights, local)
-                traced = trace_model(loaded, options)
-                for target, path in paths.items():
-                    write_onnx(loaded, replace(options, target=target), traced, path)
-        return read_artifact(paths[options.target])
+        wanted = (model, variant, weights, options, local)
+        if self._make(*wanted, wait=False) == "busy":
+            others = ((name, "tiny", "random:0", ExportOptions(), False) for name in models.NAMES)
+            next((other for other in others if self._make(*other, wait=False) == "made"), None)
+            self._make(*wanted, wait=True)
+        return read_artifact(self._paths(*wanted)[options.target])
 
-    return make
+    def _make(
+        self,
+        model: str,
+        variant: str,
+        weights: str,
+        options: ExportOptions,
+        local: bool,
+        wait: bool,
+    ) -> Literal["made", "there", "busy"]:
+        paths = self._paths(model, variant, weights, options, local)
+        with paths["portable"].with_suffix(".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return "busy"
+            if all(path.exists() for path in paths.values()):
+                return "there"
+            loaded = load_model(model, variant, weights, local)
+            traced = trace_model(loaded, options)
+            for target, path in paths.items():
+                write_onnx(loaded, replace(options, target=target), traced, path)
+        return "made"
+
+    def _paths(
+        self, model: str, variant: str, weights: str, options: ExportOptions, local: bool
+    ) -> dict[Target, Path]:
+        key = repr((model, variant, weights, options.shape, options.reparam, local)).encode()
+        stem = hashlib.sha256(key).hexdigest()[:16]
+        return {target: self.folder / f"{stem}_{target}.onnx" for target in TARGETS}
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """See `Exports`; one folder for all workers."""
+    root = tmp_path_factory.getbasetemp()
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    return Exports((root.parent if parallel else root) / "artifacts")
 
 
 @pytest.fixture(scope="session")

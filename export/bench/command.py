@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
+from deblur_export.export.auto_runtime import choose_runtime
 from deblur_export.export.bench import tables
 from deblur_export.export.bench.cases import Bench, Case, Settings
 from deblur_export.export.bench.machine import machine, physical_cores
@@ -24,6 +25,7 @@ from deblur_export.export.bench.subjects import (
     from_files,
     from_name,
 )
+from deblur_export.export.manifest import read_artifact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +82,9 @@ def bench(options: Options, console: Console) -> None:
             _print_case(case, console)
     for line in [tables.LEGEND, *tables.memory_kinds(cases), *tables.titles(cases)]:
         console.print(line)
+    for file in options.files:
+        reason = choose_runtime("auto", read_artifact(file)).reason
+        console.print(f"{file}: deblur-export run takes {reason}")
     if options.json_path is not None:
         chosen = {
             "seconds": options.seconds,

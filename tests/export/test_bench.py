@@ -249,6 +249,7 @@ def test_bench_command(
     ours = f"ort-ours {file.name}"
     assert f"ratio to {baseline}" in result.stdout
     assert ours in result.stdout
+    assert f"{file}: deblur-export run takes " in result.stdout
     (case,) = json.loads((tmp_path / "bench.json").read_text())["cases"]
     assert case["size"] == [32, 48]
     assert set(case["median_seconds"]) == {*peers, ours} - {"ort-ours"}

@@ -193,11 +193,14 @@ def test_html_is_deterministic() -> None:
 def test_html_says_what_failed() -> None:
     text = to_html(failing())
     assert '<p class="word">FAIL</p>' in text
-    assert "does not give the same result" in text
+    assert "does not agree with the reference" in text
     assert "First layer that departs: <b>block.1 &lt;deform&gt;</b>" in text
     assert text.count('<circle class="first"') == 1
     assert text.count(' class="bad"><title>') == 2
-    good = to_html(report(case(images=images())))
+    typed = {"precision": "fp16"}
+    good = to_html(report(case(images=images()), notes=("emulated",), manifest=typed))
+    assert "<dt>Precision</dt><dd>fp16</dd>" in good
+    assert "<dt>Note</dt><dd>emulated</dd>" in good
     assert '<p class="word">PASS</p>' in good
     assert "FAIL" not in good
 

@@ -29,9 +29,9 @@ CHANNELS = 8 * 2**3
 FORCED = [("unfold_masked_conv", functools.partial(unfold_masked_conv, force=True))]
 
 
-def tiny() -> M2AENet:
+def tiny(**arguments: Any) -> M2AENet:
     spec = models.get("m2aenet")
-    net = spec.build(**spec.variants["tiny"])
+    net = spec.build(**{**spec.variants["tiny"], **arguments})
     randomize(net, spec, 0)
     assert isinstance(net, M2AENet)
     return net.eval()
@@ -132,8 +132,10 @@ def test_macs_count_every_pixel() -> None:
 
 
 def test_onnx_with_dynamic_size_on_onnxruntime() -> None:
-    net, _ = unfolded()
-    traced = trace(net, 16, "zeros", None)
+    """With one masked block: tracing takes long, and all are alike."""
+    net = tiny(encoder_blocks=[1, 1, 1, 1])
+    rewritten, _ = reparameterize(net, FORCED, (image(2, 3, 41, 37),))
+    traced = trace(rewritten, 16, "zeros", None)
     for target in TARGETS[:2]:
         model = ir.to_proto(lower(traced, target))
         assert {"PixelGather", "PixelScatter"} <= {function.name for function in model.functions}
@@ -141,6 +143,6 @@ def test_onnx_with_dynamic_size_on_onnxruntime() -> None:
         for shape in [(1, 3, 33, 47), (2, 3, 64, 48), (3, 3, 5, 16)]:
             x = image(*shape)
             with torch.no_grad():
-                expected = tiny()(x).numpy()
+                expected = net(x).numpy()
             (restored,) = session.run(None, {"image": x.numpy()})
             np.testing.assert_allclose(restored, expected, **NETWORK_FLOAT32)

@@ -10,15 +10,11 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt")
 PRECISIONS = ("f32", "bf16", "f16")
 PATH = click.Path(path_type=Path)
-runtime_option = click.option(
-    "--runtime",
-    type=click.Choice(RUNTIMES),
-    default="onnxruntime",
-    show_default=True,
-    help="What runs FILE, on the CPU.",
+plugins_option = click.option(
+    "--plugins", type=PATH, multiple=True, help="Plugin library that an engine was built with."
 )
 precision_option = click.option(
     "--precision",

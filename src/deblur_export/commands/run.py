@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, make_console, precision_option, runtime_option
+from deblur_export.commands.common import (
+    PATH,
+    RUNTIMES,
+    make_console,
+    plugins_option,
+    precision_option,
+)
 
 
 @click.command()
@@ -17,8 +23,15 @@ from deblur_export.commands.common import PATH, make_console, precision_option, 
 @click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
 @click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
 @click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
-@runtime_option
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    show_default=True,
+    help="What runs FILE; auto takes the best that is installed, and says why.",
+)
 @precision_option
+@plugins_option
 @click.option("--mask", is_flag=True, help="Also write NAME_mask.png: what was taken for blurred.")
 def run(
     file: Path,
@@ -29,16 +42,23 @@ def run(
     suffix: str | None,
     runtime: Any,
     precision: Any,
+    plugins: tuple[Path, ...],
     mask: bool,
 ) -> None:
-    """Restore photos with FILE and write them into a folder under their own names."""
+    """Restore photos with FILE, ONNX or an engine, and write them into a folder under their own
+    names."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from deblur_export.export.manifest import read_artifact
+    from deblur_export.export.auto_runtime import choose_runtime
+    from deblur_export.export.engine_file import read_runnable
     from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
 
     console = make_console()
-    restorer = Restorer(read_artifact(file), mask, runtime, precision)
+    artifact = read_runnable(file)
+    chosen = choose_runtime(runtime, artifact, precision)
+    restorer = Restorer(artifact, mask, chosen.runtime, precision, plugins)
+    if chosen.reason:
+        console.print(f"runtime: {chosen.reason}")
     for note in restorer.session.notes:
         console.print(f"note: {note}")
     destinations = targets(photos, output, suffix)

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from deblur_export.commands.common import PATH, make_console, precision_option, runtime_option
+from deblur_export.commands.common import (
+    PATH,
+    RUNTIMES,
+    make_console,
+    plugins_option,
+    precision_option,
+)
 from deblur_export.errors import CheckFailedError
+
+if TYPE_CHECKING:
+    from deblur_export.export.auto_runtime import Asked
+    from deblur_export.export.report import ParityReport
 
 
 @click.command()
 @click.argument("file", type=PATH)
 @click.option("--images", type=PATH, help="Folder of photos to compare on as well.")
+@click.option(
+    "--pairs",
+    type=PATH,
+    help="Pool of bench/pairs.py, or folder with blurred/ and sharp/: compare with the truth too.",
+)
+@click.option(
+    "--max-psnr-drop",
+    "max_drop",
+    type=float,
+    help="With --pairs: mean dB that FILE may lose against PyTorch.  [default: 0.1]",
+)
 @click.option("--weights", help="Where the weights are now, if they moved since the export.")
-@runtime_option
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    show_default="onnxruntime, and tensorrt for an engine",
+    help="What runs FILE; auto takes what run would.",
+)
 @precision_option
+@plugins_option
 @click.option("--float64", is_flag=True, help="Also report both errors against float64.")
 @click.option("--min-psnr", type=float, help="Fail below this PSNR against PyTorch, in dB.")
 @click.option("--json", "json_path", type=PATH, help="Write the report as JSON.")
@@ -24,45 +51,58 @@ from deblur_export.errors import CheckFailedError
 def verify(
     file: Path,
     images: Path | None,
+    pairs: Path | None,
+    max_drop: float | None,
     weights: str | None,
     runtime: Any,
     precision: Any,
+    plugins: tuple[Path, ...],
     float64: bool,
     min_psnr: float | None,
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
-    """Prove that FILE computes what its PyTorch network computes. Exit code 0 or 1."""
+    """Prove that FILE, ONNX or an engine, computes what its PyTorch network computes, and with
+    --pairs that it deblurs as well. Exit code 0 or 1."""
+    if max_drop is not None and pairs is None:
+        raise click.UsageError("--max-psnr-drop is judged by the sharp images of --pairs")
     console = make_console()
     with console.status("loading PyTorch") as status:
         from deblur_export.export.atomic import atomic_path
-        from deblur_export.export.cases import photo_cases, random_cases
-        from deblur_export.export.manifest import read_artifact, record_parity
+        from deblur_export.export.auto_runtime import choose_runtime
+        from deblur_export.export.cases import cases_for
+        from deblur_export.export.engine_file import is_engine, read_runnable
+        from deblur_export.export.manifest import record_parity
+        from deblur_export.export.pairs import open_pairs
         from deblur_export.export.report import render_table, to_json
         from deblur_export.export.report_html import to_html
-        from deblur_export.export.verify import reference_model
+        from deblur_export.export.verify import MAX_DROP, TruthCheck, reference_model
         from deblur_export.export.verify import verify as run_verify
-        from deblur_export.models.blocks.naf import tlc_window
 
-        artifact = read_artifact(file)
-        shape = artifact.manifest["input"]["shape"]
-        window = tlc_window(artifact.manifest["arguments"].get("train_size"), 0)
-        cases = random_cases(shape, window)
-        if images is not None:
-            cases += photo_cases(images, shape)
-        reference = reference_model(artifact, weights)
-        with_images = html_path is not None
+        artifact = read_runnable(file)
+        # A verdict must not depend on what else is installed, so that "auto" is no default here.
+        asked: Asked = runtime or ("tensorrt" if is_engine(file) else "onnxruntime")
+        chosen = choose_runtime(asked, artifact, precision)
+        truth = None
+        if pairs is not None:
+            shape = artifact.manifest["input"]["shape"]
+            drop = MAX_DROP if max_drop is None else max_drop
+            truth = TruthCheck(open_pairs(pairs, shape), drop)
         report = run_verify(
             artifact,
-            reference,
-            cases,
-            with_images,
+            reference_model(artifact, weights),
+            cases_for(artifact, images),
+            html_path is not None,
             status.update,
             float64,
-            runtime,
+            chosen.runtime,
             min_psnr,
             precision,
+            truth,
+            plugins,
         )
+    if chosen.reason:
+        console.print(f"runtime: {chosen.reason}")
     render_table(report, console)
     for note in report.notes:
         console.print(f"note: {note}")
@@ -72,9 +112,16 @@ def verify(
                 temporary.write_text(text(report))
             console.print(f"wrote {path}")
     if not report.passed:
-        layer = f"; first layer that departs: {report.first_departed}" if report.layers else ""
-        raise CheckFailedError(f"{file} does not match PyTorch{layer}")
+        raise CheckFailedError(_failure(file, report))
     record_parity(artifact, report)
+
+
+def _failure(file: Path, report: ParityReport) -> str:
+    """Why FILE failed, in one line."""
+    if report.truth is not None and all(case.passed for case in report.cases):
+        return f"{file}: {report.truth.reason}"
+    layer = f"; first layer that departs: {report.first_departed}" if report.layers else ""
+    return f"{file} does not match PyTorch{layer}"
 
 
 @click.command()
