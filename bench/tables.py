@@ -1,4 +1,4 @@
-"""Write bench/README.md from the numbers that the scripts left beside it.
+"""Write bench/README.md, and README.md's matrix of precisions, from what the scripts left here.
 
 python bench/ops.py --json bench/ops.json
 python bench/network_ops.py --json bench/network_ops.json
@@ -25,17 +25,19 @@ Written by `bench/tables.py` from the JSON files here, which the scripts named b
 every median, minimum and maximum, and the machine of their run. Milliseconds are medians.
 
 """
-PRECISION = """## Precision
-
-`bench/precision.py`: the lowest PSNR to PyTorch in float32 over several sizes, and the size of the
-file. ONNX Runtime rounds where the typed file does; OpenVINO computes the float32 file in the
-precision; TensorRT for RTX builds an engine whose precision is proved, and does not run it.
+PRECISION = """`bench/precision.py`: the lowest PSNR to PyTorch in float32 over several sizes (int8:
+over held-out photos), and the size of the file. ONNX Runtime rounds where the typed file does;
+OpenVINO computes the float32 file in the precision, int8 in the `cpu` layout; TensorRT for RTX
+builds an engine whose precision is proved, and does not run it. Int8 takes all that may be int8,
+under no budget. The networks are the tiny ones, so the sizes say little about yours.
 
 """
+MARKS = ("<!-- matrix of precisions: bench/tables.py -->", "<!-- end of the matrix -->")
 INT8 = """## INT8
 
 `bench/quantization.py`: demo weights, calibrated on the train part of a pool, searched on val under
-0.1 dB, then judged on 60 pairs of test. *Share* is that of the convolutions' multiply-adds.
+0.1 dB, then judged on 40 pairs of test, beside FP16 and BF16. *Share* is that of the convolutions'
+multiply-adds.
 
 """
 OPS = """## Custom ops
@@ -138,9 +140,13 @@ def memory() -> str:
     return f"### Memory of algnet:32\n\n{line}\n\n" + table(columns, rows)
 
 
-def precisions() -> str:
+def write_matrix(path: Path) -> None:
+    """Put the matrix of precisions between the two marks in a Markdown file."""
     report = json.loads((FOLDER / "precision.json").read_text())
-    return f"{machine_line(report['machine'])}\n\n{precision.matrix(report['results'])}\n\n"
+    text = f"{machine_line(report['machine'])}\n\n{precision.matrix(report['results'])}"
+    before, rest = path.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    path.write_text(f"{before}{MARKS[0]}\n\n{PRECISION}{text}\n\n{MARKS[1]}{after}")
 
 
 def quantization_table() -> str:
@@ -176,7 +182,7 @@ def main() -> None:
         json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
     )
     whole = NETWORKS + networks() + memory()
-    text = HEAD + whole + PRECISION + precisions() + INT8 + quantization_table() + OPS
+    text = HEAD + whole + INT8 + quantization_table() + OPS
     for key, value in ops["machine"].items():
         text += f"- {key}: {value}\n"
     text += "\n### MotionDeformConv\n\n" + by_size(ops["motion_deform_conv"]) + NOTES["motion"]
@@ -187,6 +193,7 @@ def main() -> None:
         found = {title: timings for title, timings in network.items() if title.startswith(op)}
         text += f"### {op}\n\n" + by_size(found)
     (FOLDER / "README.md").write_text(text + NOTES["network"] + "\n")
+    write_matrix(FOLDER.parent / "README.md")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ OPTIONAL = {
     "openvino": ("import openvino; openvino.Core().available_devices", "deblur-export[openvino]"),
 }
 
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
 
 def findings() -> list[Finding]:
     """Try every component."""
@@ -208,8 +210,9 @@ def doctor_table() -> Table:
         table.add_row(finding.name, finding.version, _mark(finding.works), finding.note)
     table.add_section()
     core = all(by_name[name].works for name in CORE)
+    runtimes = ", ".join(title for name, title in RUNTIMES.items() if by_name[name].works)
     for verb in ("onnx", "verify", "run"):
-        note = "ONNX Runtime on the CPU" if verb != "onnx" else "opset 18 and 22"
+        note = "opset 18 and 22" if verb == "onnx" else runtimes
         table.add_row(f"deblur-export {verb}", "", _mark(core), note)
     builders = [name for name in ("tensorrt", "tensorrt-rtx") if by_name[name].works]
     note = ", ".join(builders) or "no engine here: writes the typed ONNX file and the commands"
