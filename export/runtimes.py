@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -134,7 +134,10 @@ class OpenVinoSession:
     that the precision is always set here.
 
     It fuses more and turns fewer tensors where sizes are fixed: a second image of the same size
-    gets a model of its own, which lasts until the size changes."""
+    gets a model of its own, which lasts until the size changes. With `counting` it takes the time
+    of every node."""
+
+    request: Any  # of the model that fits the last size
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class OpenVinoSession:
         extra_outputs: tuple[str, ...] = (),
         precision: Precision = "f32",
         threads: int = 0,
+        counting: bool = False,
     ) -> None:
         try:
             import openvino
@@ -165,41 +169,49 @@ class OpenVinoSession:
         self.config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self.config["INFERENCE_NUM_THREADS"] = str(threads)
+        if counting:
+            self.config["PERF_COUNT"] = "YES"
         self.last: Shapes = {}  # of the run before
         self.fixed: Shapes | None = None  # those that the model is made for
         try:
-            self.model = self._compiled(None)
+            self._compile(None)
         except RuntimeError as error:
             notes = "".join(f"; {note}" for note in self.notes)
             reason = str(error).strip().splitlines()[-1]
             raise DeblurExportError(f"{path}: OpenVINO cannot load it: {reason}{notes}") from error
-        self.outputs = [output.get_any_name() for output in self.model.outputs]
+        model = self.request.get_compiled_model()
+        self.outputs = [output.get_any_name() for output in model.outputs]
         self.types = {
-            value.get_any_name(): value.get_element_type().to_dtype() for value in self.model.inputs
+            value.get_any_name(): value.get_element_type().to_dtype() for value in model.inputs
         }
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
         try:
             self._fit({name: value.shape for name, value in feed.items()})
-            values = self.model(_typed(feed, self.types))
+            values = self.request.infer(_typed(feed, self.types))
         except RuntimeError as error:
             raise _failed("OpenVINO", feed, error) from error
         return {name: _widened(np.array(values[i])) for i, name in enumerate(self.outputs)}
+
+    def seconds_by_type(self) -> Iterator[tuple[str, Any]]:
+        """Type and seconds of every node in the run before."""
+        for node in self.request.get_profiling_info():
+            yield node.node_type, node.real_time.total_seconds()
 
     def _fit(self, shapes: Shapes) -> None:
         repeated, self.last = shapes == self.last, shapes
         if shapes == self.fixed or not (repeated or self.fixed):
             return
-        self.model = None  # gives its memory back first
+        self.request = None  # gives its memory back first
         self.fixed = shapes if repeated else None
-        self.model = self._compiled(self.fixed)
+        self._compile(self.fixed)
 
-    def _compiled(self, shapes: Shapes | None) -> Any:
+    def _compile(self, shapes: Shapes | None) -> None:
         file = self.file if shapes is None else _with_shapes(self.file, shapes)
         model = self.core.read_model(model=file.SerializeToString())
         if self.native:
             openvino_extension.adapt(model, self.precision)
-        return self.core.compile_model(model, "CPU", self.config)
+        self.request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
 
 
 def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deblur_export.errors import DeblurExportError
 from deblur_export.export.bench.engines import Feed
 from deblur_export.export.bench.jobs import Job
 
@@ -20,7 +19,7 @@ def profile(job: Job, feed: Feed) -> dict[str, float]:
     """The operators that take most of the time, at most `LARGEST`, the largest first.
 
     Raises:
-        DeblurExportError: the runtime cannot load the file.
+        DeblurExportError: OpenVINO cannot load the file.
     """
     seconds = _openvino(job, feed) if job.engine == "openvino" else _onnxruntime(job, feed)
     return dict(seconds.most_common(LARGEST))
@@ -58,34 +57,16 @@ def _by_operator(events: list[dict[str, Any]]) -> Counter[str]:
 
 
 def _openvino(job: Job, feed: Feed) -> Counter[str]:
-    import onnx
-    import openvino
-
-    from deblur_export.export.runtimes import inlined
-    from deblur_export.plugins.openvino_extension import find
+    from deblur_export.export.runtimes import OpenVinoSession
 
     assert job.file is not None
-    core, file = openvino.Core(), onnx.load(job.file)
-    extension = find(openvino.__version__).path
-    if extension is not None:
-        core.add_extension(str(extension))
-    elif file.functions:
-        file = inlined(file)
-    config = {
-        "INFERENCE_PRECISION_HINT": job.precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": str(job.threads),
-        "PERF_COUNT": True,
-    }
-    try:
-        model = core.compile_model(core.read_model(file.SerializeToString()), "CPU", config)
-    except RuntimeError as error:
-        raise DeblurExportError(str(error).strip().splitlines()[-1]) from error
-    request = model.create_infer_request()
+    session = OpenVinoSession(
+        Path(job.file), precision=job.precision, threads=job.threads, counting=True
+    )
     seconds: Counter[str] = Counter()
-    for run in range(1 + RUNS):
-        request.infer(dict(feed))
-        if run:
-            for node in request.get_profiling_info():
-                seconds[node.node_type] += node.real_time.total_seconds() / RUNS
+    for run in range(2 + RUNS):  # the second compiles for the size
+        session.run(feed)
+        if run > 1:
+            for name, time in session.seconds_by_type():
+                seconds[name] += time / RUNS
     return seconds

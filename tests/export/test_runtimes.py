@@ -110,7 +110,7 @@ def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exporte
     session = open_session(artifact.path, "openvino", precision="bf16")
     assert session.title.endswith("bf16")
     assert isinstance(session, OpenVinoSession)
-    hint = session.model.get_property("INFERENCE_PRECISION_HINT")
+    hint = session.request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
     assert "bf" in str(hint)
 
 
