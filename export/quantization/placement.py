@@ -16,6 +16,7 @@ from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
 FIRST = "the first layer: its error reaches everything"
 LAST = "the last layer: its error is the image's"
 DESCRIPTOR = "reads one value a channel: saves nothing, and steers the whole image"
+LOPSIDED = "its padding is not that of both ends: TensorRT pads in a layer between it and its pair"
 UNFIT = "its channels are no axis of one constant weight"
 POOLING = frozenset({"ReduceMean", "GlobalAveragePool"})
 
@@ -76,6 +77,9 @@ def _reasons(model: onnx.ModelProto) -> dict[str, str]:
         maker = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
         if maker is not None and maker.op_type in POOLING:
             exact.setdefault(node, DESCRIPTOR)
+        pads = list(node.attributes.get_ints("pads", []))
+        if pads[: len(pads) // 2] != pads[len(pads) // 2 :]:
+            exact.setdefault(node, LOPSIDED)
     return {str(node.name): why for node, why in exact.items() if node.op_type in LINEAR}
 
 

@@ -31,7 +31,13 @@ from deblur_export.export.quantization import export_int8
 from deblur_export.export.quantization.calibrate import Calibration, calibrate
 from deblur_export.export.quantization.data import photo_crops
 from deblur_export.export.quantization.high_precision import lower_high_precision
-from deblur_export.export.quantization.placement import DESCRIPTOR, FIRST, LAST, placement
+from deblur_export.export.quantization.placement import (
+    DESCRIPTOR,
+    FIRST,
+    LAST,
+    LOPSIDED,
+    placement,
+)
 from deblur_export.export.quantization.proof import check_int8, int8_nodes, weights_hash
 from deblur_export.export.quantization.report import block_table, plot_pareto, summary
 from deblur_export.export.to_onnx import save
@@ -108,6 +114,26 @@ def test_m2aenet_heads_of_offsets_and_mask_are_never_quantized(exported: Exporte
     assert places.never["encoders.0.0.sca.1/Conv"] == DESCRIPTOR
     assert "encoders.0.0.conv2/Conv" in places.macs
     assert not set(places.macs) & set(places.never)
+
+
+def test_padding_at_one_end_keeps_a_convolution_out() -> None:
+    convs = "".join(
+        f"y{i} = Conv<pads = {pads}>({source}, w)\n"
+        for i, (source, pads) in enumerate(
+            [("x", [1] * 4), ("y0", [2, 1, 0, 1]), ("y1", [1] * 4), ("y2", [1] * 4)]
+        )
+    )
+    header = (
+        '<ir_version: 9, opset_import: ["": 18]> g (float[n, 3, h, w] x) => (float[n, 3, h, w] y3)'
+    )
+    model = onnx.parser.parse_model(f"{header} <float[3, 3, 3, 3] w> {{ {convs} }}")
+    weight = np.ones((3, 3, 3, 3), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    for i, node in enumerate(model.graph.node):
+        node.name = f"n{i}"
+    places = placement(model)
+    assert places.never == {"n0": FIRST, "n1": LOPSIDED, "n3": LAST}
+    assert [site.node for site in places.sites] == ["n2"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
