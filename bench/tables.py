@@ -5,6 +5,7 @@ python bench/network_ops.py --json bench/network_ops.json
 python bench/networks.py
 python bench/precision.py --json bench/precision.json
 python bench/quantization.py --pool POOL --json bench/quantization.json
+python bench/kernels.py     # on a machine with a CUDA GPU
 python bench/tables.py
 """
 
@@ -38,6 +39,12 @@ INT8 = """## INT8
 `bench/quantization.py`: demo weights, calibrated on the train part of a pool, searched on val under
 0.1 dB, then judged on 40 pairs of test, beside FP16 and BF16. *Share* is that of the convolutions'
 multiply-adds.
+
+"""
+KERNELS = """## CUDA kernels
+
+`bench/kernels.py`: medians in milliseconds of the GPU, and the share of its measured copy
+bandwidth, for the bytes that have to move.
 
 """
 OPS = """## Custom ops
@@ -157,6 +164,22 @@ def quantization_table() -> str:
     return f"{machine_line(report['machine'])}\n\n" + "\n".join(lines) + "\n\n"
 
 
+def kernels() -> str:
+    """A table for each setting of `bench/kernels.py`."""
+    path = FOLDER / "kernels.json"
+    if not path.exists():
+        return "Not measured: they have not run on a GPU yet.\n\n"
+    report = json.loads(path.read_text())
+    text = f"{report['gpu']}, {report['versions']}.\n\n"
+    for title, result in report["results"].items():
+        rows = {}
+        for name, timing in result["candidates"].items():
+            rate = result["bytes"] / (timing["median"] / 1e3) / report["copy_bytes_per_second"]
+            rows[name] = [f"{timing['median']:.4f}", f"{rate:.0%}", f"{timing['error']:.0e}"]
+        text += f"### {title}\n\n" + table(["ms", "share", "error"], rows)
+    return text
+
+
 def machine_line(machine: Mapping[str, str]) -> str:
     start = f"{machine['cpu']}, {machine['threads']} threads, load {machine['load']} at the start"
     return f"{start}, {machine['versions']}."
@@ -182,7 +205,7 @@ def main() -> None:
         json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
     )
     whole = NETWORKS + networks() + memory()
-    text = HEAD + whole + INT8 + quantization_table() + OPS
+    text = HEAD + whole + INT8 + quantization_table() + KERNELS + kernels() + OPS
     for key, value in ops["machine"].items():
         text += f"- {key}: {value}\n"
     text += "\n### MotionDeformConv\n\n" + by_size(ops["motion_deform_conv"]) + NOTES["motion"]
