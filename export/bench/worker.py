@@ -38,10 +38,13 @@ class Worker:
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
         self.was_reset = False
         self.last = float("inf")
+        self.settles = False  # the second run of a size compiles for it
 
     def load(self, request: Fields) -> Fields:
         start = time.perf_counter()
-        self.peer = open_peer(job_from(request["job"]))
+        job = job_from(request["job"])
+        self.peer = open_peer(job)
+        self.settles = job.engine == "openvino"
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "title": self.peer.title, "notes": self.peer.notes}
 
@@ -50,6 +53,8 @@ class Worker:
         self.was_reset = memory.reset_peak()
         self.last = float("inf")
         reply = self.run(request)
+        if self.settles and self.peer is not None:
+            self.peer.run(self._feed(request))
         kind = memory.SINCE_RESET if self.was_reset else memory.SINCE_START
         return {**reply, "memory": kind}
 

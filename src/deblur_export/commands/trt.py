@@ -45,7 +45,12 @@ BACKENDS = ("auto", "tensorrt", "rtx")
 @click.option("--opt", "typical", metavar="HxW", help="Tuned for this.  [default: 720x1280]")
 @click.option("--max", "largest", metavar="HxW", help="Largest image.  [default: 1440x2560]")
 @click.option("--batch", metavar="MIN,OPT,MAX", help="Images at once.  [default: 1,1,1]")
-@click.option("--plugins", type=PATH, multiple=True, help="Plugin library of the custom ops.")
+@click.option(
+    "--plugins",
+    type=PATH,
+    multiple=True,
+    help="Plugin library of the custom ops.  [default: the packaged one, where it was built]",
+)
 @click.option("--timing-cache", type=PATH, help="Measurements to use and to add to.")
 @click.option("--workspace", type=click.FloatRange(0, min_open=True), help="Builder memory, GiB.")
 @click.option("--tf32", is_flag=True, help="Let float32 convolutions use TF32.")
