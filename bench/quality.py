@@ -4,14 +4,16 @@
     python bench/quality.py --pool POOL [--json FILE]
 
 Networks run in PyTorch, float32, on whole 256x256 images. PSNR, SSIM and their forms weighted by
-the true blur mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the blurred pairs. A
-last column gives the PSNR of sharp photos, without noise or JPEG, after the network.
+the true blur mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the blurred pairs.
+What PSNR_w gains is also given by the longest motion in the pair. A last column gives the PSNR of
+sharp photos, without noise or JPEG, after the network.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,12 +28,14 @@ from deblur_export.export import metrics
 from deblur_export.export.checkpoint import DEMO_FOLDER, LoadedModel, load_model
 from deblur_export.models.complexity import count_parameters
 from deblur_export.models.training.losses import coarse_mask
-from deblur_export.models.training.pool import Batch, Pool
+from deblur_export.models.training.pool import Batch, Pool, extent
 from deblur_export.models.training.scores import MaskRecorder
 
 COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")
+GAIN = COLUMNS.index("PSNR_w")
+EXTENTS = ((0.0, 8.0), (8.0, 16.0), (16.0, math.inf))  # pixels, the second included
 SHARP_PHOTOS = 20
-Scores = dict[str, float]
+Scores = NDArray[np.float64]  # [pairs, 4]
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -42,7 +46,7 @@ def demo_models() -> list[LoadedModel]:
 
 
 def scores(net: Network, pairs: list[Batch], title: str) -> Scores:
-    """Means over the pairs that have blurred pixels."""
+    """What `COLUMNS` says, of each pair."""
     rows = []
     for pair in track(pairs, title, transient=True):
         restored = array(net(pair.blurred))
@@ -55,7 +59,18 @@ def scores(net: Network, pairs: list[Batch], title: str) -> Scores:
                 metrics.ssim(sharp, restored, weight=mask),
             )
         )
-    return dict(zip(COLUMNS, np.mean(rows, axis=0).tolist(), strict=True))
+    return np.array(rows)
+
+
+def means(s: Scores) -> dict[str, float]:
+    return dict(zip(COLUMNS, s.mean(axis=0).tolist(), strict=True))
+
+
+def gains(after: Scores, before: Scores, extents: NDArray[np.float64]) -> list[float]:
+    """Mean gain of PSNR_w in dB, over all pairs and over those of each range of `EXTENTS`."""
+    gained = after[:, GAIN] - before[:, GAIN]
+    ranges = [(extents > low) & (extents <= high) for low, high in EXTENTS]
+    return [float(gained.mean()), *(float(gained[chosen].mean()) for chosen in ranges)]
 
 
 def array(image: torch.Tensor) -> NDArray[np.float32]:
@@ -85,10 +100,9 @@ def mask_iou(model: LoadedModel, pairs: list[Batch]) -> float | None:
     return intersection / union
 
 
-def row(title: str, parameters: str, s: Scores, before: Scores | None, rest: str) -> str:
-    gain = "" if before is None else f"{s['PSNR_w'] - before['PSNR_w']:+.2f} dB"
+def row(title: str, parameters: str, s: dict[str, float], rest: list[str]) -> str:
     cells = (f"{s['PSNR']:.2f}", f"{s['SSIM']:.4f}", f"{s['PSNR_w']:.2f}", f"{s['SSIM_w']:.4f}")
-    return f"| {title} | {parameters} | {' | '.join(cells)} | {gain} | {rest} |"
+    return f"| {' | '.join([title, parameters, *cells, *rest])} |"
 
 
 @torch.no_grad()
@@ -105,23 +119,26 @@ def main() -> None:
     for key, value in machine().items():
         console.print(f"{key}: {value}")
     console.print(f"{len(blurred)} blurred pairs of {len(everything)}\n")
+    extents = np.array([extent(pair.motion[0].permute(1, 2, 0).numpy()) for pair in blurred])
     before = scores(lambda x: x, blurred, "blurred input")
-    report: dict[str, object] = {"machine": machine(), "pairs": len(blurred), "input": before}
+    report: dict[str, object] = {"machine": machine(), "pairs": len(blurred)}
+    report["input"] = means(before)
     lines = [
-        "| network | parameters | PSNR | SSIM | PSNR_w | SSIM_w | PSNR_w gained | sharp photo | "
-        "mask IoU |",
-        "|---|---|---|---|---|---|---|---|---|",
-        row("blurred input", "", before, None, " | "),
+        "| network | parameters | PSNR | SSIM | PSNR_w | SSIM_w | PSNR_w gained | up to 8 px | "
+        "8 to 16 px | beyond | sharp photo | mask IoU |",
+        "|---" * 12 + "|",
+        row("blurred input", "", means(before), [" "] * 6),
     ]
     for model in models:
         result = scores(model.net, blurred, model.title)
+        gained = gains(result, before, extents)
         kept, iou = sharp_kept(model.net, everything), mask_iou(model, everything)
-        shown = "" if iou is None else f"{iou:.2f}"
+        shown = [*(f"{gain:+.2f} dB" for gain in gained), f"{kept:.1f} dB"]
+        shown.append("" if iou is None else f"{iou:.2f}")
         parameters = count_parameters(model.net)
-        rest = f"{kept:.1f} dB | {shown}"
-        lines.append(row(model.title, f"{parameters:,}", result, before, rest))
-        figures = {**result, "sharp": kept, "mask_iou": iou, "parameters": parameters}
-        report[model.title] = {**figures, "sha256": model.sha256}
+        lines.append(row(model.title, f"{parameters:,}", means(result), shown))
+        figures = {**means(result), "gained": gained, "sharp": kept, "mask_iou": iou}
+        report[model.title] = {**figures, "parameters": parameters, "sha256": model.sha256}
     print("\n".join(lines))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")

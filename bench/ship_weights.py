@@ -102,10 +102,13 @@ def _training(run: Path) -> str:
 
 
 def _options(arguments: dict[str, Any]) -> str:
-    names = ("batch", "crop", "focus", "lr", "mask_weight", "ema", "steps", "minutes", "seed")
+    names = ["batch", "crop", "focus", "longest", "lr", "clip", "images", "mask_weight", "ema"]
+    names += ["steps", "minutes", "seed"]
     given = {name: arguments[name] for name in names if arguments.get(name) is not None}
     if not arguments["model"].startswith("m2aenet"):
         given.pop("mask_weight", None)
+    if arguments["bf16"]:
+        given["bf16"] = "on"
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
 

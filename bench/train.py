@@ -54,8 +54,10 @@ def parser() -> Parser:
     p.add_argument("--batch", type=positive, default=8, help="crops a step")
     p.add_argument("--crop", type=positive, default=128, help="side of the crops in pixels")
     p.add_argument("--focus", type=float, default=0.75, help="share of crops with blur in them")
+    p.add_argument("--longest", type=above_zero, help="longest motion to train on, in pixels")
     p.add_argument("--lr", type=above_zero, default=1e-3, help="highest learning rate")
     p.add_argument("--clip", type=above_zero, default=0.01, help="largest norm of the gradient")
+    p.add_argument("--images", choices=["paper", "relative"], default="paper", help="image loss")
     p.add_argument("--frequency-weight", type=above_zero, default=0.1, help="of the Fourier loss")
     p.add_argument("--mask-weight", type=above_zero, default=0.01, help="M2AENet's mask loss")
     p.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
@@ -138,14 +140,14 @@ def train(args: argparse.Namespace, console: Console) -> bool:
         torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     device = choose_device(args.device)
-    train_pool, val_pool = (Pool(args.pool, part) for part in ("train", "val"))
+    train_pool, val_pool = Pool(args.pool, "train", args.longest), Pool(args.pool, "val")
     net, origin = build(spec, args, device)
     phases.prepare(net, fresh=args.init_from is None)
     bf16 = args.bf16 == "on"
     if args.bf16 == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    names = ("steps", "minutes", "batch", "crop", "focus", "lr", "clip")
-    names += ("frequency_weight", "mask_weight", "ema", "seed")
+    names = ["steps", "minutes", "batch", "crop", "focus", "longest", "lr", "clip"]
+    names += ["images", "frequency_weight", "mask_weight", "ema", "seed"]
     arguments = {
         "model": f"{spec.name}:{args.variant}",
         "pool": fingerprint(args.pool),
@@ -165,7 +167,7 @@ def train(args: argparse.Namespace, console: Console) -> bool:
         seed=args.seed,
         bf16=bf16,
         encoder=not args.frozen_encoder,
-        weights=Weights(frequency=args.frequency_weight, mask=args.mask_weight),
+        weights=Weights(images=args.images, frequency=args.frequency_weight, mask=args.mask_weight),
         validate=args.val_every,
         images=args.val_images,
         save=args.save_every,
@@ -177,7 +179,7 @@ def train(args: argparse.Namespace, console: Console) -> bool:
     trainer = Trainer(net, train_pool, val_pool, Folder(args.output, atomic_path), options)
     stop_on_signals(trainer)
     with Display(console, arguments["model"]) as display:
-        begin(trainer, display, phases.note(net), len(train_pool))
+        begin(trainer, display, phases.note(net), len(train_pool.drawn))
         return trainer.run(display)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-3  # of the Charbonnier loss
+RELATIVE_FLOOR = 1e-3  # mean squared error of 30 dB
 BINOMIAL = (0.05, 0.25, 0.4, 0.25, 0.05)  # Burt and Adelson 1983, a = 0.4
 SSIM_SIZE = 11
 SSIM_SIGMA = 1.5
@@ -27,6 +28,17 @@ def l1(restored: Tensor, sharp: Tensor) -> Tensor:
 def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
     """mean sqrt((x - y)^2 + eps^2), eps = 1e-3 (Charbonnier et al. 1994); eps where x = y."""
     return _charbonnier(restored - sharp)
+
+
+def relative_error(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
+    """Squared error of each image over that of its input: mean of MSE / (MSE of blurred + floor).
+
+    Every image counts by the share of its error that is left, as in a mean of PSNR, however small
+    its blur; the floor keeps images without blur, which have only noise to lose, from counting
+    more than the others.
+    """
+    left, before = ((image - sharp).square().mean(dim=(1, 2, 3)) for image in (restored, blurred))
+    return (left / (before + RELATIVE_FLOOR)).mean()
 
 
 def edge(restored: Tensor, sharp: Tensor) -> Tensor:

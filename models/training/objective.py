@@ -3,6 +3,10 @@
 The papers' weights. M2AENet: L1 + (1 - SSIM) + 0.1 frequency + 0.01 cross-entropy of the mask +
 reblur + alpha TV of the motion, alpha not given: 0.001 here. All others: Charbonnier + 0.05 edge +
 0.1 frequency, summed over the outputs that a network supervises.
+
+`Weights.images` "relative" puts the relative squared error in place of all terms on images, which
+short trainings gain more from: the gradient of an L1 loss, of spectra above all, is almost as large
+where there is only noise to remove as where there is blur.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,12 +25,15 @@ from deblur_export.models.training.pool import Batch
 from deblur_export.models.training.reblur import reblur_loss
 
 Terms = Mapping[str, Tensor]
+Images = Literal["paper", "relative"]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the terms; those that a network does not have are not used."""
+    """Factors of the terms; those that a network does not have are not used. images: which terms
+    compare images."""
 
+    images: Images = "paper"
     edge: float = 0.05
     frequency: float = 0.1
     mask: float = 0.01
@@ -39,16 +46,14 @@ class Weights:
 def terms(output: Any, batch: Batch, weights: Weights) -> Terms:
     """Named, weighted terms; their sum is the loss. `output` is an image [N, 3, H, W] or has one
     as `restored`."""
-    return restoration(getattr(output, "restored", output), batch.sharp, weights)
+    return restoration(getattr(output, "restored", output), batch, weights)
 
 
 @terms.register
 def _(output: m2aenet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
     restored, flow = output.restored.float(), output.flow.float()
     return {
-        "l1": losses.l1(restored, batch.sharp),
-        "ssim": losses.dissimilarity(restored, batch.sharp),
-        "frequency": weights.frequency * losses.frequency(restored, batch.sharp),
+        **m2aenet_restoration(restored, batch, weights),
         "mask": weights.mask * losses.mask_cross_entropy(output.logits, batch.mask),
         "reblur": weights.reblur * reblur_loss(flow, batch.sharp, batch.blurred),
         "variation": weights.variation * losses.total_variation(flow),
@@ -58,9 +63,8 @@ def _(output: m2aenet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
 @terms.register
 def _(output: algnet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
     """All four sizes count the same, each against every s-th pixel of the sharp image."""
-    targets = (batch.sharp[..., ::s, ::s] for s in (8, 4, 2, 1))
-    pairs = zip(output, targets, strict=True)
-    return _sum([restoration(image, target, weights) for image, target in pairs])
+    pairs = zip(output, (8, 4, 2, 1), strict=True)
+    return _sum([restoration(image, batch.every(step), weights) for image, step in pairs])
 
 
 @terms.register
@@ -70,7 +74,7 @@ def _(output: saphn.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
     Their log-probability is that of every pixel's draw together, so it is divided by the number
     of points that an image may have; the mean reward of the batch is the baseline.
     """
-    total = _sum([restoration(image, batch.sharp, weights) for image in output.outputs])
+    total = _sum([restoration(image, batch, weights) for image in output.outputs])
     if output.policy is None:
         return total
     reward = saphn.reward(output, batch.sharp).detach()
@@ -79,9 +83,22 @@ def _(output: saphn.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
     return {**total, "policy": weights.policy * choice}
 
 
-def restoration(restored: Tensor, sharp: Tensor, weights: Weights) -> dict[str, Tensor]:
-    """Charbonnier, edge and frequency terms."""
-    restored = restored.float()
+def m2aenet_restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
+    """The terms on images of M2AENet's paper, or the relative error."""
+    if weights.images == "relative":
+        return restoration(restored, batch, weights)
+    return {
+        "l1": losses.l1(restored, batch.sharp),
+        "ssim": losses.dissimilarity(restored, batch.sharp),
+        "frequency": weights.frequency * losses.frequency(restored, batch.sharp),
+    }
+
+
+def restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
+    """Charbonnier, edge and frequency terms, or the relative error."""
+    restored, sharp = restored.float(), batch.sharp
+    if weights.images == "relative":
+        return {"relative": losses.relative_error(restored, sharp, batch.blurred)}
     return {
         "charbonnier": losses.charbonnier(restored, sharp),
         "edge": weights.edge * losses.edge(restored, sharp),

@@ -7,7 +7,7 @@ blurred, sharp uint8 [N, S, S, 3]; mask uint8 [N, S, S], 255 = blurred; motion f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        fields = (self.blurred, self.sharp, self.mask, self.motion)
-        return Batch(*(field.to(device, non_blocking=True) for field in fields))
+        return self._each(lambda field: field.to(device, non_blocking=True))
+
+    def every(self, step: int) -> Batch:
+        """Every `step`-th pixel along both axes; the motion stays in pixels of the full size."""
+        return self._each(lambda field: field[..., ::step, ::step])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*map(change, (self.blurred, self.sharp, self.mask, self.motion)))
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,25 @@ class Turn:
 class Pool:
     """One part ("train", "val", "test") of a pool; read from disk as needed.
 
+    With `longest`, `draw` takes only pairs in which no pixel moves by more pixels than that.
+
     Raises:
-        DeblurExportError: a file is missing, damaged or does not fit the others.
+        DeblurExportError: a file is missing, damaged or does not fit the others, or no pair is
+            left.
     """
 
-    def __init__(self, folder: Path, part: str) -> None:
+    def __init__(self, folder: Path, part: str, longest: float | None = None) -> None:
         self.folder = folder / part
         self.blurred, self.sharp, self.mask = (self._load(name, *FIELDS[name]) for name in FIELDS)
         self.motion = self._load("motion", 4, "float16")
         shapes = {field.shape[:3] for field in (*self._images(), self.motion)}
         if len(shapes) > 1 or not len(self):
             raise DeblurExportError(f"{self.folder}: its arrays differ in shape, or are empty")
+        self.drawn = np.arange(len(self))
+        if longest is not None:
+            self.drawn = np.flatnonzero([extent(motion) <= longest for motion in self.motion])
+            if not len(self.drawn):
+                raise DeblurExportError(f"{self.folder}: no motion is as short as {longest} pixels")
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -93,7 +107,7 @@ class Pool:
         place; otherwise it lies anywhere.
         """
         pieces = []
-        for number in rng.integers(len(self), size=count):
+        for number in self.drawn[rng.integers(len(self.drawn), size=count)]:
             top, left = self.corner(rng, int(number), crop, rng.random() < focus)
             turn = Turn(int(rng.integers(4)), bool(rng.integers(2)))
             window = (int(number), slice(top, top + crop), slice(left, left + crop))
@@ -120,6 +134,11 @@ class Pool:
 
     def _images(self) -> tuple[Array, Array, Array]:
         return self.blurred, self.sharp, self.mask
+
+
+def extent(motion: Array) -> float:
+    """Length in pixels of the longest vector of [H, W, 2], by every fourth row and column."""
+    return float(np.linalg.norm(motion[::4, ::4].astype(np.float32), axis=-1).max())
 
 
 def turned(image: Array, turn: Turn) -> Array:

@@ -42,6 +42,14 @@ def test_charbonnier() -> None:
     assert losses.charbonnier(x, y).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_relative_error_counts_each_image_by_its_own_blur() -> None:
+    sharp = torch.zeros(2, 3, 4, 4)
+    blurred = sharp + torch.tensor([0.2, 0.0]).view(2, 1, 1, 1)  # squared: 0.04, and no blur
+    restored = sharp + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
+    expected = (0.01 / (0.04 + 1e-3) + 1e-4 / 1e-3) / 2
+    assert losses.relative_error(restored, sharp, blurred).item() == pytest.approx(expected)
+
+
 def test_frequency_is_not_normalised() -> None:
     x, y = images()
     spectrum = np.fft.rfft2((x - y).numpy())

@@ -92,6 +92,26 @@ def test_m2aenet_adds_up_the_terms_of_its_paper(batch: Batch) -> None:
     torch.testing.assert_close(dict(terms(output, batch, weights)), expected)
 
 
+def test_the_relative_error_replaces_the_terms_on_images(batch: Batch) -> None:
+    weights = Weights(images="relative")
+    expected = losses.relative_error(batch.blurred, batch.sharp, batch.blurred)
+    assert dict(terms(batch.blurred, batch, weights)) == {"relative": expected}
+    field = torch.zeros(len(batch.sharp), 4, 4, 4)
+    output = m2aenet.TrainingOutput(batch.blurred, field[:, :2], field[:, :1], field)
+    parts = terms(output, batch, weights)
+    assert list(parts) == ["relative", "mask", "reblur", "variation"]
+    assert parts["relative"] == expected
+
+
+def test_algnet_compares_each_size_with_the_input_of_that_size(batch: Batch) -> None:
+    """An output that is its input has as much of the error left at every size."""
+    unchanged = [batch.blurred[..., ::s, ::s] for s in (8, 4, 2, 1)]
+    parts = terms(algnet.TrainingOutput(*unchanged), batch, Weights(images="relative"))
+    sizes = [(x, batch.sharp[..., ::s, ::s]) for x, s in zip(unchanged, (8, 4, 2, 1), strict=True)]
+    expected = sum(losses.relative_error(x, sharp, x) for x, sharp in sizes)
+    torch.testing.assert_close(parts["relative"], expected)
+
+
 def total(parts: Any) -> float:
     return float(sum(part.item() for part in parts.values()))
 
@@ -125,6 +145,6 @@ def test_policy_prefers_the_draws_of_the_better_image(batch: Batch) -> None:
 
 
 def test_a_plain_image_is_enough(batch: Batch) -> None:
-    expected = restoration(batch.blurred, batch.sharp, Weights())
+    expected = restoration(batch.blurred, batch, Weights())
     torch.testing.assert_close(dict(terms(batch.blurred, batch, Weights())), expected)
     assert list(expected) == ["charbonnier", "edge", "frequency"]

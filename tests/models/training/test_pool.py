@@ -56,6 +56,17 @@ def test_focus_needs_no_blur(pool: Path) -> None:
     assert part.draw(np.random.default_rng(0), 4, 16, focus=1).mask.sum() == 0
 
 
+def test_longest_leaves_out_longer_motion(pool: Path) -> None:
+    assert len(Pool(pool, "train", longest=5.01).drawn) == len(Pool(pool, "train"))
+    with pytest.raises(DeblurExportError, match=r"no motion is as short as 4\.9 pixels"):
+        Pool(pool, "train", longest=4.9)
+    part = Pool(pool, "train")
+    part.drawn = np.array([1])
+    batch = part.draw(np.random.default_rng(0), 3, part.size)
+    pixels = batch.sharp.flatten(2).sort(dim=2).values  # of one image, however it is turned
+    assert torch.equal(pixels, pixels[:1].expand_as(pixels))
+
+
 def test_draw_depends_on_the_generator_alone(pool: Path) -> None:
     part = Pool(pool, "train")
     first, again, other = (part.draw(np.random.default_rng(seed), 4, 16) for seed in (1, 1, 2))
