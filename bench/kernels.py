@@ -280,7 +280,7 @@ def built() -> None:
     print(f"compiling the kernels for compute capability {major}.{minor}")
     sources = Path(cuda.__file__).resolve().parent / "csrc"
     try:
-        cuda_build.build(sources, cuda.PACKAGED, [10 * major + minor])
+        cuda_build.build(sources, cuda.FILE.packaged, [10 * major + minor])
     except native_build.BuildError as error:
         raise SystemExit(f"bench/kernels.py: the kernels were not built: {error}") from error
     cuda._library.cache_clear()

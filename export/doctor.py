@@ -106,13 +106,12 @@ print(native.instruction_set(), "of", ", ".join(native.instruction_sets()))
 
 def _native() -> Finding:
     """The CPU kernels of the custom ops: one call, in a process of its own."""
-    from deblur_export.plugins.native import VERSION, library_path
+    from deblur_export.plugins.native import FILE, VERSION
 
-    name, path = "native CPU kernels", library_path()
+    name = "native CPU kernels"
+    path, reason = FILE.find()
     if path is None:
-        return Finding(name, "-", False, "switched off by DEBLUR_CPU_LIBRARY=none")
-    if not path.exists():
-        return Finding(name, "-", False, f"no {path.name}; deblur-export plugins build makes it")
+        return Finding(name, "-", False, reason)
     result = subprocess.run(
         [sys.executable, "-c", NATIVE_PROBE],
         capture_output=True,
@@ -169,11 +168,10 @@ def _cuda_kernels() -> Finding:
 
     from deblur_export.plugins import cuda
 
-    name, path = "CUDA kernels", cuda.library_path()
+    name = "CUDA kernels"
+    path, reason = cuda.FILE.find()
     if path is None:
-        return Finding(name, "-", False, "switched off by DEBLUR_KERNELS_LIBRARY=none")
-    if not path.exists():
-        return Finding(name, "-", False, f"no {path.name}; deblur-export plugins build makes it")
+        return Finding(name, "-", False, reason)
     if not cuda.available():
         return Finding(name, "-", False, f"{path.name} cannot be used; plugins build makes it anew")
     works = torch.cuda.is_available()

@@ -1,7 +1,7 @@
 """The CUDA kernels (csrc/deblur_cuda.h, libdeblur_kernels.so) for torch tensors; optional.
 
-The library lies beside this file (`deblur-export plugins build` makes it where there is nvcc), or
-where the environment variable DEBLUR_KERNELS_LIBRARY says; with the value `none`, none is used.
+`deblur-export plugins build` makes the library where there is nvcc. The environment variable
+DEBLUR_KERNELS_LIBRARY says where else it lies, or `none`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from torch import Tensor
 
 from deblur_export.plugins import native
 from deblur_export.plugins.cuda_build import LIBRARY
+from deblur_export.plugins.library_file import LibraryFile
 
 # DEBLUR_CUDA_VERSION of csrc/deblur_cuda.h: a library of another version is not used.
 VERSION = 1
-PACKAGED = Path(__file__).parent / LIBRARY
+FILE = LibraryFile(LIBRARY, "DEBLUR_KERNELS_LIBRARY")
 MOST_STATES = 64  # of SelectiveScan
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
@@ -49,14 +48,6 @@ _WORKSPACES: dict[str, list[Any]] = {
 }
 
 
-def library_path() -> Path | None:
-    """Where the library should be; None where it is switched off."""
-    path = os.environ.get("DEBLUR_KERNELS_LIBRARY")
-    if path == "none":
-        return None
-    return Path(path) if path else PACKAGED
-
-
 def load(path: Path) -> ctypes.CDLL:
     """The library at `path`, its functions declared.
 
@@ -64,7 +55,7 @@ def load(path: Path) -> ctypes.CDLL:
         OSError: it cannot be loaded, or has another version.
         AttributeError: it is another library.
     """
-    library = ctypes.CDLL(str(path.resolve()))
+    library = ctypes.CDLL(str(path))
     library.deblur_cuda_version.restype = ctypes.c_int32
     version = library.deblur_cuda_version()
     if version != VERSION:
@@ -79,18 +70,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    path = library_path()
-    if path is None or (path == PACKAGED and not path.exists()):
-        return None
-    try:
-        return load(path)
-    except (OSError, AttributeError) as error:
-        logging.getLogger("deblur_export").warning(
-            "CUDA kernels not used: %s: %s; `deblur-export plugins build` makes them anew",
-            path,
-            " ".join(str(error).split()),
-        )
-        return None
+    return FILE.load(load, "CUDA kernels")
 
 
 def available() -> bool:

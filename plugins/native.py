@@ -1,16 +1,13 @@
 """The native CPU kernels (csrc/, libdeblur_cpu.so) for torch tensors; optional.
 
-The library lies beside this file (`deblur-export plugins build` makes it), or where the environment
-variable DEBLUR_CPU_LIBRARY says; with the value `none`, none is used. DEBLUR_ISA = scalar, avx2 or
-avx512 asks for an instruction set.
+The environment variable DEBLUR_CPU_LIBRARY says where else the library lies, or `none`;
+DEBLUR_ISA = scalar, avx2 or avx512 asks for an instruction set.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deblur_export.plugins.library_file import LibraryFile
 from deblur_export.plugins.native_build import LIBRARY
 
 # DEBLUR_CPU_VERSION of csrc/deblur_cpu.h: a library of another version is not used.
 VERSION = 2
-PACKAGED = Path(__file__).parent / LIBRARY
+FILE = LibraryFile(LIBRARY, "DEBLUR_CPU_LIBRARY")
 
 _P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _FUNCTIONS: dict[str, list[Any]] = {
@@ -43,39 +41,29 @@ class _Threads(ctypes.Structure):
     _fields_ = (("count", ctypes.c_int64), ("run", ctypes.c_void_p), ("runtime", ctypes.c_void_p))
 
 
-def library_path() -> Path | None:
-    """Where the library should be; None where it is switched off."""
-    path = os.environ.get("DEBLUR_CPU_LIBRARY")
-    if path == "none":
-        return None
-    return Path(path) if path else PACKAGED
+def _open(path: Path) -> ctypes.CDLL:
+    """The library at `path`, its functions declared.
+
+    Raises:
+        OSError: it cannot be loaded, or has another version.
+        AttributeError: it is another library.
+    """
+    library = ctypes.CDLL(str(path))
+    library.deblur_version.restype = ctypes.c_int32
+    version = library.deblur_version()
+    if version != VERSION:
+        raise OSError(f"it has version {version}, not {VERSION}")
+    for name, arguments in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, ctypes.c_int32
+    for name in ("deblur_instruction_set", "deblur_instruction_sets", "deblur_error_text"):
+        getattr(library, name).restype = ctypes.c_char_p
+    return library
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    path = library_path()
-    if path is None or (path == PACKAGED and not path.exists()):
-        return None
-    try:
-        library = ctypes.CDLL(str(path.resolve()))
-        library.deblur_version.restype = ctypes.c_int32
-        version = library.deblur_version()
-        if version != VERSION:
-            raise OSError(f"it has version {version}, not {VERSION}")
-        for name, arguments in _FUNCTIONS.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = arguments, ctypes.c_int32
-        for name in ("deblur_instruction_set", "deblur_instruction_sets", "deblur_error_text"):
-            getattr(library, name).restype = ctypes.c_char_p
-    except (OSError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        logging.getLogger("deblur_export").warning(
-            "native kernels not used: %s: %s; `deblur-export plugins build` makes them anew",
-            path,
-            reason,
-        )
-        return None
-    return library
+    return FILE.load(_open, "native kernels")
 
 
 def available() -> bool:

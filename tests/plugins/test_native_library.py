@@ -120,7 +120,7 @@ def test_none_switches_it_off(use: Callable[..., None], caplog: pytest.LogCaptur
 
 @needed
 def test_another_place(use: Callable[..., None], tmp_path: Path) -> None:
-    path = native.library_path()
+    path = native.FILE.path()
     assert path is not None
     use(shutil.copy(path, tmp_path))
     assert native.available()

@@ -30,7 +30,7 @@ from tests.tolerances import NATIVE_BFLOAT16, NATIVE_FLOAT16, NATIVE_FLOAT32, NE
 openvino = pytest.importorskip("openvino", reason="needs OpenVINO: pip install '.[openvino]'")
 
 CSRC = Path(native_build.__file__).resolve().parent / "csrc"
-LIBRARY = openvino_extension.library_path()
+LIBRARY = openvino_extension.FILE.path()
 
 compiler = pytest.mark.skipif(
     not any(map(shutil.which, native_build.COMPILERS)), reason="no C++ compiler"

@@ -141,7 +141,7 @@ def test_missing_and_wrong_kernels(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (None, "no {path}; `deblur-export plugins build` makes it"),
-        ("text", "{path} is no library of these plugins; `deblur-export plugins build`"),
+        ("text", "{path} is no library of these ops; `deblur-export plugins build`"),
         ("deblur plugins 0 for TensorRT 11.0", "{path} has version 0 of the plugins, not 1;"),
         ("deblur plugins 1 for TensorRT 10.3", "{path} is for TensorRT 10, not 11;"),
         ("deblur plugins 1 for TensorRT 11.1", ""),
