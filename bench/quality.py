@@ -5,8 +5,9 @@
 
 Networks run in PyTorch, float32, on whole 256x256 images. PSNR, SSIM and their forms weighted by
 the true blur mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the blurred pairs.
-What PSNR_w gains is also given by the longest motion in the pair. A last column gives the PSNR of
-sharp photos, without noise or JPEG, after the network.
+What PSNR_w gains is also given by the longest motion in the pair; the PSNR of sharp photos, without
+noise or JPEG, after the network stands in the last but one column. `-local` is the network exported
+with `--local`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ops import machine
 from rich.console import Console
 from rich.progress import track
 
+from deblur_export import models
 from deblur_export.export import metrics
 from deblur_export.export.checkpoint import DEMO_FOLDER, LoadedModel, load_model
 from deblur_export.models.complexity import count_parameters
@@ -40,9 +42,13 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 def demo_models() -> list[LoadedModel]:
-    """Every network that has demo weights."""
+    """Every network that has demo weights, also with local pooling where it has that."""
     names = sorted(path.stem.split("_") for path in DEMO_FOLDER.glob("*.safetensors"))
-    return [load_model(name, variant, "demo") for name, variant in names]
+    return [
+        load_model(name, variant, "demo", local)
+        for name, variant in names
+        for local in (False, True)[: 1 + models.get(name).local]
+    ]
 
 
 def scores(net: Network, pairs: list[Batch], title: str) -> Scores:
@@ -115,7 +121,7 @@ def main() -> None:
     pool = Pool(options.pool, "test")
     everything = list(pool.whole(len(pool), 1))
     blurred = [pair for pair in everything if float(pair.mask.max()) > 0]
-    models = demo_models()
+    networks = demo_models()
     for key, value in machine().items():
         console.print(f"{key}: {value}")
     console.print(f"{len(blurred)} blurred pairs of {len(everything)}\n")
@@ -129,7 +135,7 @@ def main() -> None:
         "|---" * 12 + "|",
         row("blurred input", "", means(before), [" "] * 6),
     ]
-    for model in models:
+    for model in networks:
         result = scores(model.net, blurred, model.title)
         gained = gains(result, before, extents)
         kept, iou = sharp_kept(model.net, everything), mask_iou(model, everything)

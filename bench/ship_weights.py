@@ -69,12 +69,13 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
     with safe_open(source, "pt") as file:
         metadata = file.metadata()
     about = json.loads(metadata["training"])
+    about["crop"] = _state(runs[-1])["arguments"]["crop"]
     model, variant = about["network"].split(":")
     target = DEMO_FOLDER / f"{model}_{variant}.safetensors"
     tensors = {name: half(tensor) for name, tensor in load_file(source).items()}
     DEMO_FOLDER.mkdir(exist_ok=True)
     with atomic_path(target) as temporary:
-        temporary.write_bytes(save(tensors, metadata=metadata))
+        temporary.write_bytes(save(tensors, {"training": json.dumps(about)}))
     net = load_model(model, variant, "demo").net
     card = CARD.format(
         title=f"{model}:{variant}",
@@ -92,9 +93,14 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
+def _state(run: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run / "state.pt", weights_only=True)
+    return state
+
+
 def _training(run: Path) -> str:
     """One line about a run."""
-    state = torch.load(run / "state.pt", weights_only=True)
+    state = _state(run)
     arguments, numbers = state["arguments"], state["numbers"]
     network = arguments["model"].replace(":", " --variant ")
     took = f"{numbers['step']:,} steps in {numbers['seconds'] / 60:.0f} minutes"

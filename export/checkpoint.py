@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 import warnings
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
+from deblur_export.models.blocks.naf import LOCAL_SIZES
 from deblur_export.models.random_weights import randomize
 from deblur_export.models.spec import TRAIN_SIZE, ModelSpec
 
@@ -68,7 +70,8 @@ def load_model(
         variant: a variant of the model; None is the paper's for random weights, the first that
             has any for demo weights, and the one read from the shapes for a checkpoint.
         weights: "demo", "random:SEED" or the path of a .pth, .pt, .ckpt or .safetensors file.
-        local: pool over windows of 1.5 times the training crop (TLC) instead of the image.
+        local: pool over windows of 1.5 times the training crop (see `train_size`) instead of the
+            image (TLC).
 
     Raises:
         DeblurExportError: unknown name, unreadable file, or a file that does not fit.
@@ -88,7 +91,7 @@ def load_model(
         arguments = _arguments(spec, state, weights)
     else:
         arguments = spec.variants[spec.default_variant]
-    arguments = _pooling(spec, arguments, local)
+    arguments = _pooling(spec, arguments, train_size(path) if local else None)
     net = spec.build(**arguments).eval()
     _check_fit(net, state, spec.title, weights)
     net.load_state_dict(state)
@@ -121,7 +124,8 @@ def _random_model(
     if len(digits) > len(str(2**63)) or int(digits) >= 2**63:
         raise DeblurExportError(f"--weights {weights}: the seed must be below 2**63")
     spec = models.get(name)
-    arguments = _pooling(spec, _variant(spec, variant or spec.default_variant), local)
+    size = TRAIN_SIZE if local else None
+    arguments = _pooling(spec, _variant(spec, variant or spec.default_variant), size)
     net = spec.build(**arguments).eval()
     randomize(net, spec, int(digits))
     return _loaded(spec, arguments, net, weights)
@@ -154,15 +158,35 @@ def _variant(spec: ModelSpec, variant: str) -> Mapping[str, Any]:
     return spec.variants[variant]
 
 
-def _pooling(spec: ModelSpec, arguments: Mapping[str, Any], local: bool) -> Mapping[str, Any]:
-    if not local:
+def _pooling(
+    spec: ModelSpec, arguments: Mapping[str, Any], train_size: int | None
+) -> Mapping[str, Any]:
+    """The arguments with local pooling for crops of this size; None: as they are."""
+    if train_size is None:
         return arguments
     if not spec.local:
         having = ", ".join(name for name in models.NAMES if models.get(name).local)
         raise DeblurExportError(
             f"{spec.name} pools nothing that TLC could make local; --local is for {having}"
         )
-    return {**arguments, "train_size": TRAIN_SIZE}
+    return {**arguments, "train_size": train_size}
+
+
+def train_size(path: Path) -> int:
+    """Side in pixels of the crops that a checkpoint was trained on.
+
+    `bench/train.py` writes it into its .safetensors files; what other files do not say is taken to
+    be 256, as in all papers, and so is a size that local pooling does not come in.
+    """
+    if path.suffix != ".safetensors":
+        return TRAIN_SIZE
+    with safe_open(path, "pt") as file:
+        training = (file.metadata() or {}).get("training", "{}")
+    try:
+        size = json.loads(training)["crop"]
+    except (ValueError, TypeError, KeyError):
+        return TRAIN_SIZE
+    return size if size in LOCAL_SIZES else TRAIN_SIZE
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

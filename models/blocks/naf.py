@@ -15,6 +15,8 @@ from torch.nn import Parameter
 from deblur_export.models.blocks.foldable import Foldable
 from deblur_export.plugins.ops.local_mean import WINDOWS, local_mean
 
+LOCAL_SIZES = (32, 64, 128, 256)  # of training crops, in pixels, that TLC comes in
+
 
 class LayerNorm2d(nn.Module):
     """Layer normalization over the channels of each pixel, biased variance, eps 1e-6.
@@ -52,7 +54,7 @@ def tlc_window(train_size: int | None, level: int) -> int | None:
     if train_size is None:
         return None
     window = 3 * (train_size // 2) >> level
-    if train_size not in (32, 64, 128, 256) or window not in WINDOWS:
+    if train_size not in LOCAL_SIZES or window not in WINDOWS:
         raise ValueError(f"train_size is {train_size}, not one of 32, 64, 128 and 256")
     return window
 

@@ -219,7 +219,8 @@ class Trainer:
 
     def export(self, name: str, net: nn.Module, scores: Mapping[str, float]) -> None:
         """Write the weights under their official names."""
-        about = {"network": self.options.arguments.get("model"), "step": self.step}
+        options = self.options
+        about = {"network": options.arguments.get("model"), "crop": options.crop, "step": self.step}
         self.folder.save_weights(name, net.state_dict(), {**about, **rounded(scores)})
 
     def report(self, scores: Mapping[str, float]) -> None:
