@@ -1,7 +1,7 @@
 """The native CPU kernels (csrc/, libdeblur_cpu.so) for torch tensors; optional.
 
 The environment variable DEBLUR_CPU_LIBRARY says where else the library lies, or `none`;
-DEBLUR_ISA = scalar, avx2 or avx512 asks for an instruction set.
+DEBLUR_ISA = scalar, avx2, avx512 or avx512_bf16 asks for an instruction set.
 """
 
 from __future__ import annotations

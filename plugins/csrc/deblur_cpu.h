@@ -2,8 +2,8 @@
 //
 // Tensors are dense, row-major, without alignment; inputs are never written. Every function
 // returns 0 or an error code, and computes nothing where it returns an error. All of them may run
-// at the same time in several threads. The environment variable DEBLUR_ISA (scalar, avx2, avx512)
-// asks for an instruction set; what the processor lacks is not used.
+// at the same time in several threads. The environment variable DEBLUR_ISA (scalar, avx2, avx512,
+// avx512_bf16) asks for an instruction set; what the processor lacks is not used.
 #ifndef DEBLUR_CPU_H
 #define DEBLUR_CPU_H
 

@@ -58,7 +58,9 @@ def test_versions_agree() -> None:
 def test_instruction_sets_agree() -> None:
     sets = native.instruction_sets()
     if native.available():
-        assert sets == tuple(native_build.TARGETS)
+        # The last one, of x86 alone, is used by the kernels of the one before it.
+        targets = tuple(native_build.TARGETS)
+        assert sets == (targets if len(targets) == 1 else (*targets, "avx512_bf16"))
         assert native.instruction_set() in sets
     else:
         assert (sets, native.instruction_set()) == ((), None)

@@ -9,7 +9,14 @@
 #error "tell the instruction sets of the processor apart for this compiler"
 #endif
 
+// GCC 9 does not know the name.
+#if defined(__clang__) || __GNUC__ >= 10
+#define DEBLUR_ASKS_FOR_BF16
+#endif
+
 namespace deblur {
+
+static const char* const kNames[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
 
 static Isa best_isa() {
 #if defined(DEBLUR_X86)
@@ -17,6 +24,9 @@ static Isa best_isa() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#if defined(DEBLUR_ASKS_FOR_BF16)
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) return Isa::avx512_bf16;
+#endif
   if (avx2 && avx512) return Isa::avx512;
   if (avx2) return Isa::avx2;
 #endif
@@ -27,8 +37,8 @@ Isa chosen_isa() {
   static const Isa best = best_isa();
   const char* wish = getenv("DEBLUR_ISA");
   if (wish == nullptr) return best;
-  if (strcmp(wish, "scalar") == 0) return Isa::scalar;
-  if (strcmp(wish, "avx2") == 0 && best == Isa::avx512) return Isa::avx2;
+  for (int isa = 0; isa < static_cast<int>(best); ++isa)
+    if (strcmp(wish, kNames[isa]) == 0) return static_cast<Isa>(isa);
   return best;
 }
 
@@ -37,19 +47,12 @@ Isa chosen_isa() {
 int32_t deblur_version(void) { return DEBLUR_CPU_VERSION; }
 
 const char* deblur_instruction_set(void) {
-  switch (deblur::chosen_isa()) {
-    case deblur::Isa::avx512:
-      return "avx512";
-    case deblur::Isa::avx2:
-      return "avx2";
-    default:
-      return "scalar";
-  }
+  return deblur::kNames[static_cast<int>(deblur::chosen_isa())];
 }
 
 const char* deblur_instruction_sets(void) {
 #if defined(DEBLUR_X86)
-  return "scalar avx2 avx512";
+  return "scalar avx2 avx512 avx512_bf16";
 #else
   return "scalar";
 #endif

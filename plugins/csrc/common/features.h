@@ -35,14 +35,17 @@ DEBLUR_INLINE Vec load(const Bf16* p) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
 }
-DEBLUR_INLINE void store(Bf16* p, Vec a) {
+// The bits of bfloat16 in the lower half of each float.
+DEBLUR_INLINE __m512i rounded(Vec a) {
   const __m512i bits = _mm512_castps_si512(a.v), one = _mm512_set1_epi32(1);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
   const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
   const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
   const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
-  const __m512i rounded = _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, up, quiet), 16);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(rounded));
+  return _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, up, quiet), 16);
+}
+DEBLUR_INLINE void store(Bf16* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(rounded(a)));
 }
 
 #elif defined(__AVX2__) && defined(__FMA__)

@@ -63,6 +63,14 @@ DEBLUR_INLINE Split split(Vec x) {
 }
 DEBLUR_INLINE Vec times_power(Vec p, Split x) { return {_mm512_scalef_ps(p.v, x.whole.v)}; }
 
+// c plus the products of the pairs of bfloat16 in each float of a and b. Only where the processor
+// has it (Isa::avx512_bf16); as assembler, because the compiler must not use that set elsewhere.
+#define DEBLUR_PAIRS
+DEBLUR_INLINE Vec fma_pairs(Vec a, Vec b, Vec c) {
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+  return c;
+}
+
 #elif defined(__AVX2__) && defined(__FMA__)
 
 constexpr int kWidth = 8;

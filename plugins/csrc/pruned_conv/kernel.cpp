@@ -26,20 +26,27 @@ int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 // The weights as the kernels read them; both halves of the channels are padded to vectors.
 class Weights {
  public:
-  explicit Weights(const PrunedArguments& a)
+  Weights(const PrunedArguments& a, bool in_pairs)
       : half(round_up(a.c, kWidth)),
         panels(2 * half / kPanel),
-        memory_(2 * half * (a.c + 2 + kTaps)) {
+        depth(in_pairs ? (a.c + 1) / 2 : a.c),
+        pairs(in_pairs),
+        memory_(2 * half * (depth + 2 + kTaps)) {
     if (!memory_) return;
     matrix = memory_.data();
-    bias1 = matrix + 2 * half * a.c;
+    bias1 = matrix + 2 * half * depth;
     taps = bias1 + 2 * half;
     bias2 = taps + 2 * half * kTaps;
-    memset(matrix, 0, sizeof(float) * static_cast<size_t>(2 * half * (a.c + 2 + kTaps)));
+    memset(matrix, 0, sizeof(float) * static_cast<size_t>(2 * half * (depth + 2 + kTaps)));
     for (int64_t out = 0; out < 2 * a.c; ++out) {
       const int64_t column = out < a.c ? out : half + out - a.c;
-      float* panel = matrix + column / kPanel * a.c * kPanel + column % kPanel;
-      for (int64_t c = 0; c < a.c; ++c) panel[c * kPanel] = a.weight1[out * a.c + c];
+      float* panel = matrix + column / kPanel * depth * kPanel + column % kPanel;
+      const float* row = a.weight1 + out * a.c;
+      if (pairs)
+        for (int64_t c = 0; c < a.c; ++c)
+          put(reinterpret_cast<Bf16*>(panel + c / 2 * kPanel) + c % 2, row[c]);
+      else
+        for (int64_t c = 0; c < a.c; ++c) panel[c * kPanel] = row[c];
       bias1[column] = a.bias1[out];
       bias2[column] = a.bias2[out];
       for (int64_t tap = 0; tap < kTaps; ++tap)
@@ -48,7 +55,18 @@ class Weights {
   }
   explicit operator bool() const { return static_cast<bool>(memory_); }
 
+  // rows [count][depth] -> out [count][2 * half].
+  void multiply(const float* rows, int64_t count, float* out) const {
+#if defined(DEBLUR_PAIRS)
+    if (pairs)
+      return product<OfPairs>(rows, depth, count, depth, matrix, bias1, panels, out, 2 * half);
+#endif
+    product(rows, depth, count, depth, matrix, bias1, panels, out, 2 * half);
+  }
+
   int64_t half, panels;
+  int64_t depth;  // floats of a row: channels, or pairs of them in bfloat16
+  bool pairs;
   float *matrix = nullptr, *bias1 = nullptr, *taps = nullptr, *bias2 = nullptr;
 
  private:
@@ -73,6 +91,15 @@ void gather_first(const float* x, int64_t pixels, int64_t c, const int32_t* list
 template <class T>
 void gather_last(const T* x, int64_t c, const int32_t* list, int64_t count, float* rows) {
   for (int64_t i = 0; i < count; ++i) copy(x + list[i] * c, c, rows + i * c);
+}
+
+// The same rows in pairs of bfloat16, of which the last may be half empty.
+void gather_pairs(const Bf16* x, int64_t c, const int32_t* list, int64_t count, float* rows) {
+  const int64_t depth = (c + 1) / 2;
+  for (int64_t i = 0; i < count; ++i) {
+    rows[i * depth + depth - 1] = 0.0f;
+    memcpy(rows + i * depth, x + list[i] * c, sizeof(Bf16) * static_cast<size_t>(c));
+  }
 }
 
 // The gated result of one pixel; `near` the nine rows of its neighbourhood.
@@ -138,8 +165,10 @@ struct Image {
   const PrunedArguments& a;
   int64_t begin;  // its first value
 
-  void gather(const int32_t* list, int64_t count, float* rows) const {
-    if (a.features == DEBLUR_FIRST) gather_first(x<float>(), a.h * a.w, a.c, list, count, rows);
+  void gather(const int32_t* list, int64_t count, bool pairs, float* rows) const {
+    if (pairs) gather_pairs(x<Bf16>(), a.c, list, count, rows);
+    else if (a.features == DEBLUR_FIRST)
+      gather_first(x<float>(), a.h * a.w, a.c, list, count, rows);
     else if (a.features == DEBLUR_LAST) gather_last(x<float>(), a.c, list, count, rows);
     else gather_last(x<Bf16>(), a.c, list, count, rows);
   }
@@ -167,7 +196,8 @@ int64_t band_end(const Neighbours& neighbours, int64_t begin, int64_t h, int64_t
 }  // namespace
 
 int32_t pruned_conv(const PrunedArguments& a, Team& team) {
-  const Weights weights(a);
+  const bool pairs = a.features == DEBLUR_LAST_BF16 && chosen_isa() == Isa::avx512_bf16;
+  const Weights weights(a, pairs);
   Neighbours neighbours(a.h, a.w);
   if (!weights || !neighbours) return DEBLUR_NO_MEMORY;
   const int64_t pixels = a.h * a.w, wide = 2 * weights.half;
@@ -193,9 +223,8 @@ int32_t pruned_conv(const PrunedArguments& a, Team& team) {
         float* rows = memory.data() + task * scratch;
         for (int64_t tile = tiles * task / all; tile < tiles * (task + 1) / all; ++tile) {
           const int64_t start = tile * kTile, some = at_most(count - start, kTile);
-          own.gather(neighbours.list() + first + start, some, rows);
-          product(rows, a.c, some, a.c, weights.matrix, weights.bias1, weights.panels,
-                  hidden.data() + (start + 1) * wide, wide);
+          own.gather(neighbours.list() + first + start, some, pairs, rows);
+          weights.multiply(rows, some, hidden.data() + (start + 1) * wide);
         }
       });
       const int64_t parts = at_most(tasks, end - begin);
