@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 # Blur photos, export M2AENet with its demo weights, prove it equal to PyTorch, restore the photos.
 demo: $(READY)
 	$(BIN)/python bench/photos.py $(DEMO)
-	$(BIN)/deblur-export onnx --model m2aenet --weights demo -o $(DEMO)/m2aenet.onnx
+	$(BIN)/deblur-export onnx --model m2aenet --weights demo --local -o $(DEMO)/m2aenet.onnx
 	$(BIN)/deblur-export verify $(DEMO)/m2aenet.onnx --images $(DEMO)/blurred --html $(DEMO)/parity.html
 	$(BIN)/deblur-export run $(DEMO)/m2aenet.onnx $(DEMO)/blurred/* --mask -o $(DEMO)/restored
 	$(BIN)/python bench/demo_picture.py $(DEMO)

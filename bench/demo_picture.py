@@ -1,6 +1,9 @@
-"""The picture of `make demo`: blurred, restored, what was taken for blurred, and the truth.
+"""The picture of `make demo`: what was taken for blurred, and where the object moved, close up.
 
-python bench/demo_picture.py FOLDER  # with blurred, sharp and restored inside
+    python bench/demo_picture.py FOLDER  # with blurred, sharp and restored inside
+
+Writes FOLDER/demo.jpg, a row for each photo: the restored photo with the found mask in orange, then
+the window with the most blur in the blurred and the restored photo and in the truth, enlarged.
 """
 
 from __future__ import annotations
@@ -8,13 +11,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from pictures import save_sheet
 from PIL import Image
 
 from deblur_export.export import metrics
 
 MOVED = 8  # levels of 255 between blurred and sharp, from which on a pixel counts as blurred
+WINDOW = 144  # side of the close-ups in pixels
+SIDE = 320  # of each panel
+
+Bytes = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -24,17 +33,41 @@ def main() -> None:
         parts = [folder / "blurred" / path.name, folder / "restored" / path.name]
         parts += [folder / "restored" / f"{path.stem}_mask.png", path]
         blurred, restored, mask, sharp = (np.asarray(Image.open(p).convert("RGB")) for p in parts)
-        moved = (np.abs(blurred.astype(int) - sharp).max(axis=2) > MOVED).astype(float)
+        difference = np.abs(blurred.astype(np.float32) - sharp).max(axis=2)
+        moved = (difference > MOVED).astype(float)
         before, after = (
             metrics.psnr(*(x.transpose(2, 0, 1) / 255 for x in (image, sharp)), weight=moved)
             for image in (blurred, restored)
         )
-        gained = f"restored, {after - before:+.1f} dB where blurred"
-        captions = ("blurred", gained, "taken for blurred", "truth")
-        rows.append(list(zip((blurred, restored, mask, sharp), captions, strict=True)))
+        window = most_blurred(difference)
+        close = [enlarged(image[window]) for image in (blurred, restored, sharp)]
+        captions = ("taken for blurred", "blurred")
+        captions += (f"restored, {after - before:+.1f} dB where blurred", "truth")
+        rows.append(list(zip((squared(mask), *close), captions, strict=True)))
         print(f"{path.name}: PSNR where blurred {before:.2f} -> {after:.2f} dB")
-    save_sheet(rows, folder / "demo.jpg", 400)
+    save_sheet(rows, folder / "demo.jpg", SIDE)
     print(f"look at {folder / 'demo.jpg'}")
+
+
+def most_blurred(difference: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Rows and columns of the square of WINDOW pixels with the largest sum of the difference."""
+    sums = cv2.boxFilter(difference, -1, (WINDOW, WINDOW), normalize=False)
+    half = WINDOW // 2
+    inside = sums[half : sums.shape[0] - half, half : sums.shape[1] - half]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return slice(int(top), int(top) + WINDOW), slice(int(left), int(left) + WINDOW)
+
+
+def enlarged(image: Bytes) -> Bytes:
+    """To SIDE x SIDE pixels, each one a visible square."""
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+
+
+def squared(image: Bytes) -> Bytes:
+    """Fitted into a white square."""
+    square = Image.new("RGB", (max(image.shape[:2]),) * 2, "white")
+    square.paste(Image.fromarray(image), (0, (square.height - image.shape[0]) // 2))
+    return np.asarray(square)
 
 
 if __name__ == "__main__":

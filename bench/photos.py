@@ -19,10 +19,10 @@ from deblur_export.calibration.blur import synthesize
 
 # Name, origin, and the seed of a blur that shows what local motion is.
 PHOTOS = {
-    "astronaut.png": ("Eileen Collins, NASA, public domain", 1),
-    "chelsea.png": ("Chelsea the cat, Stefan van der Walt, CC0", 3),
-    "coffee.png": ("a cup of coffee, Rachel Michetti, CC0", 1),
-    "rocket.jpg": ("Falcon 9 launch, SpaceX, public domain", 5),
+    "astronaut.png": ("Eileen Collins, NASA, public domain", 8),
+    "chelsea.png": ("Chelsea the cat, Stefan van der Walt, CC0", 6),
+    "coffee.png": ("a cup of coffee, Rachel Michetti, CC0", 8),
+    "rocket.jpg": ("Falcon 9 launch, SpaceX, public domain", 9),
 }
 MULTIPLE = 16
 

@@ -30,7 +30,7 @@ CARD = """# {title}, demo weights
 {parameters:,} parameters, stored as float16, in `{file}`.
 
 **What they are for.** A first impression, tests of precision and quantization, and the example in
-the README. They are small, trained for minutes on synthetic blur, and no substitute for the
+the README. They are small, trained for about an hour on synthetic blur, and no substitute for the
 authors' weights: do not judge the network by them.
 
 **Data.** {train} pairs of 256x256 pixels made by `bench/pairs.py` (generator version {generator},
@@ -42,16 +42,17 @@ with noise and JPEG. Licences of the photos: {licences}. They and their authors 
 
 {training}
 
-Each run but the first began with the averaged weights that the one before ended with. Shipped is
-the exponential mean at step {step} of the last one, {which}.
+{chain}Shipped is the exponential mean at step {step} of the last run, {which}. `--local` pools over
+windows of 1.5 times the crop.
 
 **Figures.** Validation: {validation}.
 {test}
 **Limits.** Real blur is not made of ellipses and polygons; rolling shutter, defocus, low light and
-saturated lights were never seen. Blur of more than a few pixels is only softened.
+saturated lights were never seen. {longest}
 
 **Licence.** None chosen yet for this project; the photos ask for attribution (see above).
 """
+CHAIN = "Each run but the first began with the averaged weights that the one before ended with. "
 
 
 def half(tensor: torch.Tensor) -> torch.Tensor:
@@ -83,9 +84,11 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
         file=target.name,
         training="\n".join(map(_training, runs)),
         machine=options.machine,
+        chain=CHAIN if len(runs) > 1 else "",
         step=f"{about['step']:,}",
         which="its end" if options.which == "last" else "where validation PSNR was highest",
         validation=_validation(about),
+        longest=_longest(runs[-1]),
         test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
         **_data(pool),
     )
@@ -105,6 +108,14 @@ def _training(run: Path) -> str:
     network = arguments["model"].replace(":", " --variant ")
     took = f"{numbers['step']:,} steps in {numbers['seconds'] / 60:.0f} minutes"
     return f"- `python bench/train.py --model {network} {_options(arguments)}`: {took}"
+
+
+def _longest(run: Path) -> str:
+    """A sentence about the longest motion."""
+    longest = _state(run)["arguments"]["longest"]
+    if longest is None:
+        return "Blur of more than a few pixels is only softened."
+    return f"They were trained on motion of up to {longest:g} pixels; longer blur hardly changes."
 
 
 def _options(arguments: dict[str, Any]) -> str:
