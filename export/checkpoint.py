@@ -186,7 +186,7 @@ def train_size(path: Path) -> int:
         size = json.loads(training)["crop"]
     except (ValueError, TypeError, KeyError):
         return TRAIN_SIZE
-    return size if size in LOCAL_SIZES else TRAIN_SIZE
+    return next((known for known in LOCAL_SIZES if known == size), TRAIN_SIZE)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

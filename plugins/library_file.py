@@ -83,6 +83,6 @@ class LibraryFile:
         except (OSError, AttributeError) as error:
             reason = " ".join(str(error).split())
             logging.getLogger("deblur_export").warning(
-                "%s not used: %s: %s; %s", kernels, path, reason, REMEDY.replace(" it ", " them ")
+                "%s not used: %s: %s; %s", kernels, path, reason, REMEDY
             )
             return None

@@ -162,6 +162,7 @@ def test_random_weights() -> None:
     ("about", "size"),
     [
         ({"crop": 64}, 64),
+        ({"crop": 64.0}, 64),
         ({"crop": 96}, 256),
         ({"crop": "x"}, 256),
         ({}, 256),
@@ -177,7 +178,7 @@ def test_local_pooling_takes_the_crop_that_was_trained_on(
     metadata = None if about is None else {"training": json.dumps(about)}
     safetensors.torch.save_file(net.state_dict(), path, metadata)
     model = load_model(None, None, str(path), local=True)
-    assert model.arguments["train_size"] == size
+    assert repr(model.arguments["train_size"]) == repr(size)
     assert model.variant == "tiny-local"
     assert "train_size" not in load_model(None, None, str(path)).arguments
 
