@@ -153,7 +153,7 @@ class OpenVinoSession:
             raise DeblurExportError(
                 "OpenVINO is not installed; pip install 'deblur-export[openvino]'"
             ) from error
-        core, release = openvino.Core(), openvino.__version__.split("-")[0]
+        core, release = openvino_extension.shared_core(), openvino.__version__.split("-")[0]
         _check_precision(core, precision)
         file = _extended(path, extra_outputs)
         native = False

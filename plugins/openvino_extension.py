@@ -11,6 +11,7 @@ no other. The environment variable DEBLUR_OPENVINO_LIBRARY says where else it li
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 from deblur_export.plugins.library_file import Found, LibraryFile
@@ -23,6 +24,20 @@ MADE_FOR = re.compile(rb"deblur ops (\d+) for OpenVINO ([\d.]+)")
 # Inputs that the ops also take as bfloat16, when their channels lie last.
 FEATURES = {"MotionDeformConv": (0,), "PrunedConv": (0,), "SelectiveScan": (0, 1, 3, 4, 6)}
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+@cache
+def shared_core() -> Any:
+    """The one openvino.Core of this process.
+
+    The CPU plugin of each core gives the process an alternate signal stack, and takes it back when
+    the core goes, whether or not another core has put its own in place since (2026.4). Two cores
+    that go in the order in which they came leave a stack that is no longer mapped, and the next
+    signal with a handler, such as Ctrl-C, is a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def find(release: str) -> Found:

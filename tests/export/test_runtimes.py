@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,12 @@ from deblur_export.plugins.native_build import EXTENSION
 from tests.conftest import Exported
 
 DYNAMIC = ("batch", 3, "height", "width")
+
+
+def capabilities() -> Collection[str]:
+    """The precisions of this processor, in OpenVINO's names."""
+    core = openvino_extension.shared_core()
+    return core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -91,9 +99,7 @@ def test_openvino_tells_that_it_does_without_native_ops(
 @pytest.mark.usefixtures("_openvino")
 def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exported) -> None:
     """It would take bf16 by itself where the processor can."""
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in capabilities():
         pytest.skip("this processor has no bf16")
     artifact = exported()
     rgb = np.random.default_rng(0).random((50, 70, 3), dtype=np.float32)
@@ -118,9 +124,7 @@ def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exporte
 @pytest.mark.parametrize("precision", ["bf16", "f16"])
 def test_precision_is_had_or_refused(exported: Exported, precision: str) -> None:
     """OpenVINO would take the hint and compute in something else."""
-    import openvino
-
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = capabilities()
     path = exported("nafnet").path
     if {"bf16": "BF16", "f16": "FP16"}[precision] in able:
         session = open_session(path, "openvino", precision=precision)  # type: ignore[arg-type]
@@ -192,9 +196,7 @@ def test_a_run_that_fails_is_told(
 
 @pytest.mark.usefixtures("_openvino")
 def test_bf16_of_openvino_is_judged_as_bf16(exported: Exported) -> None:
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in capabilities():
         pytest.skip("this processor has no bf16")
     artifact = exported("nafnet", options=ExportOptions("openvino"))
     reference, cases = reference_model(artifact), random_cases(DYNAMIC)[:2]
@@ -202,3 +204,25 @@ def test_bf16_of_openvino_is_judged_as_bf16(exported: Exported) -> None:
     assert report.passed
     assert "bf16" in report.candidate
     assert all(1e-4 < case.max_abs < 8e-2 for case in report.cases)
+
+
+TWO_SESSIONS = """
+import os, signal, sys
+from pathlib import Path
+from deblur_export.export.runtimes import open_session
+
+caught = []
+signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+first, second = (open_session(Path(sys.argv[1]), "openvino") for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGINT)
+assert caught
+"""
+
+
+@pytest.mark.usefixtures("_openvino")
+def test_a_signal_after_two_sessions_is_caught(exported: Exported) -> None:
+    """With a core each, the process would have an unmapped signal stack and crash here."""
+    path = str(exported("nafnet").path)
+    subprocess.run([sys.executable, "-c", TWO_SESSIONS, path], check=True)

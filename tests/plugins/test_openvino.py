@@ -49,7 +49,7 @@ def test_built_where_openvino_and_a_compiler_are() -> None:
 
 @pytest.fixture(scope="module")
 def core() -> Any:
-    core = openvino.Core()
+    core = openvino_extension.shared_core()
     core.add_extension(str(LIBRARY))
     return core
 
