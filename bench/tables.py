@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import goals
 import precision
 import quantization
 
@@ -204,7 +205,7 @@ def main() -> None:
     ops, network = (
         json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
     )
-    whole = NETWORKS + networks() + memory()
+    whole = goals.goals(FOLDER) + NETWORKS + networks() + memory() + goals.profiles(FOLDER)
     text = HEAD + whole + INT8 + quantization_table() + KERNELS + kernels() + OPS
     for key, value in ops["machine"].items():
         text += f"- {key}: {value}\n"
