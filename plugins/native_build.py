@@ -27,6 +27,11 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off
 # Its symbols are not mixed up with those of the other library; all that it calls must be there.
 LINK_EXTENSION = ("-Wl,-Bsymbolic", "-Wl,--no-undefined")
 
+# A function of OpenVINO that takes a std::string, where that is the one from before C++11, as in
+# the wheels of 2025.
+TAKES_OLD_STRING = b"_ZN2ov9Exception6createEPKciRKSs"
+OLD_STRING = "-D_GLIBCXX_USE_CXX11_ABI=0"
+
 # As in CMakeLists.txt: */kernel*.cpp is compiled for each of these, everything else once.
 TARGETS: dict[str, tuple[str, ...]] = {"scalar": ()}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -105,13 +110,12 @@ def build(sources: Path, target: Path, extension: Path | None = None) -> str | N
                 return None
             try:
                 package = openvino_package()
-                flags = ("-isystem", str(package / "include"))
+                runtime = list(package.glob("libs/libopenvino.so*"))
+                old = TAKES_OLD_STRING in runtime[0].read_bytes()
+                flags = ("-isystem", str(package / "include"), *[OLD_STRING] * old)
                 nodes: list[Job] = [(source, flags) for source in sources.glob("openvino/*.cpp")]
                 objects += compile_all(command, nodes, Path(folder))
-                libraries = [
-                    *package.glob("libs/libopenvino.so*"),
-                    *package.glob("libs/libtbb.so*"),
-                ]
+                libraries = [*runtime, *package.glob("libs/libtbb.so*")]
                 objects += [*map(str, libraries), *LINK_EXTENSION]
                 link(command, objects, extension, Path(folder))
             except BuildError as error:
