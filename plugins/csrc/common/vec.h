@@ -50,6 +50,10 @@ DEBLUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c
 DEBLUR_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 DEBLUR_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 DEBLUR_INLINE Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
+// Largest whole number not above x, for |x| up to 2^24.
+DEBLUR_INLINE Vec floor(Vec x) {
+  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+}
 // a where x > y, else b (also where x or y is NaN).
 DEBLUR_INLINE Vec where_greater(Vec x, Vec y, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, y.v, _CMP_GT_OQ), b.v, a.v)};
@@ -87,6 +91,7 @@ DEBLUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c
 DEBLUR_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 DEBLUR_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 DEBLUR_INLINE Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+DEBLUR_INLINE Vec floor(Vec x) { return {_mm256_floor_ps(x.v)}; }
 DEBLUR_INLINE Vec where_greater(Vec x, Vec y, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.v, a.v, _mm256_cmp_ps(x.v, y.v, _CMP_GT_OQ))};
 }
@@ -109,6 +114,7 @@ DEBLUR_INLINE Vec times_power(Vec p, Split x) {
 constexpr int kWidth = 4;
 typedef float Four __attribute__((vector_size(16)));
 typedef uint32_t FourBits __attribute__((vector_size(16)));
+typedef int32_t FourInts __attribute__((vector_size(16)));
 struct Vec { Four v; };
 
 DEBLUR_INLINE Vec load(const float* p) {
@@ -127,6 +133,10 @@ DEBLUR_INLINE Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 DEBLUR_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 DEBLUR_INLINE Vec abs(Vec a) { return {(Four)((FourBits)a.v & 0x7FFFFFFFu)}; }
 DEBLUR_INLINE Vec where_greater(Vec x, Vec y, Vec a, Vec b) { return {x.v > y.v ? a.v : b.v}; }
+DEBLUR_INLINE Vec floor(Vec x) {
+  const Vec cut = {__builtin_convertvector(__builtin_convertvector(x.v, FourInts), Four)};
+  return where_greater(cut, x, cut - set(1.0f), cut);
+}
 struct Split { Vec biased, rest; };
 DEBLUR_INLINE Split split(Vec x) {
   const Vec magic = set(kRounder);

@@ -13,7 +13,6 @@ namespace deblur {
 namespace DEBLUR_TARGET {
 namespace {
 
-constexpr int64_t kAhead = 4;  // image rows
 constexpr int64_t kLine = 16;  // floats of a cache line, which tasks do not share
 
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -76,6 +75,8 @@ int32_t convolve_all(const MotionArguments& a, const T* nothing, Team& team) {
 }
 
 #if defined(DEBLUR_PAIRS)
+constexpr int64_t kAhead = 4;  // image rows
+
 int32_t convolve_pairs(const MotionArguments& a, const Bf16* nothing, Team& team) {
   const Pairs pairs(a.weight, a.bias, a.c, a.gate);
   if (!pairs) return DEBLUR_NO_MEMORY;

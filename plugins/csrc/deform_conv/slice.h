@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/features.h"
+#include "../common/vec.h"
 #include "arguments.h"
 
 namespace deblur {
@@ -17,12 +18,13 @@ static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 struct Slice {
   int32_t base[kMotionTaps][kSlice];
   float factor[kMotionTaps][4][kSlice];
-  bool inside[kSlice];  // all samples of the pixel
+  int32_t inside[kSlice];  // whether all samples of the pixel are
 
   void find(const float* offset, const Sample* plan, Canvas canvas, int64_t begin, int64_t count) {
     const int64_t pixels = static_cast<int64_t>(canvas.height) * canvas.width;
     const int64_t y = begin / canvas.width, x = begin % canvas.width;
-    for (int64_t i = 0; i < count; ++i) inside[i] = true;
+    const bool exact = canvas.height < kExact && canvas.width < kExact;
+    for (int64_t i = 0; i < kSlice; ++i) inside[i] = 1;
     for (int64_t tap = 0; tap < kMotionTaps; ++tap) {
       if (plan != nullptr) {
         for (int64_t i = 0; i < count; ++i)
@@ -30,13 +32,59 @@ struct Slice {
         continue;
       }
       const float *down = offset + 2 * tap * pixels + begin, *right = down + pixels;
-      for (int64_t i = 0; i < count; ++i)
-        set_sample(tap, i, canvas, sample_at(canvas, y + tap / 3 - 1, x + i + tap % 3 - 1, down[i],
-                                             right[i], 1.0f));
+      const int64_t row = y + tap / 3 - 1, column = x + tap % 3 - 1;
+      const int64_t done = exact ? count / kWidth * kWidth : 0;
+      set_samples(tap, done, canvas, static_cast<float>(row), static_cast<float>(column), down,
+                  right);
+      for (int64_t i = done; i < count; ++i)
+        set_sample(tap, i, canvas,
+                   sample_at(canvas, row, column + i, down[i], right[i], 1.0f));
     }
   }
 
  private:
+  static constexpr int32_t kExact = 1 << 23;  // floats count pixels that far, and twice as far
+
+  // sample_at for the first `count` pixels, whole vectors.
+  DEBLUR_INLINE_METHOD void set_samples(int64_t tap, int64_t count, Canvas canvas, float y, float x,
+                                        const float* down, const float* right) {
+    const Vec one = set(1.0f), zero = set(0.0f), half = set(0.5f), most = set(16777216.0f);
+    const Vec height = set(static_cast<float>(canvas.height));
+    const Vec width = set(static_cast<float>(canvas.width));
+    float places[kWidth], tops[kSlice], lefts[kSlice];
+    for (int i = 0; i < kWidth; ++i) places[i] = x + static_cast<float>(i);
+    for (int64_t i = 0; i < count; i += kWidth) {
+      const Vec dy = load(down + i), dx = load(right + i);
+      const Vec lower = floor(min(max(dy, zero - most), most));
+      const Vec lefter = floor(min(max(dx, zero - most), most));
+      const Vec top = set(y) + lower;
+      const Vec left = load(places) + set(static_cast<float>(i)) + lefter;
+      const Vec from = zero - one - half;  // between the last pixel outside and the first inside
+      Vec reaches = where_greater(top, from, one, zero);
+      reaches = where_greater(height - half, top, reaches, zero);
+      reaches = where_greater(left, from, reaches, zero);
+      reaches = where_greater(width - half, left, reaches, zero);
+      const Vec none = (dy - dy) + (dx - dx);  // 0, or NaN
+      const Vec fy = where_greater(reaches, half, dy - lower, none);
+      const Vec fx = where_greater(reaches, half, dx - lefter, none);
+      const Vec upper = one - fy, second = upper * fx, fourth = fy * fx;
+      store(factor[tap][0] + i, upper - second);
+      store(factor[tap][1] + i, second);
+      store(factor[tap][2] + i, fy - fourth);
+      store(factor[tap][3] + i, fourth);
+      store(tops + i, where_greater(reaches, half, top, height));
+      store(lefts + i, where_greater(reaches, half, left, zero - one));
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t top = static_cast<int32_t>(tops[i]), left = static_cast<int32_t>(lefts[i]);
+      const int32_t all = (top >= 0) & (top + 1 < canvas.height) & (left >= 0) &
+                          (left + 1 < canvas.width);
+      const int32_t pixel = top * canvas.width + left;
+      const int32_t place = -1 - canvas_index(canvas, top, left);
+      base[tap][i] = all ? pixel : place;
+      inside[i] &= all;
+    }
+  }
   DEBLUR_INLINE_METHOD void set_sample(int64_t tap, int64_t i, Canvas canvas,
                                        const Sample& sample) {
     const int32_t pitch = canvas.width + 2;
@@ -45,7 +93,7 @@ struct Slice {
     const int32_t x = sample.base - (y + 1) * pitch - 1;
     const bool all = (y >= 0) & (y + 1 < canvas.height) & (x >= 0) & (x + 1 < canvas.width);
     base[tap][i] = all ? y * canvas.width + x : -1 - sample.base;
-    inside[i] = inside[i] & all;
+    inside[i] &= all;
     for (int corner = 0; corner < 4; ++corner) factor[tap][corner][i] = sample.factor[corner];
   }
 };
