@@ -1,7 +1,7 @@
 """How well the demo weights deblur: every network on the test part of a pool.
 
     python bench/pairs.py --fetch PHOTOS && python bench/pairs.py POOL --photos PHOTOS
-    python bench/quality.py --pool POOL [--json FILE]
+    python bench/quality.py --pool POOL [--json FILE] [--jobs N]
 
 Networks run in PyTorch, float32, on whole 256x256 images. PSNR, SSIM and their forms weighted by
 the true blur mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the blurred pairs.
@@ -16,7 +16,11 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,20 +45,70 @@ Scores = NDArray[np.float64]  # [pairs, 4]
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-def demo_models() -> list[LoadedModel]:
-    """Every network that has demo weights, also with local pooling where it has that."""
+class Judged(NamedTuple):
+    """A network, what `COLUMNS` says, the gains of `gains`, and what passes through."""
+
+    title: str
+    sha256: str
+    parameters: int
+    means: dict[str, float]
+    gained: list[float]
+    sharp: float
+    mask_iou: float | None
+
+    def row(self) -> str:
+        rest = [*(f"{gain:+.2f} dB" for gain in self.gained), f"{self.sharp:.1f} dB"]
+        iou = "" if self.mask_iou is None else f"{self.mask_iou:.2f}"
+        return row(self.title, f"{self.parameters:,}", self.means, [*rest, iou])
+
+    def figures(self) -> dict[str, object]:
+        figures = {**self.means, **self._asdict()}
+        del figures["title"], figures["means"]
+        return figures
+
+
+def demo_networks() -> list[tuple[str, str, bool]]:
+    """Name, variant and local pooling of all demo weights, local where a network has that."""
     names = sorted(path.stem.split("_") for path in DEMO_FOLDER.glob("*.safetensors"))
     return [
-        load_model(name, variant, "demo", local)
+        (name, variant, local)
         for name, variant in names
         for local in (False, True)[: 1 + models.get(name).local]
     ]
 
 
-def scores(net: Network, pairs: list[Batch], title: str) -> Scores:
+@torch.no_grad()
+def judge(
+    network: tuple[str, str, bool], folder: Path, before: Scores, extents: NDArray[np.float64]
+) -> Judged:
+    """The figures of one network; `before` and `extents` are those of the blurred pairs."""
+    torch.set_num_threads(1)
+    name, variant, local = network
+    model = load_model(name, variant, "demo", local)
+    everything, blurred = pairs_of(folder)
+    result = scores(model.net, blurred)
+    return Judged(
+        model.title,
+        model.sha256,
+        count_parameters(model.net),
+        means(result),
+        gains(result, before, extents),
+        sharp_kept(model.net, everything),
+        mask_iou(model, everything),
+    )
+
+
+def pairs_of(folder: Path) -> tuple[list[Batch], list[Batch]]:
+    """All test pairs, and those with blur."""
+    pool = Pool(folder, "test")
+    everything = list(pool.whole(len(pool), 1))
+    return everything, [pair for pair in everything if float(pair.mask.max()) > 0]
+
+
+def scores(net: Network, pairs: list[Batch]) -> Scores:
     """What `COLUMNS` says, of each pair."""
     rows = []
-    for pair in track(pairs, title, transient=True):
+    for pair in pairs:
         restored = array(net(pair.blurred))
         sharp, mask = array(pair.sharp), pair.mask[0, 0].numpy()
         rows.append(
@@ -111,40 +165,34 @@ def row(title: str, parameters: str, s: dict[str, float], rest: list[str]) -> st
     return f"| {' | '.join([title, parameters, *cells, *rest])} |"
 
 
-@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--json", type=Path, help="write every number here")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time, one thread each")
     options = parser.parse_args()
     console = Console(width=200)
-    pool = Pool(options.pool, "test")
-    everything = list(pool.whole(len(pool), 1))
-    blurred = [pair for pair in everything if float(pair.mask.max()) > 0]
-    networks = demo_models()
+    everything, blurred = pairs_of(options.pool)
     for key, value in machine().items():
         console.print(f"{key}: {value}")
     console.print(f"{len(blurred)} blurred pairs of {len(everything)}\n")
     extents = np.array([extent(pair.motion[0].permute(1, 2, 0).numpy()) for pair in blurred])
-    before = scores(lambda x: x, blurred, "blurred input")
-    report: dict[str, object] = {"machine": machine(), "pairs": len(blurred)}
-    report["input"] = means(before)
+    before = scores(lambda x: x, blurred)
     lines = [
         "| network | parameters | PSNR | SSIM | PSNR_w | SSIM_w | PSNR_w gained | up to 8 px | "
         "8 to 16 px | beyond | sharp photo | mask IoU |",
         "|---" * 12 + "|",
         row("blurred input", "", means(before), [" "] * 6),
     ]
-    for model in networks:
-        result = scores(model.net, blurred, model.title)
-        gained = gains(result, before, extents)
-        kept, iou = sharp_kept(model.net, everything), mask_iou(model, everything)
-        shown = [*(f"{gain:+.2f} dB" for gain in gained), f"{kept:.1f} dB"]
-        shown.append("" if iou is None else f"{iou:.2f}")
-        parameters = count_parameters(model.net)
-        lines.append(row(model.title, f"{parameters:,}", means(result), shown))
-        figures = {**means(result), "gained": gained, "sharp": kept, "mask_iou": iou}
-        report[model.title] = {**figures, "parameters": parameters, "sha256": model.sha256}
+    report: dict[str, object] = {"machine": machine(), "pairs": len(blurred)}
+    report["input"] = means(before)
+    networks = demo_networks()
+    task = partial(judge, folder=options.pool, before=before, extents=extents)
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as workers:
+        results = workers.map(task, networks)
+        for judged in track(results, "networks", total=len(networks), transient=True):
+            lines.append(judged.row())
+            report[judged.title] = judged.figures()
     print("\n".join(lines))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
