@@ -160,11 +160,4 @@ def _load_plugins(trt: ModuleType, artifact: Artifact, plugins: Sequence[Path], 
         raise DeblurExportError(
             f"{artifact.path} was built with plugins of custom ops; add {names}"
         )
-    for library in plugins:
-        if not library.is_file():
-            raise DeblurExportError(f"--plugins {library}: no such file")
-        if trt.get_plugin_registry().load_library(str(library.resolve())) is None:
-            raise DeblurExportError(
-                f"--plugins {library}: not a plugin library that {_name(artifact)} can load "
-                f"({nvinfer.last(log)})"
-            )
+    nvinfer.load_plugins(trt, plugins, _name(artifact), log)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from deblur_export.export.engines.proof import Census
 GIB = 1 << 30
 # Layers that carry nearly all of the arithmetic.
 COMPUTE_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+_plugins: set[tuple[str, Path]] = set()  # each library's registry refuses one that it has
 PRECISION_OF = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
 
 
@@ -93,6 +94,24 @@ def parse(trt: ModuleType, graph: bytes, log: Any, name: str) -> Parsed:
         reason = _readable(error.desc()) if error else last(log)
         raise DeblurExportError(f"{name}: the ONNX parser does not take it: {where}{reason}")
     return Parsed(builder, network, parser, log)
+
+
+def load_plugins(trt: ModuleType, libraries: Sequence[Path], title: str, log: Any) -> None:
+    """Put plugin libraries into the registry of `trt`, each once a process.
+
+    Raises:
+        DeblurExportError: there is no such file, or `title` does not take it.
+    """
+    registry = trt.get_plugin_registry()
+    for library in libraries:
+        if not library.is_file():
+            raise DeblurExportError(f"--plugins {library}: no such file")
+        entry = (trt.__name__, library.resolve())
+        if entry not in _plugins and registry.load_library(str(entry[1])) is None:
+            raise DeblurExportError(
+                f"--plugins {library}: not a plugin library that {title} can load ({last(log)})"
+            )
+        _plugins.add(entry)
 
 
 def census(trt: ModuleType, network: Any) -> Census:

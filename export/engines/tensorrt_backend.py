@@ -28,7 +28,6 @@ from deblur_export.plugins.function_body import DOMAIN, VERSION
 LEAST_VERSION = (10, 3)
 # The rtx form has no loops and no large TopK; the portable one may hold what TensorRT refuses.
 TARGETS = ("rtx", "portable")
-_loaded: set[Path] = set()  # a process has one registry, which refuses a library it has
 
 
 def open_backend(options: BuildOptions) -> TensorRtBackend:
@@ -114,17 +113,8 @@ class TensorRtBackend:
 
     def _load_plugins(self, libraries: Sequence[Path], ops: Sequence[str], log: Any) -> list[str]:
         """Those of `ops` that the libraries have as plugins of namespace `deblur`."""
+        nvinfer.load_plugins(self.trt, libraries, self.title, log)
         registry = self.trt.get_plugin_registry()
-        for library in libraries:
-            if not library.is_file():
-                raise DeblurExportError(f"--plugins {library}: no such file")
-            path = library.resolve()
-            if path not in _loaded and registry.load_library(str(path)) is None:
-                raise DeblurExportError(
-                    f"{library} is not a plugin library that {self.title} can load "
-                    f"({nvinfer.last(log)})"
-                )
-            _loaded.add(path)
         found = [op for op in ops if registry.get_creator(op, str(VERSION), DOMAIN) is not None]
         if libraries and not found:
             raise DeblurExportError(

@@ -25,7 +25,7 @@ from deblur_export.export.cases import cases_for
 from deblur_export.export.checkpoint import load_model
 from deblur_export.export.engine_file import read_runnable
 from deblur_export.export.engines.build import describe
-from deblur_export.export.engines.nvinfer import Built
+from deblur_export.export.engines.nvinfer import Built, load_plugins
 from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.export.engines.proof import Census
 from deblur_export.export.manifest import Artifact, file_sha256, read_artifact, sidecar_path
@@ -140,6 +140,7 @@ class Fake(SimpleNamespace):
 
         registry = SimpleNamespace(load_library=lambda path: None)
         super().__init__(
+            __name__="tensorrt",
             __version__=version,
             ILogger=Log,
             Runtime=Runtime,
@@ -254,6 +255,22 @@ def test_a_library_that_holds_no_plugins(
         open_session(artifact.path, "tensorrt", plugins=[tmp_path / "gone.so"])
     with pytest.raises(DeblurExportError, match="not a plugin library that TensorRT can load"):
         open_session(artifact.path, "tensorrt", plugins=[artifact.path])
+
+
+def test_a_plugin_library_is_loaded_once(tmp_path: Path) -> None:
+    """By the builder and by every session of a process; a registry refuses what it has."""
+    library, loaded = tmp_path / "libops.so", list[str]()
+    library.touch()
+
+    def load(path: str) -> object:
+        loaded.append(path)
+        return object() if loaded.count(path) == 1 else None
+
+    registry = SimpleNamespace(load_library=load)
+    trt: Any = SimpleNamespace(__name__="tensorrt", get_plugin_registry=lambda: registry)
+    for _ in range(2):
+        load_plugins(trt, [library], "TensorRT", SimpleNamespace(errors=[]))
+    assert loaded == [str(library.resolve())]
 
 
 def test_files_that_are_no_engines_of_ours(make_engine: Make, tmp_path: Path) -> None:
