@@ -23,6 +23,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
 from deblur_export.export.checkpoint import DEMO_FOLDER, load_model
 from deblur_export.models.complexity import count_parameters
+from deblur_export.models.training import phases
 
 LARGEST = 65504.0  # float16
 CARD = """# {title}, demo weights
@@ -48,10 +49,11 @@ windows of 1.5 times the crop.
 **Figures.** Validation: {validation}.
 {test}
 **Limits.** Real blur is not made of ellipses and polygons; rolling shutter, defocus, low light and
-saturated lights were never seen. {longest}
+saturated lights were never seen. {longest}{prior}
 
 **Licence.** None chosen yet for this project; the photos ask for attribution (see above).
 """
+PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."
 CHAIN = "Each run but the first began with the averaged weights that the one before ended with. "
 
 
@@ -89,6 +91,7 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
         which="its end" if options.which == "last" else "where validation PSNR was highest",
         validation=_validation(about),
         longest=_longest(runs[-1]),
+        prior=PRIOR if phases.note(net) else "",
         test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
         **_data(pool),
     )
