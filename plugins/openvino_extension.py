@@ -31,7 +31,7 @@ def shared_core() -> Any:
     """The one openvino.Core of this process.
 
     The CPU plugin of each core gives the process an alternate signal stack, and takes it back when
-    the core goes, whether or not another core has put its own in place since (2026.4). Two cores
+    the core goes, whether or not another has put its own in place since (2025.3, 2026.4). Two cores
     that go in the order in which they came leave a stack that is no longer mapped, and the next
     signal with a handler, such as Ctrl-C, is a segmentation fault.
     """
