@@ -40,7 +40,7 @@ def main() -> None:
             for image in (blurred, restored)
         )
         window = most_blurred(difference)
-        close = [enlarged(image[window]) for image in (blurred, restored, sharp)]
+        close = [enlarged(image[window], SIDE) for image in (blurred, restored, sharp)]
         captions = ("taken for blurred", "blurred")
         captions += (f"restored, {after - before:+.1f} dB where blurred", "truth")
         rows.append(list(zip((squared(mask), *close), captions, strict=True)))
@@ -58,9 +58,9 @@ def most_blurred(difference: NDArray[np.float32]) -> tuple[slice, slice]:
     return slice(int(top), int(top) + WINDOW), slice(int(left), int(left) + WINDOW)
 
 
-def enlarged(image: Bytes) -> Bytes:
-    """To SIDE x SIDE pixels, each one a visible square."""
-    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+def enlarged(image: Bytes, side: int) -> Bytes:
+    """To side x side pixels, each one a visible square."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
 
 
 def squared(image: Bytes) -> Bytes:
