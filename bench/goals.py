@@ -87,6 +87,8 @@ def _networks(folder: Path) -> Iterator[Goal]:
         ratio = portable / _seconds(case, OURS)
         yield Goal(f"ALGNet-32: ONNX Runtime portable over OpenVINO {precision}", ratio, 8)
     m2aenet = _cases(folder, "network_m2aenet")
+    if (folder / "network_m2aenet_bf16.json").exists():  # more repeats
+        m2aenet |= _cases(folder, "network_m2aenet_bf16")
     for precision in ("f32", "bf16"):
         sparse, dense = m2aenet[precision, 0.1], m2aenet[precision, 1.0]
         title = f"M2AENet base at 10 %, OpenVINO {precision}, over"
