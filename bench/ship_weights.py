@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from deblur_export import models
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.atomic import atomic_path
 from deblur_export.export.checkpoint import DEMO_FOLDER, load_model
@@ -31,7 +32,7 @@ CARD = """# {title}, demo weights
 {parameters:,} parameters, stored as float16, in `{file}`.
 
 **What they are for.** A first impression, tests of precision and quantization, and the example in
-the README. They are small, trained for about an hour on synthetic blur, and no substitute for the
+the README. They are small, trained for a short time on synthetic blur, and no substitute for the
 authors' weights: do not judge the network by them.
 
 **Data.** {train} pairs of 256x256 pixels made by `bench/pairs.py` (generator version {generator},
@@ -43,8 +44,7 @@ with noise and JPEG. Licences of the photos: {licences}. They and their authors 
 
 {training}
 
-{chain}Shipped is the exponential mean at step {step} of the last run, {which}. `--local` pools over
-windows of 1.5 times the crop.
+{chain}Shipped is the exponential mean at step {step} of the last run, {which}.{local}
 
 **Figures.** Validation: {validation}.
 {test}
@@ -53,6 +53,7 @@ saturated lights were never seen. {longest}{prior}
 
 **Licence.** None chosen yet for this project; the photos ask for attribution (see above).
 """
+LOCAL = "\n`--local` pools over windows of 1.5 times the crop."
 PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."
 CHAIN = "Each run but the first began with the averaged weights that the one before ended with. "
 
@@ -91,6 +92,7 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
         which="its end" if options.which == "last" else "where validation PSNR was highest",
         validation=_validation(about),
         longest=_longest(runs[-1]),
+        local=LOCAL if models.get(model).local else "",
         prior=PRIOR if phases.note(net) else "",
         test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
         **_data(pool),
