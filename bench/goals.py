@@ -139,10 +139,10 @@ def _bound(folder: Path) -> str:
     for (precision, _), case in _cases(folder, "profile_algnet").items():
         profile = case["peers"][OURS]["profile"]
         left = sum(profile.get(kind, 0) for kind in ("Convolution", "GroupConvolution", NATIVE))
-        bounds.append(f"{portable / left:.1f} in {precision}")
+        bounds.append(f"{portable / left:.1f} times in {precision}")
     return (
         "With nothing but its convolutions and native ops, ALGNet-32 would be faster than the "
-        f"portable file by {' and '.join(bounds)}.\n\n"
+        f"portable file in ONNX Runtime {' and '.join(bounds)}.\n\n"
     )
 
 

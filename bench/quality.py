@@ -171,6 +171,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every number here")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time, one thread each")
     options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
     console = Console(width=200)
     everything, blurred = pairs_of(options.pool)
     for key, value in machine().items():

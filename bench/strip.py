@@ -27,13 +27,16 @@ SIDE = 224  # of each panel
 
 @torch.no_grad()
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1]) if len(sys.argv) == 2 else Path()
+    photos = sorted((folder / "sharp").glob("*.png"))
+    if not photos:
+        raise SystemExit("usage: python bench/strip.py FOLDER, which bench/photos.py has filled")
     nets = {
         models.get(name).title: load_model(name, variant, "demo", local).net
         for name, variant, local in demo_networks()  # the local form comes last and stays
     }
     rows = []
-    for path in sorted((folder / "sharp").glob("*.png")):
+    for path in photos:
         blurred, sharp = (
             np.asarray(Image.open(file).convert("RGB"), np.float32) / 255
             for file in (folder / "blurred" / path.name, path)
