@@ -62,7 +62,12 @@ def parser() -> Parser:
     p.add_argument("--mask-weight", type=above_zero, default=0.01, help="M2AENet's mask loss")
     p.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--init-from", type=Path, help="weights to start from")
+    first = p.add_mutually_exclusive_group()
+    first.add_argument("--init-from", type=Path, help="weights to start from")
+    first.add_argument(
+        "--from-nafnet",
+        help="NAFNet weights (a file or 'demo') that algnet, dhnet, aibnet or ufpnet starts as",
+    )
     p.add_argument("--frozen-encoder", action="store_true", help="AIBNet: as the paper")
     p.add_argument("--bf16", choices=["auto", "on", "off"], default="auto")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...")
@@ -85,6 +90,8 @@ def check(args: argparse.Namespace) -> ModelSpec:
         raise DeblurExportError(
             f"--crop {args.crop}: {spec.name} needs a multiple of {spec.size_multiple}"
         )
+    if spec.name == "algnet" and args.crop < 32:
+        raise DeblurExportError("algnet is compared at an eighth of the size: --crop 32 or more")
     if not 0 <= args.ema < 1:
         raise DeblurExportError(f"--ema {args.ema}: must be at least 0 and below 1")
     if not 0 <= args.focus <= 1:
@@ -110,16 +117,22 @@ def choose_device(name: str) -> Any:
 
 
 def build(spec: ModelSpec, args: argparse.Namespace, device: Any) -> tuple[Any, str]:
-    """The network with its first weights, and where they come from."""
+    """The network with its first weights, and their fingerprint."""
     import torch
 
     from deblur_export.export.checkpoint import fingerprint, load_model
+    from deblur_export.models.training import phases
+    from deblur_export.models.training.inherit import inherit
 
     if args.init_from is not None:
-        loaded = load_model(spec.name, args.variant, str(args.init_from))
-        return loaded.net.to(device), loaded.sha256
-    torch.manual_seed(args.seed)
-    net = spec.build(**spec.variants[args.variant])
+        net = load_model(spec.name, args.variant, str(args.init_from)).net
+    else:
+        torch.manual_seed(args.seed)
+        net = spec.build(**spec.variants[args.variant])
+    phases.prepare(net, fresh=args.init_from is None)
+    if args.from_nafnet is not None:
+        donor = load_model("nafnet", None, args.from_nafnet)
+        inherit(net, donor.net)  # type: ignore[arg-type]
     return net.to(device), fingerprint(net.state_dict())
 
 
@@ -142,7 +155,6 @@ def train(args: argparse.Namespace, console: Console) -> bool:
     device = choose_device(args.device)
     train_pool, val_pool = Pool(args.pool, "train", args.longest), Pool(args.pool, "val")
     net, origin = build(spec, args, device)
-    phases.prepare(net, fresh=args.init_from is None)
     bf16 = args.bf16 == "on"
     if args.bf16 == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -154,6 +166,7 @@ def train(args: argparse.Namespace, console: Console) -> bool:
         "first weights": origin,
         "bf16": bf16,
         "frozen_encoder": args.frozen_encoder,
+        "from_nafnet": args.from_nafnet,
         **{name: getattr(args, name) for name in names},
     }
     options = Options(
@@ -167,6 +180,7 @@ def train(args: argparse.Namespace, console: Console) -> bool:
         seed=args.seed,
         bf16=bf16,
         encoder=not args.frozen_encoder,
+        fresh=args.init_from is None,
         weights=Weights(images=args.images, frequency=args.frequency_weight, mask=args.mask_weight),
         validate=args.val_every,
         images=args.val_images,

@@ -211,7 +211,7 @@ PRIOR: dict[str, object] = {
 }
 
 TINY: dict[str, object] = {
-    "width": 6,
+    "width": 8,
     "encoder_blocks": [1, 1, 1, 2],
     "middle_blocks": 1,
     "decoder_blocks": [1, 1, 1, 1],

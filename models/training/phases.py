@@ -1,7 +1,8 @@
 """What trains when. Every network trains as a whole but AIBNet, one sub-decoder after the other.
 
 The paper freezes an encoder that was trained beforehand. Without one (`encoder` True) it trains
-together with the first sub-decoder and is frozen after that.
+together with the first sub-decoder and is frozen after that. A new sub-decoder starts where the one
+before ended: its features and its image are those.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from deblur_export.models.aibnet import AIBNet, TrainingOutput
+from deblur_export.models.aibnet import AIBNet, SubDecoder, TrainingOutput
 from deblur_export.models.blocks.naf import GlobalAveragePool
 from deblur_export.models.dhnet import DHNet
+from deblur_export.models.training.inherit import continue_from
 from deblur_export.models.ufpnet import UFPNet
 
 
@@ -33,6 +35,13 @@ def prepare(net: nn.Module, fresh: bool) -> None:
 def count(net: nn.Module) -> int:
     """Phases of a run."""
     return len(net.sub_decoders) if isinstance(net, AIBNet) else 1
+
+
+def begin(net: nn.Module, phase: int) -> None:
+    """Give what comes in with this phase its first weights."""
+    if isinstance(net, AIBNet) and phase:
+        previous, new = net.sub_decoders[phase - 1], net.sub_decoders[phase]
+        continue_from(cast(SubDecoder, new), cast(SubDecoder, previous))
 
 
 def enter(net: nn.Module, phase: int, encoder: bool) -> None:

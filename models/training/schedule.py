@@ -60,6 +60,13 @@ class Average:
         self.tensors = {name: t.detach().clone() for name, t in net.state_dict().items()}
 
     @torch.no_grad()
+    def restart(self, net: nn.Module) -> None:
+        """Forget all but the current weights."""
+        self.updates = 0
+        for name, value in net.state_dict().items():
+            self.tensors[name].copy_(value)
+
+    @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         """Take in the current weights; whole numbers are copied."""
         self.updates += 1

@@ -36,8 +36,9 @@ class Options:
 
     arguments: all that the result depends on, for the state file. focus: share of the crops that
     are placed where there is blur. bf16: autocast to bfloat16 (the losses stay float32). encoder:
-    AIBNet's encoder trains with its first sub-decoder. validate: steps between validations; save:
-    seconds between state files.
+    AIBNet's encoder trains with its first sub-decoder. fresh: the weights are first ones, and each
+    phase gives its part new ones. validate: steps between validations; save: seconds between state
+    files.
     """
 
     schedule: Schedule
@@ -51,6 +52,7 @@ class Options:
     seed: int = 0
     bf16: bool = False
     encoder: bool = True
+    fresh: bool = True
     weights: Weights = field(default_factory=Weights)
     validate: int = 500
     images: int = 32
@@ -112,7 +114,9 @@ class Trainer:
         """Freeze what was trained at its average, and go on with the next part."""
         self.validate()
         self.net.load_state_dict(self.average.tensors)
-        self.average.updates = 0
+        if self.options.fresh:
+            phases.begin(self.net, self.phase + 1)
+        self.average.restart(self.net)
         self.optimizer = self.enter(self.phase + 1)
         self.best = -math.inf
 

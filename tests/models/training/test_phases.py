@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -75,33 +74,42 @@ def test_a_fresh_network_starts_from_its_input(name: str) -> None:
         torch.testing.assert_close(net(image), image, atol=1e-6, rtol=0)
 
 
+def copied(net: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def test_run_through_both_phases(pool: Path, tmp_path: Path) -> None:
-    """Each phase changes its own part, goes on from the averages, and leaves a whole network."""
+    """Each phase changes its own part, goes on from the averages and from the images of the one
+    before, and leaves a whole network."""
     net = build("aibnet")
     schedule = Schedule(steps=4, minutes=None, phases=2)
     options = Options(schedule, {"model": "aibnet:tiny"}, batch=2, crop=16, validate=100)
     folder = Folder(tmp_path, atomic_path)
     trainer = Trainer(net, Pool(pool, "train"), Pool(pool, "val"), folder, options)
-    states = [dict(trainer.average.tensors)]
-    states = [{name: t.clone() for name, t in states[0].items()}]
+    states = [copied(net)]
     ended = trainer.next_phase
 
     def next_phase() -> None:
+        states.append(copied(net))
         ended()
         assert load_model("aibnet", None, str(tmp_path / "best.safetensors")).variant == "custom"
         for name, tensor in net.state_dict().items():
             assert torch.equal(tensor, trainer.average.tensors[name]), name
-        states.append({name: t.clone() for name, t in net.state_dict().items()})
+        states.append(copied(net))
+        x = torch.rand(1, 3, 32, 32)
+        with torch.no_grad(), phases.presented(net.eval(), 0):
+            before = net(x)
+        torch.testing.assert_close(net(x), before, atol=1e-6, rtol=0)
+        net.train()
 
     trainer.next_phase = next_phase  # type: ignore[method-assign]
     with quiet() as display:
         assert trainer.run(display)
-    states.append(net.state_dict())
-    first, second = (changed(*pair) for pair in itertools.pairwise(states))
+    first, second = changed(*states[:2]), changed(states[2], copied(net))
     assert any(name.startswith("encoder.encoders.") for name in first)
     assert any(name.startswith("sub_decoders.0.") for name in first)
     assert not any(name.startswith("sub_decoders.1.") for name in first)

@@ -42,6 +42,7 @@ BAD = {
     "must be at least 1": ("--steps", "0"),
     "--minutes: must be above 0": ("--minutes", "nan"),
     "needs a multiple of 16": ("--steps", "1", "--crop", "40"),
+    "algnet is compared at an eighth": ("--steps", "1", "--model", "algnet", "--crop", "16"),
     "--ema 1.0": ("--steps", "1", "--ema", "1"),
     "--focus 2.0": ("--steps", "1", "--focus", "2"),
     "--seed -1": ("--steps", "1", "--seed", "-1"),
@@ -49,6 +50,8 @@ BAD = {
     "--device gpu: not usable here": ("--steps", "1", "--device", "gpu"),
     "fewer than the crop of 64": ("--steps", "1", "--crop", "64"),
     "no such file": ("--steps", "1", "--init-from", "none.safetensors"),
+    "NAFNet does not contain a NAFNet": ("--steps", "1", "--from-nafnet", "demo"),
+    "not allowed with argument": ("--init-from", "a.pth", "--from-nafnet", "demo"),
 }
 
 
@@ -78,3 +81,6 @@ def test_a_run_leaves_weights_that_load(
     assert load_model(None, None, weights).title == "nafnet:tiny"
     second = ("-o", str(tmp_path / "second"), "--steps", "1", "--init-from", weights)
     assert call(script, monkeypatch, *common, *second) == 0
+    heir = ("--model", "dhnet", "-o", str(tmp_path / "heir"), "--steps", "1")
+    assert call(script, monkeypatch, *common, *heir, "--from-nafnet", weights) == 0
+    assert load_model(None, None, str(tmp_path / "heir" / "last.safetensors")).title == "dhnet:tiny"
