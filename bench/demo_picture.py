@@ -8,13 +8,10 @@ the window with the most blur in the blurred and the restored photo and in the t
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pictures import save_sheet
+from pictures import arguments, filled, save_sheet
 from PIL import Image
 
 from deblur_export.export import metrics
@@ -27,9 +24,9 @@ Bytes = NDArray[np.uint8]
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    (folder,) = arguments("FOLDER")
     rows = []
-    for path in sorted((folder / "sharp").glob("*.png")):
+    for path in filled(folder):
         parts = [folder / "blurred" / path.name, folder / "restored" / path.name]
         parts += [folder / "restored" / f"{path.stem}_mask.png", path]
         blurred, restored, mask, sharp = (np.asarray(Image.open(p).convert("RGB")) for p in parts)

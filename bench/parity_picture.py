@@ -5,11 +5,8 @@ python bench/parity_picture.py FILE.onnx PHOTO OUT.jpg
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
-from pictures import save_sheet
+from pictures import arguments, save_sheet
 
 from deblur_export.export.cases import Case
 from deblur_export.export.images import read_photo
@@ -19,8 +16,8 @@ from deblur_export.export.verify import reference_model, verify
 
 
 def main() -> None:
-    artifact = read_artifact(Path(sys.argv[1]))
-    photo, out = Path(sys.argv[2]), Path(sys.argv[3])
+    file, photo, out = arguments("FILE.onnx", "PHOTO", "OUT.jpg")
+    artifact = read_artifact(file)
     image = np.ascontiguousarray(read_photo(photo).rgb.transpose(2, 0, 1)[None])
     model = reference_model(artifact)
     report = verify(artifact, model, [Case(photo.name, image)], with_images=True)

@@ -7,12 +7,11 @@ Writes FOLDER/blurred and FOLDER/sharp, PNG files of the same names; prints orig
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import skimage.data
-from pictures import to_8bit
+from pictures import arguments, to_8bit
 from PIL import Image
 
 from deblur_export.calibration.blur import synthesize
@@ -28,7 +27,7 @@ MULTIPLE = 16
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    (folder,) = arguments("FOLDER")
     for part in ("blurred", "sharp"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, (origin, seed) in PHOTOS.items():

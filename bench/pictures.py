@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 CAPTION = 34
 Panel = tuple[NDArray[np.uint8], str]
+
+
+def arguments(*names: str) -> list[Path]:
+    """The command line, as many paths as names; anything else ends with exit code 2."""
+    if len(sys.argv) != len(names) + 1 or any(a.startswith("-") for a in sys.argv[1:]):
+        print(f"usage: python {sys.argv[0]} {' '.join(names)}", file=sys.stderr)
+        sys.exit(2)
+    return [Path(argument) for argument in sys.argv[1:]]
+
+
+def filled(folder: Path) -> list[Path]:
+    """FOLDER/sharp/*.png as `bench/photos.py` makes them; without any, exit code 2."""
+    photos = sorted((folder / "sharp").glob("*.png"))
+    if not photos:
+        print(f"error: {folder}/sharp holds no photo: bench/photos.py fills it", file=sys.stderr)
+        sys.exit(2)
+    return photos
 
 
 def to_8bit(rgb: NDArray[np.float32]) -> NDArray[np.uint8]:

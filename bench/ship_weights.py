@@ -55,6 +55,9 @@ saturated lights were never seen. {longest}{prior}
 """
 LOCAL = "\n`--local` pools over windows of 1.5 times the crop."
 PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."
+HEIR = """The first run began with weights that compute what those of `nafnet:tiny` compute
+(`models/training/inherit.py`): compare the figures with theirs. Only what the network adds to
+NAFNet began anew. """
 CHAIN = "Each run but the first began with the averaged weights that the one before ended with. "
 
 
@@ -87,7 +90,8 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
         file=target.name,
         training="\n".join(map(_training, runs)),
         machine=options.machine,
-        chain=CHAIN if len(runs) > 1 else "",
+        chain=(HEIR if _state(runs[0])["arguments"].get("from_nafnet") else "")
+        + (CHAIN if len(runs) > 1 else ""),
         step=f"{about['step']:,}",
         which="its end" if options.which == "last" else "where validation PSNR was highest",
         validation=_validation(about),
@@ -125,7 +129,7 @@ def _longest(run: Path) -> str:
 
 def _options(arguments: dict[str, Any]) -> str:
     names = ["batch", "crop", "focus", "longest", "lr", "clip", "images", "mask_weight", "ema"]
-    names += ["steps", "minutes", "seed"]
+    names += ["steps", "minutes", "seed", "from_nafnet"]
     given = {name: arguments[name] for name in names if arguments.get(name) is not None}
     if not arguments["model"].startswith("m2aenet"):
         given.pop("mask_weight", None)

@@ -8,13 +8,10 @@ network in PyTorch (with local pooling where it has that), and the truth.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import torch
 from demo_picture import enlarged, most_blurred
-from pictures import save_sheet, to_8bit
+from pictures import arguments, filled, save_sheet, to_8bit
 from PIL import Image
 from quality import demo_networks
 
@@ -27,10 +24,8 @@ SIDE = 224  # of each panel
 
 @torch.no_grad()
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) == 2 else Path()
-    photos = sorted((folder / "sharp").glob("*.png"))
-    if not photos:
-        raise SystemExit("usage: python bench/strip.py FOLDER, which bench/photos.py has filled")
+    (folder,) = arguments("FOLDER")
+    photos = filled(folder)
     nets = {
         models.get(name).title: load_model(name, variant, "demo", local).net
         for name, variant, local in demo_networks()  # the local form comes last and stays
