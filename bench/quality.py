@@ -73,7 +73,7 @@ def demo_networks() -> list[tuple[str, str, bool]]:
     return [
         (name, variant, local)
         for name, variant in names
-        for local in (False, True)[: 1 + models.get(name).local]
+        for local in (False, True)[: 1 + bool(models.get(name).local)]
     ]
 
 

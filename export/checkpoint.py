@@ -169,7 +169,7 @@ def _pooling(
         raise DeblurExportError(
             f"{spec.name} pools nothing that TLC could make local; --local is for {having}"
         )
-    return {**arguments, "train_size": train_size}
+    return {**arguments, **dict.fromkeys(spec.local, train_size)}
 
 
 def train_size(path: Path) -> int:

@@ -95,7 +95,8 @@ class AIBNet(nn.Module):
         blocks: SFDHBlocks at each scale of a sub-decoder.
         filter_size: of the decoupler's low-pass.
         train_size: side of the training crops, for local pooling (TLC) in the sub-decoders.
-        encoder_train_size: the same for the encoder.
+        encoder_train_size: the same for the encoder, which pools locally unless this is None.
+            `--local` takes the checkpoint's crops for both.
         normalize_qk: divide queries and keys by their norm over the pixels; not in the paper.
     """
 
@@ -290,7 +291,7 @@ SPEC = ModelSpec(
     size_multiple=STRIDE,
     receptive_field=None,
     padding="reflect",
-    local=True,
+    local=("train_size", "encoder_train_size"),
     published={"s": published(114, 41.1e6), "b": published(228), "l": published(456)},
     after_random=calm_attention,
 )

@@ -181,7 +181,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     size_multiple=STRIDE,
     receptive_field=None,
-    local=True,
+    local=("train_size",),
     published={
         "32": (
             Published(

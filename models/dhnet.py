@@ -243,7 +243,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     size_multiple=STRIDE,
     receptive_field=None,
-    local=True,
+    local=("train_size",),
     published={
         "32": (Published(gmacs=32),),
         "64": (Published(gmacs=111, without=("prior",)),),

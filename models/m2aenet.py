@@ -328,7 +328,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     size_multiple=STRIDE,
     receptive_field=None,
-    local=True,
+    local=("train_size",),
     published={
         "base": (
             Published(parameters=17.44e6, tolerance=0.0005),

@@ -133,7 +133,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     size_multiple=STRIDE,
     receptive_field=None,
-    local=True,
+    local=("train_size",),
     published={
         "32": (
             Published(parameters=17.1e6, gmacs=16.1, with_bias=True, tolerance=0.005),

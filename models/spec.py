@@ -48,9 +48,9 @@ class ModelSpec:
     the network when every key of `keys_present` occurs and no key starts with one of
     `keys_absent`. `receptive_field` is the radius in pixels, or None where global pooling makes
     every output pixel depend on the whole image. `padding` is how an image is filled up to the
-    size multiple. `local` tells that the constructor takes `train_size`, which turns global into
-    local pooling (TLC). `published` maps a variant to figures of papers. `after_random` finishes a
-    network that `randomize` has filled.
+    size multiple. `local` names the constructor's arguments that take the side of the training
+    crops and turn global into local pooling (TLC). `published` maps a variant to figures of papers.
+    `after_random` finishes a network that `randomize` has filled.
     """
 
     name: str
@@ -64,7 +64,7 @@ class ModelSpec:
     size_multiple: int
     receptive_field: int | None
     padding: Padding = "zeros"
-    local: bool = False
+    local: tuple[str, ...] = ()
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None
 
@@ -82,9 +82,11 @@ class ModelSpec:
     def variant_of(self, arguments: Mapping[str, Any]) -> str:
         """The name of the variant with these constructor arguments, or "custom"; with local
         pooling "-local" is appended."""
-        shape = {name: value for name, value in arguments.items() if name != "train_size"}
+        shape = {name: value for name, value in arguments.items() if name not in self.local}
         found = (name for name, known in self.variants.items() if dict(known) == shape)
-        return next(found, "custom") + ("-local" if "train_size" in arguments else "")
+        return next(found, "custom") + (
+            "-local" if self.local and self.local[0] in arguments else ""
+        )
 
 
 def count_blocks(keys: Iterable[str], prefix: str) -> int:

@@ -155,7 +155,7 @@ SPEC = ModelSpec(
     size_multiple=STRIDE,
     receptive_field=None,
     padding=PADDING,
-    local=True,
+    local=("train_size",),
     published={
         "64": (
             Published(

@@ -183,6 +183,16 @@ def test_local_pooling_takes_the_crop_that_was_trained_on(
     assert "train_size" not in load_model(None, None, str(path)).arguments
 
 
+def test_aibnets_encoder_takes_the_crop_too(tmp_path: Path) -> None:
+    net = load_model("aibnet", "tiny", "random:0").net
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(net.state_dict(), path, {"training": json.dumps({"crop": 64})})
+    model = load_model(None, None, str(path), local=True)
+    assert (model.arguments["train_size"], model.arguments["encoder_train_size"]) == (64, 64)
+    assert model.variant == "tiny-local"
+    assert load_model("aibnet", "tiny", "random:0", local=True).arguments["train_size"] == 256
+
+
 def test_fingerprint_sees_names_shapes_types_and_values_only() -> None:
     state = {"a": torch.arange(6.0), "b": torch.zeros(2)}
     same = {"b": torch.zeros(2), "a": torch.arange(6.0).repeat_interleave(2)[::2]}
