@@ -55,9 +55,9 @@ saturated lights were never seen. {longest}{prior}
 """
 LOCAL = "\n`--local` pools over windows of 1.5 times the crop."
 PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."
-HEIR = """The first run began with weights that compute what those of `nafnet:tiny` compute
-(`models/training/inherit.py`): compare the figures with theirs. Only what the network adds to
-NAFNet began anew. """
+HEIR = """The first run began with the weights of `nafnet:tiny` (`models/training/inherit.py`; where
+a stage has fewer blocks, with its last ones): compare the figures with theirs. Only what the
+network adds to NAFNet began anew. """
 CHAIN = "Each run but the first began with the averaged weights that the one before ended with. "
 
 
