@@ -193,7 +193,9 @@ def main() -> None:
         results[title] = {
             precision: rows[precision] for precision in PRECISIONS if precision in rows
         }
-        results = {key: results[key] for key in sorted(results)}
+        other = f"{loaded.title} ("  # weights that the network had before
+        kept = [key for key in results if key == title or not key.startswith(other)]
+        results = {key: results[key] for key in sorted(kept)}
         if arguments.json:
             document = {"machine": about, "results": results}
             arguments.json.write_text(json.dumps(document, indent=1) + "\n")

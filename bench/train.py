@@ -131,8 +131,7 @@ def build(spec: ModelSpec, args: argparse.Namespace, device: Any) -> tuple[Any, 
         net = spec.build(**spec.variants[args.variant])
     phases.prepare(net, fresh=args.init_from is None)
     if args.from_nafnet is not None:
-        donor = load_model("nafnet", None, args.from_nafnet)
-        inherit(net, donor.net)  # type: ignore[arg-type]
+        inherit(net, load_model("nafnet", None, args.from_nafnet).net)
     return net.to(device), fingerprint(net.state_dict())
 
 

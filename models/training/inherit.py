@@ -45,8 +45,8 @@ class Skeleton(NamedTuple):
 
 
 @torch.no_grad()
-def inherit(net: nn.Module, donor: NAFNet) -> None:
-    """Fill `net` with the donor's weights so that it computes the same images.
+def inherit(net: nn.Module, donor: nn.Module) -> None:
+    """Fill `net` with the weights of `donor`, a NAFNet, so that it computes the same images.
 
     Exact for images whose sides are multiples of 16 and without local pooling. A stage with fewer
     blocks than the donor's gets its last ones, and the images differ by what the others did; in a
