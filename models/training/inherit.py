@@ -50,8 +50,7 @@ def inherit(net: nn.Module, donor: nn.Module) -> None:
 
     Exact for images whose sides are multiples of 16 and without local pooling. A stage with fewer
     blocks than the donor's gets its last ones, and the images differ by what the others did; in a
-    stage with more, the first ones keep their own weights, without effect while the scales of
-    their residuals are zero, as they are at first.
+    stage with more, the first ones keep their own weights, but start without effect.
 
     Raises:
         DeblurExportError: the network does not contain a NAFNet, or one of another width.
@@ -71,6 +70,8 @@ def inherit(net: nn.Module, donor: nn.Module) -> None:
     for blocks, others in zip(own.stages, given.stages, strict=True):
         for block, naf in zip(reversed(blocks), reversed(others), strict=False):
             take(block, cast(NAFBlock, naf))
+        for block in blocks[: max(len(blocks) - len(others), 0)]:
+            idle(block)
     for module in net.modules():
         silence(module)
     if isinstance(net, ALGNet):
@@ -148,6 +149,12 @@ def _(block: ALGBlock, naf: NAFBlock) -> None:
     copy_scales(block, naf, {"lamb_l": "beta", "beta": "gamma"})
 
 
+def idle(block: nn.Module) -> None:
+    """Let a block give back its input, once `silence` has been at it."""
+    names = ("lamb_l", "beta") if isinstance(block, ALGBlock) else ("beta", "gamma")
+    zero(block.get_parameter(name) for name in names)
+
+
 @singledispatch
 def silence(module: nn.Module) -> None:
     """Take the effect, not the gradient, from what a network adds to NAFNet: nothing, mostly."""
@@ -199,7 +206,7 @@ def continue_from(decoder: SubDecoder, previous: SubDecoder) -> None:
     for module in decoder.modules():
         silence(module)
         if isinstance(module, SFDHBlock):
-            zero([cast(Tensor, module.beta), cast(Tensor, module.gamma)])
+            idle(module)
     copy(decoder.ending, previous.ending)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import random
@@ -156,41 +155,6 @@ def test_random_weights() -> None:
     assert first.weights == "random:7"
     assert not any(module.training for module in first.net.modules())
     assert load_model("nafnet", "tiny", f"random:{2**63 - 1}").variant == "tiny"
-
-
-@pytest.mark.parametrize(
-    ("about", "size"),
-    [
-        ({"crop": 64}, 64),
-        ({"crop": 64.0}, 64),
-        ({"crop": 96}, 256),
-        ({"crop": "x"}, 256),
-        ({}, 256),
-        ([], 256),
-        (None, 256),
-    ],
-)
-def test_local_pooling_takes_the_crop_that_was_trained_on(
-    about: object, size: int, tmp_path: Path
-) -> None:
-    net = load_model("nafnet", "tiny", "random:0").net
-    path = tmp_path / "net.safetensors"
-    metadata = None if about is None else {"training": json.dumps(about)}
-    safetensors.torch.save_file(net.state_dict(), path, metadata)
-    model = load_model(None, None, str(path), local=True)
-    assert repr(model.arguments["train_size"]) == repr(size)
-    assert model.variant == "tiny-local"
-    assert "train_size" not in load_model(None, None, str(path)).arguments
-
-
-def test_aibnets_encoder_takes_the_crop_too(tmp_path: Path) -> None:
-    net = load_model("aibnet", "tiny", "random:0").net
-    path = tmp_path / "net.safetensors"
-    safetensors.torch.save_file(net.state_dict(), path, {"training": json.dumps({"crop": 64})})
-    model = load_model(None, None, str(path), local=True)
-    assert (model.arguments["train_size"], model.arguments["encoder_train_size"]) == (64, 64)
-    assert model.variant == "tiny-local"
-    assert load_model("aibnet", "tiny", "random:0", local=True).arguments["train_size"] == 256
 
 
 def test_fingerprint_sees_names_shapes_types_and_values_only() -> None:
