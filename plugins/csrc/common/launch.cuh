@@ -3,9 +3,9 @@
 // A kernel is a struct of its arguments with kThreads, a trivial type Shared, and
 //   template <typename Block> DEBLUR_FN void operator()(Block& block, Shared& shared) const
 // for one thread. `block` has index, thread and threads, sync() and add() (an atomic sum in shared
-// memory), and nothing else of the device is used, but for the tensor cores: a C++ compiler makes
-// of the same source a library that runs on the processor (tests/emulate.h), so that every index
-// is tested without a GPU.
+// memory), and nothing else of the device is used, but for the tensor cores (tests/tensor_cores.h):
+// a C++ compiler makes of the same source a library that runs on the processor (tests/emulate.h),
+// so that every index is tested without a GPU.
 #pragma once
 
 #include <stdint.h>

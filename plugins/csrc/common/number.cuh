@@ -9,10 +9,12 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #define DEBLUR_FN __host__ __device__ inline
+#define DEBLUR_DEVICE __device__
 #define DEBLUR_UNROLL _Pragma("unroll")
 #define DEBLUR_UNROLL_3 _Pragma("unroll 3")  // where all at once would take too many registers
 #else
 #define DEBLUR_FN inline
+#define DEBLUR_DEVICE
 #define DEBLUR_UNROLL
 #define DEBLUR_UNROLL_3
 #endif
@@ -25,6 +27,14 @@ struct Half {
 struct Bfloat {
   uint16_t bits;
 };
+// As the tensor cores know them.
+#if defined(__CUDACC__)
+using NativeHalf = __half;
+using NativeBfloat = __nv_bfloat16;
+#else
+using NativeHalf = Half;
+using NativeBfloat = Bfloat;
+#endif
 
 DEBLUR_FN uint32_t bits_of(float x) {
   uint32_t bits;

@@ -11,6 +11,8 @@
 
 #if defined(__CUDACC__)
 #include <mma.h>
+#else
+#include "../tests/tensor_cores.h"
 #endif
 
 namespace deblur {
@@ -76,18 +78,18 @@ class Sums {
   float sum_[4][8];
 };
 
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) || !defined(__CUDACC__)  // nvcc's host pass has no tensor cores
 
 // What one warp holds of it: 32 x 32, in fragments of 16 x 16.
 template <typename T, typename Native>
 class TensorSums {
  public:
-  __device__ explicit TensorSums(int thread)
+  DEBLUR_DEVICE explicit TensorSums(int thread)
       : row_(thread / 32 / 4 * 32), column_(thread / 32 % 4 * 32) {
     for (auto& row : sum_)
       for (auto& sum : row) nvcuda::wmma::fill_fragment(sum, 0.0f);
   }
-  __device__ void add(const ProductTile<T>& tile) {
+  DEBLUR_DEVICE void add(const ProductTile<T>& tile) {
     using namespace nvcuda;
     constexpr int pitch = kProductPitch<T>;
     DEBLUR_UNROLL
@@ -108,7 +110,7 @@ class TensorSums {
       }
     }
   }
-  __device__ void store(float* out) const {
+  DEBLUR_DEVICE void store(float* out) const {
     DEBLUR_UNROLL
     for (int i = 0; i < 2; ++i) {
       DEBLUR_UNROLL
@@ -124,11 +126,11 @@ class TensorSums {
 };
 
 template <>
-class Sums<Half> : public TensorSums<Half, __half> {
+class Sums<Half> : public TensorSums<Half, NativeHalf> {
   using TensorSums::TensorSums;
 };
 template <>
-class Sums<Bfloat> : public TensorSums<Bfloat, __nv_bfloat16> {
+class Sums<Bfloat> : public TensorSums<Bfloat, NativeBfloat> {
   using TensorSums::TensorSums;
 };
 

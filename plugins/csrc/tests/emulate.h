@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../deblur_cuda.h"
+#include "tensor_cores.h"
 
 extern "C" DEBLUR_CUDA_API int32_t deblur_emulate_backwards;
 
@@ -88,6 +89,7 @@ class Grid {
   // A function of its own, because a jump back spoils the locals of the one that it returns to.
   __attribute__((noinline)) void resume(Block& block) {
     if (_setjmp(home_) != 0) return;
+    nvcuda::wmma::running_thread = block.thread;
     if (block.started_) _longjmp(block.here_, 1);
     block.started_ = true;
     setcontext(&block.start_);
