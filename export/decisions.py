@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deblur_export.models.blocks.decision import Decision
+from deblur_export.models.blocks.decision import Decision, Inputs
 
 FLIP_SHARE = 1e-3  # of all places that one decision may choose differently, in float32
 Choices = Mapping[str, NDArray[Any]]
@@ -62,12 +62,12 @@ def decided(
     def hook(name: str) -> Any:
         choice = torch.from_numpy(np.ascontiguousarray(choices[name]))
 
-        def decide(module: Decision, inputs: tuple[Tensor], own: Tensor) -> Tensor:
+        def decide(module: Decision, inputs: Inputs, own: Tensor) -> Tensor:
             if choice.shape != own.shape or not module.is_choice(own, choice):
                 judged.append(Judgement(0, own.numel(), f"{name}: {_shape(choice)} is no choice"))
                 return own
             theirs = choice.to(own.dtype)
-            judged.append(_judge(name, module, inputs[0], own, theirs, allowance))
+            judged.append(_judge(name, module, inputs, own, theirs, allowance))
             return theirs
 
         return decide
@@ -81,16 +81,16 @@ def decided(
 def _judge(
     name: str,
     module: Decision,
-    scores: Tensor,
+    inputs: Inputs,
     own: Tensor,
     choice: Tensor,
     allowance: Allowance,
 ) -> Judgement:
-    flipped = module.differences(scores, own, choice)
+    flipped = module.differences(inputs, own, choice)
     flips, places = int(flipped.sum()), flipped.numel()
     reason = ""
     if flips:
-        worst = float(module.distance(scores, own, choice)[flipped].max())
+        worst = float(module.distance(inputs, own, choice)[flipped].max())
         if not worst <= max(module.tolerance, allowance.distance):
             reason = f"{name}: a choice differs although its score is {worst:.1e} from the border"
         elif flips > max(module.least, allowance.share * places):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from deblur_export.models.blocks.decision import Decision
+from deblur_export.models.blocks.decision import Decision, Inputs
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.blocks.naf import NAFBlock, add_scaled
 from deblur_export.models.blocks.padding import pad_to_multiple
@@ -115,12 +115,12 @@ class MaskThreshold(Decision):
     def is_choice(self, own: Tensor, other: Tensor) -> bool:
         return bool(((other == 0) | (other == 1)).all())
 
-    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def differences(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         return own != other
 
-    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """[N, 1, H, W], in logits."""
-        return self.margin(scores).abs()
+        return self.margin(inputs[0]).abs()
 
 
 def trajectory_matrix() -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 
 from deblur_export.models.blocks.aibnet_attention import ChannelAttention
 from deblur_export.models.blocks.aibnet_decoupler import Decoupler
-from deblur_export.models.blocks.decision import Decision
+from deblur_export.models.blocks.decision import Decision, Inputs
 
 DEGREES = 4
 
@@ -27,14 +27,15 @@ def kept(channels: int) -> tuple[int, ...]:
 class Degrees(Decision):
     """At how many of the four degrees each logit survives; the sets are nested.
 
-    Distances are relative to the largest logit of the row, whose rounding they all share.
+    A logit is a sum of products over all pixels, which cancel; it is rounded as they are, whatever
+    remains of them. So distances are relative to the largest that a logit of the row could be.
     """
 
     tolerance = 1e-4
     least = 2  # one logit leaves, another comes
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Logits [N, C, C] -> 0..4, dtype of the logits."""
+    def forward(self, logits: Tensor, bound: Tensor) -> Tensor:
+        """Logits [N, C, C] -> 0..4, dtype of the logits; bound [N, C, 1] is for `distance` only."""
         return self.survives(logits).to(logits.dtype).sum(dim=-2)
 
     def survives(self, logits: Tensor) -> Tensor:
@@ -51,15 +52,15 @@ class Degrees(Decision):
     def is_choice(self, own: Tensor, other: Tensor) -> bool:
         return bool(((other >= 0) & (other <= DEGREES) & (other == other.round())).all())
 
-    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def differences(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         return own != other
 
-    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """[N, C, C], to the farthest threshold between the two choices."""
+        logits, bound = inputs
         crossed = in_sets(own) != in_sets(other)
-        away = (scores.unsqueeze(-2) - self.thresholds(scores).unsqueeze(-1)).abs()
-        scale = scores.abs().amax(dim=-1, keepdim=True)
-        return (away * crossed).amax(dim=-2) / scale
+        away = (logits.unsqueeze(-2) - self.thresholds(logits).unsqueeze(-1)).abs()
+        return (away * crossed).amax(dim=-2) / bound
 
 
 def in_sets(degrees: Tensor) -> Tensor:
@@ -105,5 +106,6 @@ class HFSBlock(ChannelAttention):
         """[N, C, H, W] -> [N, C, H, W]; in training mode N must be at least 2."""
         query, key, value = self.parts(self.decoupler(x))
         logits = self.logits(query, key)
-        weights = sparse_softmax(logits, self.degrees(logits), self.lambda_)
+        degrees = self.degrees(logits, self.bound(query, key))
+        weights = sparse_softmax(logits, degrees, self.lambda_)
         return x + (weights @ value).view_as(x)

@@ -6,13 +6,17 @@ border. They are then compared under one choice, and each difference must be bor
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor, nn
+
+Inputs: TypeAlias = tuple[Tensor, ...]
 
 
 class Decision(nn.Module):
     """Scores to a choice; subclasses say how to compare two choices.
+
+    `inputs` are what `forward` is called with, the scores first.
 
     `tolerance`: how far from the border a differing place may lie, as `distance` gives it.
     `least`: how many places differ when one score crosses the border.
@@ -25,10 +29,10 @@ class Decision(nn.Module):
         """Whether `other` could be an output at all where `own` is one."""
         raise NotImplementedError
 
-    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def differences(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """Where two choices differ, bool, one entry a place."""
         raise NotImplementedError
 
-    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """How far each place lies from the border that tells the two choices apart, 0 or more."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deblur_export.models.blocks.decision import Decision
+from deblur_export.models.blocks.decision import Decision, Inputs
 from deblur_export.models.blocks.saphn_attention import Siblings
 from deblur_export.plugins.ops.top_pixels import top_pixels
 
@@ -50,13 +50,13 @@ class BestQuarter(Decision):
         ascending = bool((other.diff(dim=1) > 0).all())
         return ascending and bool(((other >= 0) & (other < 4 * own.shape[1])).all())
 
-    def differences(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
-        nothing = torch.zeros_like(scores.flatten(1), dtype=torch.bool)
+    def differences(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
+        nothing = torch.zeros_like(inputs[0].flatten(1), dtype=torch.bool)
         return nothing.scatter(1, own, True) ^ nothing.scatter(1, other, True)
 
-    def distance(self, scores: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """[N, H*W], to the lowest score of one's own choice, in logits."""
-        listed = scores.flatten(1)
+        listed = inputs[0].flatten(1)
         lowest = listed.gather(1, own).amin(dim=1, keepdim=True)
         return (listed - lowest).abs() / STEPS
 
