@@ -91,7 +91,8 @@ def load_model(
         arguments = _arguments(spec, state, weights)
     else:
         arguments = spec.variants[spec.default_variant]
-    arguments = _pooling(spec, arguments, train_size(path) if local else None)
+    if local:
+        arguments = _pooling(spec, arguments, train_size(path), _training(path))
     net = spec.build(**arguments).eval()
     _check_fit(net, state, spec.title, weights)
     net.load_state_dict(state)
@@ -124,8 +125,9 @@ def _random_model(
     if len(digits) > len(str(2**63)) or int(digits) >= 2**63:
         raise DeblurExportError(f"--weights {weights}: the seed must be below 2**63")
     spec = models.get(name)
-    size = TRAIN_SIZE if local else None
-    arguments = _pooling(spec, _variant(spec, variant or spec.default_variant), size)
+    arguments = _variant(spec, variant or spec.default_variant)
+    if local:
+        arguments = _pooling(spec, arguments, TRAIN_SIZE, {})
     net = spec.build(**arguments).eval()
     randomize(net, spec, int(digits))
     return _loaded(spec, arguments, net, weights)
@@ -159,17 +161,17 @@ def _variant(spec: ModelSpec, variant: str) -> Mapping[str, Any]:
 
 
 def _pooling(
-    spec: ModelSpec, arguments: Mapping[str, Any], train_size: int | None
+    spec: ModelSpec, arguments: Mapping[str, Any], train_size: int, training: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The arguments with local pooling for crops of this size; None: as they are."""
-    if train_size is None:
-        return arguments
+    """The arguments with local pooling for crops of this size; an encoder that was frozen in
+    training has not seen them and keeps its own."""
     if not spec.local:
         having = ", ".join(name for name in models.NAMES if models.get(name).local)
         raise DeblurExportError(
             f"{spec.name} pools nothing that TLC could make local; --local is for {having}"
         )
-    return {**arguments, **dict.fromkeys(spec.local, train_size)}
+    frozen = ("encoder_train_size",) if training.get("frozen_encoder") else ()
+    return {**arguments, **{name: train_size for name in spec.local if name not in frozen}}
 
 
 def train_size(path: Path) -> int:
@@ -178,15 +180,21 @@ def train_size(path: Path) -> int:
     `bench/train.py` writes it into its .safetensors files; what other files do not say is taken to
     be 256, as in all papers, and so is a size that local pooling does not come in.
     """
-    if path.suffix != ".safetensors":
-        return TRAIN_SIZE
-    with safe_open(path, "pt") as file:
-        training = (file.metadata() or {}).get("training", "{}")
-    try:
-        size = json.loads(training)["crop"]
-    except (ValueError, TypeError, KeyError):
-        return TRAIN_SIZE
+    size = _training(path).get("crop")
     return next((known for known in LOCAL_SIZES if known == size), TRAIN_SIZE)
+
+
+def _training(path: Path) -> Mapping[str, Any]:
+    """What `bench/train.py` wrote into a checkpoint about its making; empty for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("training", "{}")
+    try:
+        training = json.loads(text)
+    except ValueError:
+        return {}
+    return training if isinstance(training, dict) else {}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -96,7 +96,7 @@ class AIBNet(nn.Module):
         filter_size: of the decoupler's low-pass.
         train_size: side of the training crops, for local pooling (TLC) in the sub-decoders.
         encoder_train_size: the same for the encoder, which pools locally unless this is None.
-            `--local` takes the checkpoint's crops for both.
+            `--local` takes the checkpoint's crops for both, unless the encoder was frozen then.
         normalize_qk: divide queries and keys by their norm over the pixels; not in the paper.
     """
 

@@ -110,11 +110,20 @@ def test_local_pooling_takes_the_crop_that_was_trained_on(
     assert "train_size" not in load_model(None, None, str(path)).arguments
 
 
-def test_aibnets_encoder_takes_the_crop_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("frozen", "encoder"), [(False, 64), (True, None)])
+def test_aibnets_encoder_takes_the_crop_it_was_trained_on(
+    frozen: bool, encoder: int | None, tmp_path: Path
+) -> None:
     net = load_model("aibnet", "tiny", "random:0").net
     path = tmp_path / "net.safetensors"
-    safetensors.torch.save_file(net.state_dict(), path, {"training": json.dumps({"crop": 64})})
+    about = {"crop": 64, "frozen_encoder": frozen}
+    safetensors.torch.save_file(net.state_dict(), path, {"training": json.dumps(about)})
     model = load_model(None, None, str(path), local=True)
-    assert (model.arguments["train_size"], model.arguments["encoder_train_size"]) == (64, 64)
+    assert model.arguments["train_size"] == 64
+    assert model.arguments.get("encoder_train_size") == encoder
     assert model.variant == "tiny-local"
-    assert load_model("aibnet", "tiny", "random:0", local=True).arguments["train_size"] == 256
+
+
+def test_random_weights_pool_as_after_crops_of_256() -> None:
+    arguments = load_model("aibnet", "tiny", "random:0", local=True).arguments
+    assert (arguments["train_size"], arguments["encoder_train_size"]) == (256, 256)
