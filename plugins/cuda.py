@@ -79,8 +79,8 @@ def available() -> bool:
 
 
 def takes(*tensors: Tensor | None) -> bool:
-    """Whether the CUDA kernels can take these: on one GPU, dense, no gradient asked for, the first
-    in float32, float16 or bfloat16; indices are int64."""
+    """Whether the CUDA kernels can take these: dense on one GPU, the first in float32, float16 or
+    bfloat16; indices are int64."""
     first = tensors[0]
     assert first is not None
     return (
@@ -93,7 +93,6 @@ def takes(*tensors: Tensor | None) -> bool:
                 t.device == first.device
                 and (t.dtype in TYPES or t.dtype == torch.int64)
                 and t.layout == torch.strided
-                and not t.requires_grad
             )
             for t in tensors
         )

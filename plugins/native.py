@@ -100,17 +100,13 @@ def is_off() -> bool:
 
 
 def takes(*tensors: Tensor | None) -> bool:
-    """Whether the native kernels can take these: float32 on the CPU, no gradient asked for."""
+    """Whether the native kernels can take these: dense and float32 on the CPU. Gradients are those
+    of the definition, whoever computed the forward pass."""
     return (
         not _off
         and all(
             t is None
-            or (
-                t.dtype == torch.float32
-                and t.device.type == "cpu"
-                and t.layout == torch.strided
-                and not t.requires_grad
-            )
+            or (t.dtype == torch.float32 and t.device.type == "cpu" and t.layout == torch.strided)
             for t in tensors
         )
         and available()

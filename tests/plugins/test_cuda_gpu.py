@@ -126,14 +126,11 @@ def test_in_a_graph_on_a_stream_with_any_strides(op: str) -> None:
 
 
 def test_the_reference_stays_the_reference(calls: list[str]) -> None:
-    """float64, a gradient asked for, and inside switched_off: PyTorch computes."""
+    """float64, and inside switched_off: PyTorch computes."""
     case = next(c for c in CASES if c.op == "SelectiveScan")
     case.call(**on_gpu(case.make(torch.float64)))
     with native.switched_off():
         case.call(**on_gpu(case.make(torch.float32)))
-    inputs = on_gpu(case.make(torch.float32))
-    inputs["u"].requires_grad_()
-    case.call(**inputs).sum().backward()
     assert calls == []
 
 

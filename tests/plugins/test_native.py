@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import shutil
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from deblur_export.export.checkpoint import load_model
 from deblur_export.plugins import native, native_build
 from deblur_export.plugins.ops.deform_conv2d import (
     deform_conv2d,
@@ -194,14 +196,39 @@ def test_nan_in_a_mask_is_no_mask() -> None:
 
 @needed
 @pytest.mark.parametrize("op", OPS)
-def test_only_for_float32_without_gradient(op: str, calls: list[str]) -> None:
+def test_only_for_float32(op: str, calls: list[str]) -> None:
     case = next(c for c in CASES if c.op == op)
     for dtype in (torch.float64, torch.bfloat16):
         case.call(**case.make(dtype))
-    inputs = case.make(torch.float32)
-    next(iter(inputs.values())).requires_grad_()
-    case.call(**inputs)
     assert calls == []
+
+
+@needed
+@pytest.mark.parametrize("op", ["SelectiveScan", "MotionDeformConv", "DeformConv2d"])
+def test_gradients_are_those_of_the_definition(op: str, calls: list[str]) -> None:
+    case = next(c for c in CASES if c.op == op)
+    grads = []
+    for context in (contextlib.nullcontext(), native.switched_off()):
+        inputs = case.make(torch.float32)
+        wanted = [v.requires_grad_() for v in inputs.values() if isinstance(v, Tensor)]
+        with context:
+            grads.append(torch.autograd.grad((case.call(**inputs) ** 2).sum(), wanted))
+    assert len(calls) == 1
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@needed
+@pytest.mark.parametrize(("name", "times"), [("m2aenet", 12), ("algnet", 9), ("saphn", 12)])
+def test_a_network_as_it_was_loaded_uses_them(name: str, times: int, calls: list[str]) -> None:
+    """Its parameters ask for gradients, as those of every module do."""
+    net = load_model(name, "tiny", "random:0").net
+    assert all(p.requires_grad for p in net.parameters())
+    for context in (torch.no_grad(), torch.inference_mode()):
+        calls.clear()
+        with context:
+            net(torch.rand(1, 3, 32, 32))
+        assert len(calls) == times
 
 
 @needed
