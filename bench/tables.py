@@ -5,7 +5,8 @@ python bench/network_ops.py --json bench/network_ops.json
 python bench/networks.py
 python bench/precision.py --json bench/precision.json
 python bench/quantization.py --pool POOL --json bench/quantization.json
-python bench/kernels.py     # on a machine with a CUDA GPU
+python bench/kernels.py         # on a machine with a CUDA GPU
+python bench/networks_cuda.py   # likewise
 python bench/tables.py
 """
 
@@ -48,6 +49,14 @@ KERNELS = """## CUDA kernels
 bandwidth, for the bytes that have to move.
 
 """
+GPU_NETWORKS = """### Whole networks in PyTorch
+
+`bench/networks_cuda.py`: medians in milliseconds, the same network with the kernels and without
+them, as CUDA graphs where they can be captured. Errors are against float64 under the same discrete
+choices, relative to the largest output; M2AENet's mask is forced to 10 %.
+
+"""
+NOT_MEASURED = "Not measured: they have not run on a GPU yet.\n\n"
 OPS = """## Custom ops
 
 `bench/ops.py`, `bench/network_ops.py`: candidates take turns in one process. Errors are against
@@ -169,7 +178,7 @@ def kernels() -> str:
     """A table for each setting of `bench/kernels.py`."""
     path = FOLDER / "kernels.json"
     if not path.exists():
-        return "Not measured: they have not run on a GPU yet.\n\n"
+        return NOT_MEASURED
     report = json.loads(path.read_text())
     text = f"{report['gpu']}, {report['versions']}.\n\n"
     for title, result in report["results"].items():
@@ -179,6 +188,25 @@ def kernels() -> str:
             rows[name] = [f"{timing['median']:.4f}", f"{rate:.0%}", f"{timing['error']:.0e}"]
         text += f"### {title}\n\n" + table(["ms", "share", "error"], rows)
     return text
+
+
+def gpu_networks() -> str:
+    """The table of `bench/networks_cuda.py`."""
+    path = FOLDER / "networks_cuda.json"
+    if not path.exists():
+        return GPU_NETWORKS + NOT_MEASURED
+    report = json.loads(path.read_text())
+    rows = {
+        f"{title}, {name}": [
+            f"{timing['median']:.2f}",
+            f"{timing['error']:.0e}",
+            "" if timing["graph"] else "launches included",
+        ]
+        for title, result in report["results"].items()
+        for name, timing in result["candidates"].items()
+    }
+    where = f"{report['gpu']}, {report['versions']}, {report['size']}.\n\n"
+    return GPU_NETWORKS + where + table(["ms", "error", ""], rows)
 
 
 def machine_line(machine: Mapping[str, str]) -> str:
@@ -206,7 +234,7 @@ def main() -> None:
         json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
     )
     whole = goals.goals(FOLDER) + NETWORKS + networks() + memory() + goals.profiles(FOLDER)
-    text = HEAD + whole + INT8 + quantization_table() + KERNELS + kernels() + OPS
+    text = HEAD + whole + INT8 + quantization_table() + KERNELS + kernels() + gpu_networks() + OPS
     for key, value in ops["machine"].items():
         text += f"- {key}: {value}\n"
     text += "\n### MotionDeformConv\n\n" + by_size(ops["motion_deform_conv"]) + NOTES["motion"]
