@@ -5,7 +5,8 @@
 Every network with demo weights, exported in float32, fp16 and bf16, and calibrated to int8 on the
 train part of the pool under 0.1 dB on val, for both layouts; then PSNR against the sharp images of
 the test part, on ONNX Runtime, which rounds where a typed file does. POOL is made by
-bench/pairs.py.
+bench/pairs.py. Networks that are not named keep their rows of the JSON file, which is written after
+each.
 """
 
 from __future__ import annotations
@@ -105,12 +106,14 @@ def main() -> None:
     for key, value in about.items():
         console.print(f"{key}: {value}")
     results = dict[str, list[Row]]()
+    if arguments.json and arguments.json.exists():
+        results = json.loads(arguments.json.read_text())["results"]
     for file in sorted(DEMO_FOLDER.glob("*.safetensors")):
         name, variant = file.stem.split("_")
         if name not in (arguments.network or [name]):
             continue
         loaded = load_model(name, variant, "demo")
-        rows = results.setdefault(loaded.title, [])
+        rows = results[loaded.title] = []
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             artifact = export_onnx(loaded, ExportOptions(), folder / f"{file.stem}.onnx")
@@ -127,10 +130,11 @@ def main() -> None:
                     rows.append(row)
         for row in rows:
             console.print(text(loaded.title, row))
+        if arguments.json:
+            ordered = {title: results[title] for title in sorted(results)}
+            document = {"machine": about, "pairs": arguments.pairs, "results": ordered}
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     console.print(f"\n{arguments.pairs} pairs of test\n\n{table(results)}")
-    if arguments.json:
-        document = {"machine": about, "pairs": arguments.pairs, "results": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
