@@ -10,7 +10,13 @@ import onnx_ir as ir
 from onnx.inliner import inline_local_functions
 
 from deblur_export.calibration.qdq import Site, find_sites
-from deblur_export.export.precision.policy import DECIDES, LINEAR, POSITIONS, kept_nodes
+from deblur_export.export.precision.policy import (
+    DECIDES,
+    LINEAR,
+    POSITIONS,
+    SHAPES_ONLY,
+    kept_nodes,
+)
 from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
 
 FIRST = "the first layer: its error reaches everything"
@@ -102,6 +108,6 @@ def _nearest(
             seen.add(node)
             if node.op_type in LINEAR:
                 found.append(node)
-            elif not node.domain:
+            elif not node.domain and node.op_type not in SHAPES_ONLY:
                 waiting.extend(values(node))
     return found

@@ -123,17 +123,40 @@ def test_padding_at_one_end_keeps_a_convolution_out() -> None:
             [("x", [1] * 4), ("y0", [2, 1, 0, 1]), ("y1", [1] * 4), ("y2", [1] * 4)]
         )
     )
+    places = placement(chain(convs))
+    assert places.never == {"n0": FIRST, "n1": LOPSIDED, "n3": LAST}
+    assert [site.node for site in places.sites] == ["n2"]
+
+
+def test_sizes_make_no_layer_the_first_or_the_last() -> None:
+    """The shapes of the input and of a feature, in the middle of a graph."""
+    convs = """
+        y0 = Conv<pads = [1, 1, 1, 1]>(x, w)
+        like_input = Shape(x)
+        z0 = Reshape(y0, like_input)
+        y1 = Conv<pads = [1, 1, 1, 1]>(z0, w)
+        y2 = Conv<pads = [1, 1, 1, 1]>(y1, w)
+        like_feature = Shape(y1)
+        z2 = Reshape(y2, like_feature)
+        last = Conv<pads = [1, 1, 1, 1]>(z2, w)
+        y3 = Reshape(last, like_feature)
+    """
+    places = placement(chain(convs))
+    assert places.never == {"n0": FIRST, "n7": LAST}
+    assert [site.node for site in places.sites] == ["n3", "n4"]
+
+
+def chain(nodes: str) -> onnx.ModelProto:
+    """The image x through nodes n0, n1, ... to y3; w is a 3x3 weight."""
     header = (
         '<ir_version: 9, opset_import: ["": 18]> g (float[n, 3, h, w] x) => (float[n, 3, h, w] y3)'
     )
-    model = onnx.parser.parse_model(f"{header} <float[3, 3, 3, 3] w> {{ {convs} }}")
+    model = onnx.parser.parse_model(f"{header} <float[3, 3, 3, 3] w> {{ {nodes} }}")
     weight = np.ones((3, 3, 3, 3), np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
     for i, node in enumerate(model.graph.node):
         node.name = f"n{i}"
-    places = placement(model)
-    assert places.never == {"n0": FIRST, "n1": LOPSIDED, "n3": LAST}
-    assert [site.node for site in places.sites] == ["n2"]
+    return model
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
