@@ -24,6 +24,13 @@ def pixel_norm(x: Tensor) -> Tensor:
     return squared.squeeze(-1).sqrt().clamp(min=EPS)
 
 
+def logit_bound(query: Tensor, key: Tensor, b: Tensor | None, normalize_qk: bool) -> Tensor:
+    """What no logit of a row exceeds (Cauchy-Schwarz): two [N, C, P] -> [N, C, 1]."""
+    norms = pixel_norm(query), pixel_norm(key).amax(dim=1, keepdim=True)
+    largest = torch.ones_like(norms[0]) if normalize_qk else norms[0] * norms[1]
+    return largest if b is None else largest / b.abs()
+
+
 class ChannelAttention(nn.Module):
     """Base: a 1x1 and a depth-wise 3x3 make queries, keys and values; logits are C x C.
 
@@ -58,9 +65,3 @@ class ChannelAttention(nn.Module):
         if self.normalize_qk:
             product = product / (pixel_norm(query) * pixel_norm(key).transpose(1, 2))
         return product if self.b is None else product / self.b
-
-    def bound(self, query: Tensor, key: Tensor) -> Tensor:
-        """What no logit of a row exceeds (Cauchy-Schwarz): two [N, C, P] -> [N, C, 1]."""
-        norms = pixel_norm(query), pixel_norm(key).amax(dim=1, keepdim=True)
-        largest = torch.ones_like(norms[0]) if self.normalize_qk else norms[0] * norms[1]
-        return largest if self.b is None else largest / self.b.abs()

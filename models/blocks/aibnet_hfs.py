@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from deblur_export.models.blocks.aibnet_attention import ChannelAttention
+from deblur_export.models.blocks.aibnet_attention import ChannelAttention, logit_bound
 from deblur_export.models.blocks.aibnet_decoupler import Decoupler
 from deblur_export.models.blocks.decision import Decision, Inputs
 
@@ -34,8 +34,13 @@ class Degrees(Decision):
     tolerance = 1e-4
     least = 2  # one logit leaves, another comes
 
-    def forward(self, logits: Tensor, bound: Tensor) -> Tensor:
-        """Logits [N, C, C] -> 0..4, dtype of the logits; bound [N, C, 1] is for `distance` only."""
+    def __init__(self, normalize_qk: bool = False) -> None:
+        super().__init__()
+        self.normalize_qk = normalize_qk
+
+    def forward(self, logits: Tensor, query: Tensor, key: Tensor, b: Tensor | None) -> Tensor:
+        """Logits [N, C, C] -> 0..4, dtype of the logits; what they come from, as in
+        `ChannelAttention.logits`, is for `distance` only."""
         return self.survives(logits).to(logits.dtype).sum(dim=-2)
 
     def survives(self, logits: Tensor) -> Tensor:
@@ -57,10 +62,11 @@ class Degrees(Decision):
 
     def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """[N, C, C], to the farthest threshold between the two choices."""
-        logits, bound = inputs
+        logits: Tensor = inputs[0]
+        query, key, b = inputs[1:]
         crossed = in_sets(own) != in_sets(other)
         away = (logits.unsqueeze(-2) - self.thresholds(logits).unsqueeze(-1)).abs()
-        return (away * crossed).amax(dim=-2) / bound
+        return (away * crossed).amax(dim=-2) / logit_bound(query, key, b, self.normalize_qk)
 
 
 def in_sets(degrees: Tensor) -> Tensor:
@@ -99,13 +105,13 @@ class HFSBlock(ChannelAttention):
     def __init__(self, channels: int, filter_size: int, normalize_qk: bool = False) -> None:
         super().__init__(channels, 3, normalize_qk)
         self.decoupler = Decoupler(channels, filter_size)
-        self.degrees = Degrees()
+        self.degrees = Degrees(normalize_qk)
         self.lambda_ = Parameter(torch.full((DEGREES,), 0.2))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]; in training mode N must be at least 2."""
         query, key, value = self.parts(self.decoupler(x))
         logits = self.logits(query, key)
-        degrees = self.degrees(logits, self.bound(query, key))
+        degrees = self.degrees(logits, query, key, self.b)
         weights = sparse_softmax(logits, degrees, self.lambda_)
         return x + (weights @ value).view_as(x)

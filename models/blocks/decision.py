@@ -6,17 +6,17 @@ border. They are then compared under one choice, and each difference must be bor
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
-Inputs: TypeAlias = tuple[Tensor, ...]
+Inputs: TypeAlias = tuple[Any, ...]
 
 
 class Decision(nn.Module):
     """Scores to a choice; subclasses say how to compare two choices.
 
-    `inputs` are what `forward` is called with, the scores first.
+    `inputs` are what `forward` is called with: the scores, then what `distance` needs besides.
 
     `tolerance`: how far from the border a differing place may lie, as `distance` gives it.
     `least`: how many places differ when one score crosses the border.

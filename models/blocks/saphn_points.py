@@ -56,7 +56,7 @@ class BestQuarter(Decision):
 
     def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
         """[N, H*W], to the lowest score of one's own choice, in logits."""
-        listed = inputs[0].flatten(1)
+        listed: Tensor = inputs[0].flatten(1)
         lowest = listed.gather(1, own).amin(dim=1, keepdim=True)
         return (listed - lowest).abs() / STEPS
 

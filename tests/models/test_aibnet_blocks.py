@@ -196,7 +196,7 @@ def sparse_formula(z: Tensor, scale: Tensor) -> Tensor:
 @pytest.mark.parametrize("channels", [8, 16])
 def test_sparse_softmax_formula(channels: int, spread: float) -> None:
     z, scale = spread * rand(2, channels, channels), rand(4, seed=3)
-    y = sparse_softmax(z, Degrees()(z), scale)
+    y = sparse_softmax(z, Degrees()(z, z, z, None), scale)
     torch.testing.assert_close(y, sparse_formula(z, scale), **OP_FLOAT64)
     torch.testing.assert_close(y.sum(dim=-1), scale.sum().expand(2, channels), **OP_FLOAT64)
     assert ((y == 0).sum(dim=-1) >= channels - kept(channels)[-1]).all()
@@ -204,7 +204,7 @@ def test_sparse_softmax_formula(channels: int, spread: float) -> None:
 
 def test_sparse_softmax_of_equal_logits_keeps_all() -> None:
     z = torch.zeros(1, 8, 8)
-    y = sparse_softmax(z, Degrees()(z), torch.full((4,), 0.2))
+    y = sparse_softmax(z, Degrees()(z, z, z, None), torch.full((4,), 0.2))
     torch.testing.assert_close(y, torch.full((1, 8, 8), 0.1))
 
 

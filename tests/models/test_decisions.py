@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deblur_export.models.blocks.aibnet_attention import ChannelAttention
+from deblur_export.models.blocks.aibnet_attention import ChannelAttention, logit_bound
 from deblur_export.models.blocks.aibnet_hfs import Degrees, kept
 from deblur_export.models.blocks.decision import Decision, Inputs
 from deblur_export.models.blocks.saphn_points import STEPS, BestQuarter
@@ -20,7 +20,7 @@ def scores(*shape: int) -> Tensor:
 CASES: dict[str, tuple[Decision, Inputs]] = {
     "mask": (MaskThreshold(), (scores(2, 2, 6, 8),)),
     "ranking": (BestQuarter(), ((scores(2, 1, 8, 12) * STEPS).round(),)),
-    "degrees": (Degrees(), (scores(2, 12, 12), torch.ones(2, 12, 1))),
+    "degrees": (Degrees(True), (scores(2, 12, 12), *2 * (scores(2, 12, 5),), None)),
 }
 
 
@@ -52,8 +52,9 @@ def test_distance_is_that_of_the_scores_between_the_choices(name: str, size: flo
 
 def test_a_logit_far_from_every_threshold_it_crosses_is_far() -> None:
     """Being close to one threshold is no excuse for crossing all four."""
+    ones = torch.ones(1, 20, 1, dtype=torch.float64)
     logits = torch.arange(20.0, dtype=torch.float64).repeat(20, 1).unsqueeze(0)
-    module, inputs = Degrees(), (logits, torch.full((1, 20, 1), 40.0, dtype=torch.float64))
+    module, inputs = Degrees(), (logits, 8 * ones, 5 * ones, None)
     own = module(*inputs)
     assert own[0, 0].tolist() == [sum(20 - i <= k for k in kept(20)) for i in range(20)]
     other = own.clone()
@@ -82,6 +83,7 @@ def test_no_logit_exceeds_the_bound_and_one_reaches_it(normalize_qk: bool) -> No
     query, key = 3 * scores(2, 5, 7), scores(2, 5, 7)
     key[:, 2] *= 4  # the longest of each image
     query[1, 3] = -2 * key[1, 2]
-    bound, logits = attention.bound(query, key), attention.logits(query, key).abs()
+    bound = logit_bound(query, key, attention.b, normalize_qk)
+    logits = attention.logits(query, key).abs()
     assert (logits <= bound * (1 + 1e-12)).all()
     torch.testing.assert_close(logits[1, 3, 2], bound[1, 3, 0])
