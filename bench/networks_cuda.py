@@ -49,7 +49,12 @@ def chosen(net: nn.Module, choices: dict[str, Tensor]) -> Iterator[None]:
     """Inside, each decision gives its choice of `choices`; its own is put there where none is."""
 
     def hook(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
-        return lambda module, inputs, own: choices.setdefault(name, own.clone()).to(own.dtype)
+        def decide(module: nn.Module, inputs: object, own: Tensor) -> Tensor:
+            if name not in choices:
+                choices[name] = own.clone()
+            return choices[name].to(own.dtype)
+
+        return decide
 
     handles = [part.register_forward_hook(hook(name)) for name, part in decisions(net).items()]
     try:
