@@ -11,16 +11,16 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 PLUGINS = Path("src/deblur_export/plugins")
-native = runpy.run_path(str(PLUGINS / "native_build.py"))
+native = runpy.run_path(str(PLUGINS / "compile" / "cpu.py"))
 
 
 class BuildWithNative(build_py):
-    """Python files, then the library beside native.py."""
+    """Python files, then the libraries beside their loaders."""
 
     def run(self) -> None:
         super().run()
         root = Path("src" if self.editable_mode else self.build_lib)
-        folder = root / "deblur_export" / "plugins"
+        folder = root / "deblur_export" / "plugins" / "libraries"
         folder = folder.resolve() if self.editable_mode else folder.absolute()
         target, extension = folder / native["LIBRARY"], folder / native["EXTENSION"]
         if not self.editable_mode:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pictures import arguments, filled, save_sheet
 from PIL import Image
 
-from deblur_export.export import metrics
+from deblur_export.export.parity import metrics
 
 MOVED = 8  # levels of 255 between blurred and sharp, from which on a pixel counts as blurred
 WINDOW = 144  # side of the close-ups in pixels

@@ -23,7 +23,9 @@ import kernel_peers as peers
 import torch
 from torch import Tensor
 
-from deblur_export.plugins import cuda, cuda_build, native_build
+from deblur_export.plugins.compile import cpu as cpu_compiler
+from deblur_export.plugins.compile import cuda as cuda_compiler
+from deblur_export.plugins.libraries import cuda
 
 Call = Callable[[], Tensor]
 REPEATS, QUICK_REPEATS = 15, 5
@@ -282,8 +284,8 @@ def built() -> None:
     print(f"compiling the kernels for compute capability {major}.{minor}")
     sources = Path(cuda.__file__).resolve().parent / "csrc"
     try:
-        cuda_build.build(sources, cuda.FILE.packaged, [10 * major + minor])
-    except native_build.BuildError as error:
+        cuda_compiler.build(sources, cuda.FILE.packaged, [10 * major + minor])
+    except cpu_compiler.BuildError as error:
         raise SystemExit(f"bench/kernels.py: the kernels were not built: {error}") from error
     cuda._library.cache_clear()
     if not cuda.available():

@@ -25,8 +25,8 @@ from rich.console import Console
 from torch import Tensor
 
 from deblur_export.export.passes.attach_functions import attach_functions
-from deblur_export.plugins import native
 from deblur_export.plugins.function_body import DOMAIN, VERSION, FunctionBody
+from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops.local_mean import local_mean
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
 from deblur_export.plugins.spec import OPSET, Target
@@ -107,8 +107,8 @@ def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
         graph_of(feed, OPSET["portable"], plain_scan), None, feed
     )
     candidates["torch: ours"] = lambda: selective_scan_reference(*tensors, delta_softplus=0).numpy()
-    if native.available():
-        candidates["native: ours"] = lambda: native.selective_scan(
+    if cpu.available():
+        candidates["native: ours"] = lambda: cpu.selective_scan(
             *tensors, None, None, states=s, delta_softplus=0
         ).numpy()
     return measure(candidates, exact, repeats)

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.bench.coverage import blob_mask, mask_decision, mask_shape
-from deblur_export.export.checkpoint import load_model
-from deblur_export.export.decisions import decisions
-from deblur_export.plugins import native
+from deblur_export.export.timing.coverage import blob_mask, mask_decision, mask_shape
+from deblur_export.models.checkpoint import load_model
+from deblur_export.models.decisions import decisions
+from deblur_export.plugins.libraries import cpu
 
 # The slowest without kernels last: an interrupted run has the others.
 NETWORKS = {
@@ -82,11 +82,11 @@ def bench(name: str, size: tuple[int, int], bf16: bool) -> kernels.Result:
         return restored
 
     def without() -> Tensor:
-        with native.switched_off():
+        with cpu.switched_off():
             return run()
 
     run()
-    with torch.no_grad(), chosen(net.double(), choices), native.switched_off():
+    with torch.no_grad(), chosen(net.double(), choices), cpu.switched_off():
         exact = net(image.double())
     net.float()
     candidates = {kernels.OURS: run} | ({} if name in PLAIN else {WITHOUT: without})

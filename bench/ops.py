@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.reparam.unfold_masked_conv import merge
-from deblur_export.plugins import native
+from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops import pruned_conv as pruned_module
 from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv_reference
 from deblur_export.plugins.ops.pruned_conv import _pruned_rows, pruned_conv_reference
@@ -142,8 +142,8 @@ def bench_motion(channels: int, size: int, repeats: int) -> dict[str, Timing]:
             nine_grid_samples, *tensors, *(torch.from_numpy(centres[k]) for k in ("scale", "base"))
         ),
     }
-    if native.available():
-        candidates["native: ours"] = torch_call(native.motion_deform_conv, *tensors)
+    if cpu.available():
+        candidates["native: ours"] = torch_call(cpu.motion_deform_conv, *tensors)
     exact = motion_deform_conv_reference(*(tensor.double() for tensor in tensors)).numpy()
     return measure(candidates, exact, repeats)
 
@@ -282,8 +282,8 @@ def bench_pruned(
             "torch: rows": torch_call(_pruned_rows, x, mask, *parameters),
             "torch: unfold": torch_call(unfolded, x, mask),
         }
-        if native.available():
-            candidates["native: rows"] = torch_call(native.pruned_conv, x, mask, *parameters)
+        if cpu.available():
+            candidates["native: rows"] = torch_call(cpu.pruned_conv, x, mask, *parameters)
         exact = pruned_conv_reference(*(t.double() for t in (x, mask, *parameters))).numpy()
         results.append(PrunedResult(share, dilated, measure(candidates, exact, repeats)))
     return results
@@ -337,7 +337,7 @@ def break_even_table(pruned: Mapping[str, Sequence[PrunedResult]]) -> Table:
             pairs = (("rows", "dense"), ("unfold", "dense"), ("unfold", "rows"))
             cells = (break_even(results, f"{runtime}: {a}", f"{runtime}: {b}") for a, b in pairs)
             table.add_row(f"{size}, {runtime}", *cells)
-        if native.available():
+        if cpu.available():
             cell = break_even(results, "native: rows", "ONNX Runtime: dense")
             table.add_row(f"{size}, native, than ONNX Runtime's dense", cell, "", "")
     return table
@@ -360,7 +360,7 @@ def machine() -> dict[str, str]:
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"onnxruntime {ort.__version__}, onnx {onnx.__version__}",
         "threads": f"torch and native {torch.get_num_threads()}, ONNX Runtime its default",
-        "native": native.instruction_set() or "not built",
+        "native": cpu.instruction_set() or "not built",
     }
 
 
@@ -385,7 +385,7 @@ def main() -> None:
         for channels, size in PRUNED_SIZES[:last]:
             results = bench_pruned(channels, size, coverages, repeats)
             pruned[f"C = {channels}, {size} x {size}"] = results
-            for runtime in RUNTIMES if native.available() else RUNTIMES[:2]:
+            for runtime in RUNTIMES if cpu.available() else RUNTIMES[:2]:
                 console.print(pruned_table(channels, size, runtime, results))
     console.print(break_even_table(pruned))
     if options.json:

@@ -14,7 +14,7 @@ import skimage.data
 from pictures import arguments, to_8bit
 from PIL import Image
 
-from deblur_export.calibration.blur import synthesize
+from deblur_export.models.training.data.blur import synthesize
 
 # Name, origin, and the seed of a blur that shows what local motion is.
 PHOTOS = {

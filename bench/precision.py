@@ -8,7 +8,7 @@ where the typed file does), on OpenVINO (of the float32 file, with the precision
 where TensorRT for RTX is installed, whether its builder makes an engine and proves the precision.
 
 int8 is everything that may be int8, without a budget, calibrated on a few blurred images of POOL,
-which bench/pairs.py makes, and judged on others: layout `cpu` for OpenVINO, `tensorrt` for the
+which deblur-export pairs makes, and judged on others: layout `cpu` for OpenVINO, `tensorrt` for the
 rest. What a budget leaves of it is for bench/quantization.py. Networks and precisions that are not
 named keep their rows of the JSON file.
 """
@@ -27,19 +27,19 @@ import numpy as np
 from rich.console import Console
 
 from deblur_export import models
+from deblur_export.calibration.calibrate import Calibration, calibrate
+from deblur_export.commands.progress import PhaseBars
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.bench.machine import machine, physical_cores
-from deblur_export.export.cases import Case, random_cases
-from deblur_export.export.checkpoint import LoadedModel, default_weights, load_model
 from deblur_export.export.engines import options as sizes
 from deblur_export.export.engines.backend import choose
 from deblur_export.export.engines.build import build_engine
-from deblur_export.export.engines.phases import PhaseBars
-from deblur_export.export.manifest import Artifact
+from deblur_export.export.images.cases import Case, random_cases
+from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_model, write_onnx
-from deblur_export.export.quantization.calibrate import Calibration, calibrate
-from deblur_export.export.verify import reference_model, verify
-from deblur_export.models.training.pool import Pool
+from deblur_export.export.timing.machine import machine, physical_cores
+from deblur_export.manifest import Artifact
+from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
+from deblur_export.models.training.data.dataset import Pool
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}

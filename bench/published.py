@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from deblur_export import models
-from deblur_export.export.catalogue import Comparison, comparisons
+from deblur_export.models.catalogue import Comparison, comparisons
 from deblur_export.models.complexity import count_macs
 
 

@@ -1,6 +1,6 @@
 """How well the demo weights deblur: every network on the test part of a pool.
 
-    python bench/pairs.py --fetch PHOTOS && python bench/pairs.py POOL --photos PHOTOS
+    deblur-export pairs --fetch PHOTOS && deblur-export pairs POOL --photos PHOTOS
     python bench/quality.py --pool POOL [--json FILE] [--jobs N]
 
 Networks run in PyTorch, float32, on whole 256x256 images. PSNR, SSIM and their forms weighted by
@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.progress import track
 
 from deblur_export import models
-from deblur_export.export import metrics
-from deblur_export.export.checkpoint import DEMO_FOLDER, LoadedModel, load_model
+from deblur_export.export.parity import metrics
+from deblur_export.models.checkpoint import DEMO_FOLDER, LoadedModel, load_model
 from deblur_export.models.complexity import count_parameters
+from deblur_export.models.training.data.dataset import Batch, Pool, extent
 from deblur_export.models.training.losses import coarse_mask
-from deblur_export.models.training.pool import Batch, Pool, extent
 from deblur_export.models.training.scores import MaskRecorder
 
 COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")

@@ -5,8 +5,8 @@
 Every network with demo weights, exported in float32, fp16 and bf16, and calibrated to int8 on the
 train part of the pool under 0.1 dB on val, for both layouts; then PSNR against the sharp images of
 the test part, on ONNX Runtime, which rounds where a typed file does. POOL is made by
-bench/pairs.py. Networks that are not named keep their rows of the JSON file, which is written after
-each.
+deblur-export pairs. Networks that are not named keep their rows of the JSON file, which is written
+after each.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 import onnx
 from rich.console import Console
 
-from deblur_export.calibration.limits import METHODS, Method
+from deblur_export.calibration.calibrate import Calibration, calibrate
+from deblur_export.calibration.calibrators import METHODS, Method
+from deblur_export.calibration.images import open_pool, pool_pairs
 from deblur_export.calibration.qdq import LAYOUTS, Layout
+from deblur_export.calibration.scoring import Judge, psnr
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.bench.machine import machine, physical_cores
-from deblur_export.export.checkpoint import DEMO_FOLDER, load_model
-from deblur_export.export.manifest import Artifact
 from deblur_export.export.pipeline import ExportOptions, export_onnx
 from deblur_export.export.precision.cast import GraphPrecision
-from deblur_export.export.precision.emulate import emulated
 from deblur_export.export.precision.typed import typed_artifact
-from deblur_export.export.quantization.calibrate import Calibration, calibrate
-from deblur_export.export.quantization.data import open_pool, pool_pairs
-from deblur_export.export.quantization.scoring import Judge, psnr
+from deblur_export.export.runtimes.emulated_session import emulated
+from deblur_export.export.timing.machine import machine, physical_cores
+from deblur_export.manifest import Artifact
+from deblur_export.models.checkpoint import DEMO_FOLDER, load_model
 
 GOALS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}  # dB lost, at most
 LEAST_INT8 = 0.7  # of the convolutions' multiply-adds

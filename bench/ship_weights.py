@@ -20,9 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from deblur_export import models
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
-from deblur_export.export.checkpoint import DEMO_FOLDER, load_model
+from deblur_export.models.checkpoint import DEMO_FOLDER, load_model
 from deblur_export.models.complexity import count_parameters
 from deblur_export.models.training import phases
 
@@ -35,8 +35,8 @@ CARD = """# {title}, demo weights
 the README. They are small, trained for a short time on synthetic blur, and no substitute for the
 authors' weights: do not judge the network by them.
 
-**Data.** {train} pairs of 256x256 pixels made by `bench/pairs.py` (generator version {generator},
-seed {seed}) from {photos} photos: object-shaped local motion blur, camera shake, and sharp images,
+**Data.** {train} pairs of 256x256 pixels made by `deblur-export pairs` (generator version
+{generator}, seed {seed}) from {photos} photos: object-shaped local motion blur, camera shake, and sharp images,
 with noise and JPEG. Licences of the photos: {licences}. They and their authors are listed in
 `calibration/photo_table.py`; validation and test use other photos.
 
@@ -116,7 +116,7 @@ def _training(run: Path) -> str:
     arguments, numbers = state["arguments"], state["numbers"]
     network = arguments["model"].replace(":", " --variant ")
     took = f"{numbers['step']:,} steps in {numbers['seconds'] / 60:.0f} minutes"
-    return f"- `python bench/train.py --model {network} {_options(arguments)}`: {took}"
+    return f"- `deblur-export train --model {network} {_options(arguments)}`: {took}"
 
 
 def _longest(run: Path) -> str:

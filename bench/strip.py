@@ -16,8 +16,8 @@ from PIL import Image
 from quality import demo_networks
 
 from deblur_export import models
-from deblur_export.export import metrics
-from deblur_export.export.checkpoint import load_model
+from deblur_export.export.parity import metrics
+from deblur_export.models.checkpoint import load_model
 
 SIDE = 224  # of each panel
 

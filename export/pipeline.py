@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,15 @@ import torch
 
 from deblur_export import __version__
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.checkpoint import LoadedModel
-from deblur_export.export.manifest import (
-    FORMAT,
-    Artifact,
-    file_sha256,
-    sidecar_path,
-    write_sidecar,
-)
 from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.precision.typed import KeepRule, keep_nothing, typed
-from deblur_export.export.reparam import EXACT_PASSES
-from deblur_export.export.reparam.infra import PassReport, reparameterize
+from deblur_export.export.reparam.infra import PassReport
+from deblur_export.export.reparam.prepare import Progress, prepare
 from deblur_export.export.to_onnx import Shape, lower, save, trace
+from deblur_export.manifest import FORMAT, Artifact, file_sha256, sidecar_path, write_sidecar
+from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.spec import OPSET, Target
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -118,20 +109,6 @@ def write_onnx(
     manifest["file"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
     write_sidecar(path, manifest)
     return Artifact(path, manifest)
-
-
-def prepare(
-    model: LoadedModel, reparam: bool, progress: Progress = lambda step: None
-) -> tuple[torch.nn.Module, list[PassReport]]:
-    """The network as it is exported: reparameterized, or untouched."""
-    if not reparam:
-        return model.net, []
-    multiple = model.spec.size_multiple
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.rand(2, 3, 3 * multiple - 7, 2 * multiple + 5, generator=generator)
-    return reparameterize(
-        model.net, EXACT_PASSES, (probe,), progress=lambda name: progress(f"proving {name}")
-    )
 
 
 def describe(

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deblur_export.engine_file import is_engine, shape_range
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engine_file import is_engine, shape_range
-from deblur_export.export.images import read_photo, write_photo
-from deblur_export.export.manifest import Artifact
-from deblur_export.export.overlay import write_overlay
-from deblur_export.export.runtimes import Precision, Runtime, inner_values, open_session
-from deblur_export.export.tiling import Tiling, restore_tiled
+from deblur_export.export.images.overlay import write_overlay
+from deblur_export.export.images.photo_file import read_photo, write_photo
+from deblur_export.export.images.tiling import Tiling, restore_tiled
+from deblur_export.export.runtimes.graph_values import inner_values
+from deblur_export.export.runtimes.open import open_session
+from deblur_export.export.runtimes.session import Precision, Runtime
+from deblur_export.manifest import Artifact
 
 # A whole image up to here; the largest network then needs about 3 GB.
 WHOLE_PIXELS = 2_100_000

@@ -21,9 +21,8 @@ from onnxscript.version_converter import convert_version
 from torch import nn
 
 from deblur_export import __version__
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
-from deblur_export.export.manifest import METADATA_KEY
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
 from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
@@ -34,6 +33,7 @@ from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.split_gates import split_gates
 from deblur_export.export.passes.strip_metadata import strip_metadata
+from deblur_export.manifest import METADATA_KEY
 from deblur_export.models.spec import Padding
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS

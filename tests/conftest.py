@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from deblur_export import models
-from deblur_export.export.checkpoint import load_model
-from deblur_export.export.manifest import Artifact, read_artifact
 from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
+from deblur_export.manifest import Artifact, read_artifact
+from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.spec import TARGETS, Target
 
 # Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting

@@ -10,7 +10,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import rtx_backend, tensorrt_backend
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, Profile
-from deblur_export.export.manifest import Artifact
+from deblur_export.manifest import Artifact
 
 BackendName = Literal["tensorrt", "rtx"]
 

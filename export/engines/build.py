@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
 from deblur_export.export.engines import commands
 from deblur_export.export.engines.backend import Backend, Choice
 from deblur_export.export.engines.nvinfer import Built, Listener
@@ -15,8 +15,8 @@ from deblur_export.export.engines.options import BuildOptions, Profile, profile_
 from deblur_export.export.engines.plugin_graph import write_plugin_form
 from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.typed import check_layout, claim_of, typed_file, typed_path
-from deblur_export.export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
-from deblur_export.plugins import tensorrt_plugins
+from deblur_export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
+from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 
 BackendChoice = Literal["auto", "tensorrt", "rtx"]
 
@@ -165,7 +165,7 @@ def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOp
     """The file and options for TensorRT's tools. Where there is a plugin library and the file has
     custom ops, it is written in the form that needs the plugins."""
     ops = typed.manifest["custom_ops"]
-    packaged = tensorrt_plugins.find().path
+    packaged = tensorrt_library.find().path
     libraries = options.plugins or ((packaged,) if packaged else ())
     if not ops or not libraries:
         return typed.path, options

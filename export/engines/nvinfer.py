@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +14,11 @@ from typing import Any, Protocol
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.export.engines.proof import Census
+from deblur_export.export.runtimes.nvinfer_log import last, readable
 
 GIB = 1 << 30
 # Layers that carry nearly all of the arithmetic.
 COMPUTE_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-_plugins: set[tuple[str, Path]] = set()  # each library's registry refuses one that it has
 PRECISION_OF = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
 
 
@@ -49,26 +48,6 @@ class Listener(Protocol):
     def finish(self, phase: str) -> None: ...
 
 
-def version_tuple(version: str) -> tuple[int, ...]:
-    """ "10.3.0.26" -> (10, 3, 0, 26)."""
-    return tuple(map(int, re.findall(r"\d+", version)))
-
-
-def message_log(trt: ModuleType) -> Any:
-    """A logger that keeps the library's errors in `errors` and prints nothing."""
-
-    class MessageLog(trt.ILogger):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if int(severity) <= int(trt.ILogger.ERROR):
-                self.errors.append(message)
-
-    return MessageLog()
-
-
 @dataclass(frozen=True)
 class Parsed:
     """A network and what must live as long as it does: the parser owns its weights."""
@@ -91,27 +70,9 @@ def parse(trt: ModuleType, graph: bytes, log: Any, name: str) -> Parsed:
     if not parser.parse(graph):
         error = parser.get_error(0) if parser.num_errors else None
         where = f"node {error.node_name()} ({error.node_operator()}): " if error else ""
-        reason = _readable(error.desc()) if error else last(log)
+        reason = readable(error.desc()) if error else last(log)
         raise DeblurExportError(f"{name}: the ONNX parser does not take it: {where}{reason}")
     return Parsed(builder, network, parser, log)
-
-
-def load_plugins(trt: ModuleType, libraries: Sequence[Path], title: str, log: Any) -> None:
-    """Put plugin libraries into the registry of `trt`, each once a process.
-
-    Raises:
-        DeblurExportError: there is no such file, or `title` does not take it.
-    """
-    registry = trt.get_plugin_registry()
-    for library in libraries:
-        if not library.is_file():
-            raise DeblurExportError(f"--plugins {library}: no such file")
-        entry = (trt.__name__, library.resolve())
-        if entry not in _plugins and registry.load_library(str(entry[1])) is None:
-            raise DeblurExportError(
-                f"--plugins {library}: not a plugin library that {title} can load ({last(log)})"
-            )
-        _plugins.add(entry)
 
 
 def census(trt: ModuleType, network: Any) -> Census:
@@ -172,17 +133,6 @@ def serialize(trt: ModuleType, parsed: Parsed, config: Any, listener: Listener, 
     if engine is None:
         raise DeblurExportError(f"{name}: no engine could be built: {last(parsed.log)}")
     return bytes(engine)
-
-
-def last(log: Any) -> str:
-    """The newest error, or that there is none."""
-    lines = [line for line in map(_readable, log.errors) if line]
-    return lines[-1] if lines else "the library gives no reason"
-
-
-def _readable(message: str) -> str:
-    """One line, without what the library adds when it then finds no GPU to clean up."""
-    return " ".join(message.split("[checkMacros.cpp", 1)[0].split())
 
 
 def _monitor(trt: ModuleType, listener: Listener, stop: threading.Event) -> Any:

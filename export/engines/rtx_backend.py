@@ -12,7 +12,8 @@ from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.export.engines.stored_weights import stored_weights
-from deblur_export.export.manifest import Artifact
+from deblur_export.export.runtimes import nvinfer_log
+from deblur_export.manifest import Artifact
 
 LEAST_VERSION = (1, 7)
 DEFAULT_GPUS = "any RTX GPU from Ampere on (compute capability 8.0 and newer)"
@@ -45,7 +46,7 @@ class RtxBackend:
         self.trt = trt
         self.version = str(trt.__version__)
         self.title = f"TensorRT for RTX {self.version}"
-        if nvinfer.version_tuple(self.version) < LEAST_VERSION:
+        if nvinfer_log.version_tuple(self.version) < LEAST_VERSION:
             least = ".".join(map(str, LEAST_VERSION))
             raise DeblurExportError(
                 f"{self.title} is too old, {least} or newer is needed; "
@@ -90,7 +91,7 @@ class RtxBackend:
     ) -> Built:
         self.check(artifact)
         path = artifact.path
-        log = nvinfer.message_log(self.trt)
+        log = nvinfer_log.message_log(self.trt)
         parsed = nvinfer.parse(self.trt, path.read_bytes(), log, str(path))
         config = nvinfer.configure(self.trt, parsed, profile, options)
         capabilities = self.capabilities(options)

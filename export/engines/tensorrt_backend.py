@@ -13,17 +13,18 @@ from typing import Any
 
 import onnx
 
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.export.engines.plugin_graph import take_plugins
 from deblur_export.export.engines.proof import Census, inspected
-from deblur_export.export.gpu import gpu_count
-from deblur_export.export.manifest import Artifact
-from deblur_export.plugins import tensorrt_plugins
+from deblur_export.export.runtimes import nvinfer_log
+from deblur_export.export.runtimes.gpu import gpu_count
+from deblur_export.manifest import Artifact
 from deblur_export.plugins.function_body import DOMAIN, VERSION
+from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 
 LEAST_VERSION = (10, 3)
 # The rtx form has no loops and no large TopK; the portable one may hold what TensorRT refuses.
@@ -65,7 +66,7 @@ class TensorRtBackend:
         self.trt = trt
         self.version = str(trt.__version__)
         self.title = f"TensorRT {self.version}"
-        if nvinfer.version_tuple(self.version) < LEAST_VERSION:
+        if nvinfer_log.version_tuple(self.version) < LEAST_VERSION:
             least = ".".join(map(str, LEAST_VERSION))
             raise DeblurExportError(
                 f"{self.title} is too old, {least} or newer is needed; "
@@ -85,7 +86,7 @@ class TensorRtBackend:
     ) -> Built:
         self.check(artifact)
         path = artifact.path
-        trt, log = self.trt, nvinfer.message_log(self.trt)
+        trt, log = self.trt, nvinfer_log.message_log(self.trt)
         ops: list[str] = artifact.manifest["custom_ops"]
         libraries = options.plugins or self._packaged(ops)
         plugins = self._load_plugins(libraries, ops, log)
@@ -108,12 +109,12 @@ class TensorRtBackend:
 
     def _packaged(self, ops: Sequence[str]) -> tuple[Path, ...]:
         """The plugin library of this package, where it is built for this TensorRT and of use."""
-        found = tensorrt_plugins.find(nvinfer.version_tuple(self.version)[0])
+        found = tensorrt_library.find(nvinfer_log.version_tuple(self.version)[0])
         return (found.path,) if ops and found.path else ()
 
     def _load_plugins(self, libraries: Sequence[Path], ops: Sequence[str], log: Any) -> list[str]:
         """Those of `ops` that the libraries have as plugins of namespace `deblur`."""
-        nvinfer.load_plugins(self.trt, libraries, self.title, log)
+        nvinfer_log.load_plugins(self.trt, libraries, self.title, log)
         registry = self.trt.get_plugin_registry()
         found = [op for op in ops if registry.get_creator(op, str(VERSION), DOMAIN) is not None]
         if libraries and not found:
@@ -148,7 +149,7 @@ class TensorRtBackend:
         runtime.engine_host_code_allowed = options.version_compatible
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
-            raise DeblurExportError(f"the built engine cannot be loaded: {nvinfer.last(log)}")
+            raise DeblurExportError(f"the built engine cannot be loaded: {nvinfer_log.last(log)}")
         inspector = engine.create_engine_inspector()
         text: str = inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)
         return inspected(text), text

@@ -8,11 +8,11 @@ from typing import cast
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.options import BuildOptions, Precision, precision_of
 from deblur_export.export.engines.proof import Claim
-from deblur_export.export.manifest import Artifact
 from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.precision.half_io import half_io_file, has_half_io
+from deblur_export.export.precision.int8_mixed import lower_high_precision
 from deblur_export.export.precision.typed import typed_artifact
-from deblur_export.export.quantization.high_precision import lower_high_precision
+from deblur_export.manifest import Artifact
 
 
 def typed_path(artifact: Artifact, options: BuildOptions, folder: Path) -> Path:

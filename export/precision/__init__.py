@@ -29,7 +29,7 @@ def keep_rule(
         DeblurExportError: both are given, or the precision has the range of float32, or a file
             cannot be read.
     """
-    from deblur_export.export.cases import photo_cases
+    from deblur_export.export.images.cases import photo_cases
     from deblur_export.export.precision.ranges import keep_by_file, keep_by_images
     from deblur_export.export.precision.typed import keep_nothing
 

@@ -9,8 +9,8 @@ from typing import Any
 import onnx_ir as ir
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
 from deblur_export.export.to_onnx import save
+from deblur_export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
 
 
 def require_float32(artifact: Artifact, wanted: str) -> None:

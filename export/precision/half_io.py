@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.manifest import METADATA_KEY, Artifact
 from deblur_export.export.precision.derived import write_derived
+from deblur_export.manifest import METADATA_KEY, Artifact
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 

@@ -14,7 +14,7 @@ from onnx.inliner import inline_local_functions
 
 from deblur_export.errors import CheckFailedError
 from deblur_export.export.precision.cast import GraphPrecision
-from deblur_export.export.precision.emulate import element_types, emulated, float32_session
+from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
 
 TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})

@@ -14,12 +14,12 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
-from deblur_export.export.cases import Case
-from deblur_export.export.precision.emulate import float32_session
+from deblur_export.export.images.cases import Case
 from deblur_export.export.precision.fingerprint import fingerprint
 from deblur_export.export.precision.typed import KeepRule
+from deblur_export.export.runtimes.emulated_session import float32_session
 
 LARGEST = 65504.0  # of float16
 NORMAL, SUBNORMAL = -14, -24  # powers of two: its smallest normal and subnormal numbers

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
-from deblur_export.export.precision.emulate import MOVES
 from deblur_export.export.precision.ranges import (
     HEADROOM,
     LARGEST,
@@ -18,6 +17,7 @@ from deblur_export.export.precision.ranges import (
     SUBNORMAL,
     TensorRange,
 )
+from deblur_export.export.runtimes.emulated_session import MOVES
 
 WORST = 12  # rows
 ROW, TALLEST = 0.12, 14  # inches a tensor, and all of them

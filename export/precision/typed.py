@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deblur_export.export.manifest import METADATA_KEY, Artifact
 from deblur_export.export.precision.cast import LOW, Casting, GraphPrecision, lower_precision
 from deblur_export.export.precision.derived import require_float32, write_derived
 from deblur_export.export.precision.policy import REFUSED
 from deblur_export.export.precision.proof import Proof, check_precision
+from deblur_export.manifest import METADATA_KEY, Artifact
 from deblur_export.plugins.spec import Target
 
 # The finished float32 graph -> names of values that stay float32, and why.

@@ -1,1 +1,1 @@
-"""Training of the networks: losses, synthetic pairs in, weights out. `bench/train.py` runs it."""
+"""Training of the networks from synthetic pairs; `deblur-export train` runs it."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deblur_export.models import algnet, m2aenet, saphn
 from deblur_export.models.training import losses
-from deblur_export.models.training.pool import Batch
+from deblur_export.models.training.data.dataset import Batch
 from deblur_export.models.training.reblur import reblur_loss
 
 Terms = Mapping[str, Tensor]

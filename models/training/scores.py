@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.models.m2aenet import M2AENet
+from deblur_export.models.training.data.dataset import Batch
 from deblur_export.models.training.losses import coarse_mask
-from deblur_export.models.training.pool import Batch
 
 LOWEST = 1e-6  # mean squared error of 60 dB, the most that is told apart
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,21 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 
-# Given a path, a temporary one that is renamed to it at the end (`export.atomic.atomic_path`).
-Writer = Callable[[Path], AbstractContextManager[Path]]
 STATE, LOG = "state.pt", "log.jsonl"
 
 
 class Folder:
     """The folder of a run: state.pt, log.jsonl, best.safetensors and last.safetensors."""
 
-    def __init__(self, path: Path, writer: Writer) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.writer = writer
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write state.pt."""
-        with self.writer(self.path / STATE) as temporary:
+        with atomic_path(self.path / STATE) as temporary:
             torch.save(dict(state), temporary)
 
     def load_state(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -61,7 +58,7 @@ class Folder:
         """Write NAME.safetensors, `about` as JSON in its metadata. The same weights make the same
         bytes."""
         copies = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-        with self.writer(self.path / f"{name}.safetensors") as temporary:
+        with atomic_path(self.path / f"{name}.safetensors") as temporary:
             # One entry: safetensors writes several in any order.
             metadata = {"training": json.dumps(dict(about))}
             temporary.write_bytes(save(copies, metadata))
@@ -90,5 +87,5 @@ class Folder:
     def forget_after(self, step: int) -> None:
         """Drop what the log says about later steps, which will be done again."""
         kept = [line for line in self.entries() if line["step"] <= step]
-        with self.writer(self.path / LOG) as temporary:
+        with atomic_path(self.path / LOG) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))

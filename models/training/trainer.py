@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.training import phases
+from deblur_export.models.training.data.dataset import Batch, Pool
 from deblur_export.models.training.display import Display, summary
 from deblur_export.models.training.objective import Weights, terms
-from deblur_export.models.training.pool import Batch, Pool
 from deblur_export.models.training.schedule import Average, Schedule
 from deblur_export.models.training.scores import evaluate
 from deblur_export.models.training.state import Folder

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import cuda, native
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -85,8 +85,8 @@ def deform_conv2d(
     """
     check_ranks("deform_conv2d", {"x": (x, 4), "weight": (weight, 4)})
     _check("deform_conv2d", x, offset, weight, bias, mask, (x.shape[2], x.shape[3]), kernel)
-    if native.takes(x, offset, weight, bias, mask):
-        return native.deform_conv2d(x, offset, weight, bias, mask)
+    if cpu.takes(x, offset, weight, bias, mask):
+        return cpu.deform_conv2d(x, offset, weight, bias, mask)
     if cuda.takes(x, offset, weight, bias, mask):
         return cuda.deform_conv2d(x, offset, weight, bias, mask)
     return _dense(x, offset, weight, bias, mask).contiguous()
@@ -122,8 +122,8 @@ def deform_conv2d_at(
     _check("deform_conv2d_at", x, offset, weight, bias, mask, (index.shape[1],), kernel)
     if index.shape[0] != x.shape[0]:
         raise ValueError(f"deform_conv2d_at: index lists {index.shape[0]} images, x {x.shape[0]}")
-    if native.takes(x, offset, weight, bias, mask) and native.takes_index(index):
-        return native.deform_conv2d(x, offset, weight, bias, mask, index)
+    if cpu.takes(x, offset, weight, bias, mask) and cpu.takes_index(index):
+        return cpu.deform_conv2d(x, offset, weight, bias, mask, index)
     if cuda.takes(x, offset, weight, bias, mask, index):
         return cuda.deform_conv2d(x, offset, weight, bias, mask, index)
     return deform_conv2d_reference(x, offset, weight, bias, mask, index).contiguous()

@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 FLOAT = int(ir.DataType.FLOAT)

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import cuda, native
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -81,8 +81,8 @@ def motion_deform_conv(
         ValueError: a shape does not fit, or gate is neither 0 nor 1.
     """
     _check(x, offset, weight, bias, group, gate)
-    if native.takes(x, offset, weight, bias):
-        return native.motion_deform_conv(x, offset, weight, bias, gate)
+    if cpu.takes(x, offset, weight, bias):
+        return cpu.motion_deform_conv(x, offset, weight, bias, gate)
     if cuda.takes(x, offset, weight, bias):
         return cuda.motion_deform_conv(x, offset, weight, bias, gate)
     return motion_deform_conv_reference(x, offset, weight, bias, gate)

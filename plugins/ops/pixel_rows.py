@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 

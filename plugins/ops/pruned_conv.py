@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import cuda, native
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -107,8 +107,8 @@ def pruned_conv(
     if group != 2 * c:
         raise ValueError(f"pruned_conv: group is {group}, not 2C = {2 * c}")
     tensors = (x, mask, weight1, bias1, weight2, bias2)
-    if native.takes(*tensors):
-        return native.pruned_conv(*tensors)
+    if cpu.takes(*tensors):
+        return cpu.pruned_conv(*tensors)
     if cuda.takes(*tensors):
         return cuda.pruned_conv(*tensors)
     dilated = F.max_pool2d(mask.to(torch.float32), 3, stride=1, padding=1) > 0.5

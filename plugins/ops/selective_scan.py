@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from deblur_export.plugins import cuda, native
+from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.ops.selective_scan_bodies import body
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
@@ -57,8 +57,8 @@ def selective_scan(
     """
     _check(u, delta, A, B, C, D, z, delta_bias)
     tensors = (u, delta, A, B, C, D, z, delta_bias)
-    if native.takes(*tensors):
-        return native.selective_scan(*tensors, states=A.shape[1], delta_softplus=delta_softplus)
+    if cpu.takes(*tensors):
+        return cpu.selective_scan(*tensors, states=A.shape[1], delta_softplus=delta_softplus)
     if cuda.takes(*tensors) and A.shape[1] <= cuda.MOST_STATES:
         return cuda.selective_scan(*tensors, delta_softplus)
     return selective_scan_reference(

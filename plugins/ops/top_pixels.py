@@ -15,8 +15,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from deblur_export.plugins import cuda
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 DIGIT = 16  # candidates a round, and one

@@ -10,13 +10,18 @@ from typing import NoReturn
 import click
 
 from deblur_export import __version__
-from deblur_export.commands.about import doctor, models, plugins
 from deblur_export.commands.bench import bench
 from deblur_export.commands.calibrate import calibrate
+from deblur_export.commands.doctor import doctor
+from deblur_export.commands.models import models
 from deblur_export.commands.onnx import onnx_command
+from deblur_export.commands.pairs import pairs
+from deblur_export.commands.plugins import plugins
+from deblur_export.commands.ranges import ranges
 from deblur_export.commands.run import run
+from deblur_export.commands.train import train
 from deblur_export.commands.trt import trt
-from deblur_export.commands.verify import ranges, verify
+from deblur_export.commands.verify import verify
 from deblur_export.errors import CheckFailedError, DeblurExportError
 
 
@@ -26,7 +31,20 @@ def cli() -> None:
     """Trained image-deblurring networks to ONNX, with proof that they compute the same thing."""
 
 
-for verb in (onnx_command, calibrate, verify, run, ranges, trt, bench, models, doctor, plugins):
+for verb in (
+    onnx_command,
+    calibrate,
+    verify,
+    run,
+    ranges,
+    trt,
+    bench,
+    pairs,
+    train,
+    models,
+    doctor,
+    plugins,
+):
     cli.add_command(verb)
 
 

@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from deblur_export.export.precision.policy import DECIDES, POSITIONS
-from deblur_export.export.quantization.placement import (
+from deblur_export.calibration.placement import (
     DESCRIPTOR,
     FIRST,
     LAST,
     LOPSIDED,
     placement,
 )
+from deblur_export.export.precision.policy import DECIDES, POSITIONS
 from tests.conftest import Exported
 
 

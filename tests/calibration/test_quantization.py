@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from deblur_export.calibration.calibrators import CLIPS, METHODS, PERCENTILE, Method, limits
 from deblur_export.calibration.histogram import Histogram
-from deblur_export.calibration.limits import CLIPS, METHODS, PERCENTILE, Method, limits
 from deblur_export.calibration.qdq import (
     DIGITS,
     LAYOUTS,
@@ -31,7 +31,7 @@ from deblur_export.calibration.qdq import (
 )
 from deblur_export.calibration.search import Block, Score, blocks_of, ladder, sensitivity
 from deblur_export.errors import DeblurExportError
-from deblur_export.plugins import openvino_extension
+from deblur_export.plugins.libraries import openvino as openvino_library
 
 Array = NDArray[Any]
 
@@ -215,7 +215,7 @@ def test_graph_is_valid_and_computes_what_rounding_says(
     exact, ours = run(net)[0], run(result)[0]
     assert 0 < np.abs(exact - ours).max() < 0.03 * np.abs(exact).max()
     pytest.importorskip("openvino", reason="needs the extra [openvino]")
-    core = openvino_extension.shared_core()
+    core = openvino_library.shared_core()
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(result.SerializeToString()), "CPU", hint)
     theirs = compiled({"image": IMAGE})[0]

@@ -18,25 +18,25 @@ import pytest
 from onnx import numpy_helper
 
 from deblur_export import cli
+from deblur_export.calibration import calibrate as module
+from deblur_export.calibration import export_int8
+from deblur_export.calibration.calibrate import Calibration, calibrate
+from deblur_export.calibration.images import photo_crops
 from deblur_export.calibration.qdq import LAYOUTS, Layout
+from deblur_export.calibration.report import block_table, plot_pareto, summary
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.cases import Case
-from deblur_export.export.manifest import Artifact, read_artifact, write_sidecar
+from deblur_export.export.images.cases import Case
+from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision.cast import GraphPrecision, lower_precision
-from deblur_export.export.precision.emulate import EmulatedSession, element_types
+from deblur_export.export.precision.int8_mixed import lower_high_precision
+from deblur_export.export.precision.int8_proof import check_int8, int8_nodes, weights_hash
 from deblur_export.export.precision.policy import SERVES
-from deblur_export.export.quantization import calibrate as module
-from deblur_export.export.quantization import export_int8
-from deblur_export.export.quantization.calibrate import Calibration, calibrate
-from deblur_export.export.quantization.data import photo_crops
-from deblur_export.export.quantization.high_precision import lower_high_precision
-from deblur_export.export.quantization.proof import check_int8, int8_nodes, weights_hash
-from deblur_export.export.quantization.report import block_table, plot_pareto, summary
+from deblur_export.export.runtimes.emulated_session import EmulatedSession, element_types
 from deblur_export.export.to_onnx import save
-from deblur_export.export.verify import reference_model, verify
-from tests.calibration.conftest import textured
+from deblur_export.manifest import Artifact, read_artifact, write_sidecar
 from tests.conftest import Exported
+from tests.models.training.data.conftest import textured
 
 NET = """
 <ir_version: 10, opset_import: ["": 18]>

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from deblur_export import models
-from deblur_export.export.cases import random_cases
-from deblur_export.export.checkpoint import load_model
+from deblur_export.export.images.cases import random_cases
+from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions, export_onnx
-from deblur_export.export.runtimes import Runtime
-from deblur_export.export.verify import reference_model, verify
+from deblur_export.export.runtimes.session import Runtime
 from deblur_export.models.blocks.naf import tlc_window
-from deblur_export.plugins.openvino_extension import find
+from deblur_export.models.checkpoint import load_model
+from deblur_export.plugins.libraries.openvino import find
 from deblur_export.plugins.spec import TARGETS, Target
 from tests.conftest import Exported
 from tests.tolerances import NETWORK_FLOAT32

@@ -15,10 +15,10 @@ from PIL import Image
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import restore as restore_module
-from deblur_export.export.checkpoint import load_model
-from deblur_export.export.manifest import METADATA_KEY, read_artifact
-from deblur_export.export.overlay import tinted
+from deblur_export.export.images.overlay import tinted
 from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
+from deblur_export.manifest import METADATA_KEY, read_artifact
+from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
 
 LEVEL = 1 / 255

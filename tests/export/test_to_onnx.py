@@ -14,9 +14,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from deblur_export.export.checkpoint import load_model
-from deblur_export.export.manifest import read_artifact
 from deblur_export.export.pipeline import ExportOptions
+from deblur_export.manifest import read_artifact
+from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.spec import Target
 from tests.conftest import Exported
 from tests.tolerances import NETWORK_FLOAT32
@@ -123,7 +123,7 @@ def test_same_input_same_bytes(exported: Exported, tmp_path: Path) -> None:
     """Also across processes: hash seeds and memory addresses differ there."""
     code = (
         "from pathlib import Path\n"
-        "from deblur_export.export.checkpoint import load_model\n"
+        "from deblur_export.models.checkpoint import load_model\n"
         "from deblur_export.export.pipeline import ExportOptions, export_onnx\n"
         "model = load_model('m2aenet', 'tiny', 'random:0')\n"
         f"options = ExportOptions(shape={FIXED})\n"

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from deblur_export.export.checkpoint import load_model
 from deblur_export.models import get
 from deblur_export.models.algnet import ALGNet, TrainingOutput
 from deblur_export.models.blocks.algnet_block import (
@@ -22,6 +21,7 @@ from deblur_export.models.blocks.algnet_block import (
     ShallowFeatures,
 )
 from deblur_export.models.blocks.mamba import Mamba
+from deblur_export.models.checkpoint import load_model
 from deblur_export.models.complexity import count_macs, count_parameters
 from deblur_export.models.random_weights import randomize
 from tests.models.test_mamba import mamba_formula

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.checkpoint import load_model
 from deblur_export.models.blocks.naf import GlobalAveragePool, tlc_window
+from deblur_export.models.checkpoint import load_model
 from tests.plugins.cases.local_mean import cumulative_sums
 from tests.plugins.harness import rand
 from tests.tolerances import NETWORK_FLOAT64, NOTICEABLE

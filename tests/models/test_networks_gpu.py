@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from deblur_export import models
-from deblur_export.export.checkpoint import load_model
-from deblur_export.export.decisions import decided, decisions
-from deblur_export.plugins import cuda
+from deblur_export.models.checkpoint import load_model
+from deblur_export.models.decisions import decided, decisions
+from deblur_export.plugins.libraries import cuda
 from tests.tolerances import NETWORK_BFLOAT16, NETWORK_FLOAT32
 
 pytestmark = [

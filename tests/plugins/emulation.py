@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from deblur_export.plugins import cuda, native_build
+from deblur_export.plugins.compile import cpu as cpu_compiler
+from deblur_export.plugins.libraries import cuda
 from tests.plugins.harness import Case, Inputs
 
-CSRC = Path(cuda.__file__).resolve().parent / "csrc"
+CSRC = Path(cuda.__file__).resolve().parents[1] / "csrc"
 # Contracted sums would differ from compiler to compiler; jumps between fibers are not unwinding.
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
@@ -27,20 +28,20 @@ def build(folder: Path, *flags: str) -> Path:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            compiler = [*native_build.compiler(), *FLAGS, *flags]
+            compiler = [*cpu_compiler.compiler(), *FLAGS, *flags]
             sources = sorted(CSRC.glob("*/*.cu"))
             objects = [str(folder / f"{s.parent.name}-{s.stem}.o") for s in sources]
             with ThreadPoolExecutor(2) as pool:
                 list(
                     pool.map(
-                        lambda pair: native_build.run(
+                        lambda pair: cpu_compiler.run(
                             [*compiler, *WARNINGS, "-x", "c++", "-c", str(pair[0]), "-o", pair[1]]
                         ),
                         zip(sources, objects, strict=True),
                     )
                 )
             partial = folder / "partial.so"
-            native_build.run([*compiler, "-shared", *objects, "-o", str(partial)])
+            cpu_compiler.run([*compiler, "-shared", *objects, "-o", str(partial)])
             partial.replace(target)
     return target
 

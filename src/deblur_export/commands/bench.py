@@ -59,7 +59,7 @@ def bench(**options: Any) -> None:
     """
     console = make_console()
     with console.status("loading PyTorch"):
-        from deblur_export.export.bench.command import Options
-        from deblur_export.export.bench.command import bench as run_bench
+        from deblur_export.export.timing.command import Options
+        from deblur_export.export.timing.command import bench as run_bench
 
     run_bench(Options(**options), console)

@@ -19,7 +19,7 @@ LAYOUTS = ("tensorrt", "cpu")
 @click.option(
     "--pool",
     type=PATH,
-    help="Pairs of bench/pairs.py: val judges by the sharp images, train calibrates without "
+    help="Pairs of deblur-export pairs: val judges by the sharp images, train calibrates without "
     "--images.",
 )
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
@@ -71,10 +71,10 @@ def calibrate(
     """
     console = make_console()
     with console.status("loading") as status:
-        from deblur_export.export.manifest import read_artifact
-        from deblur_export.export.quantization.calibrate import Calibration
-        from deblur_export.export.quantization.calibrate import calibrate as run
-        from deblur_export.export.quantization.report import block_table, plot_pareto, summary
+        from deblur_export.calibration.calibrate import Calibration
+        from deblur_export.calibration.calibrate import calibrate as run
+        from deblur_export.calibration.report import block_table, plot_pareto, summary
+        from deblur_export.manifest import read_artifact
 
         whole = table or plot is not None
         options = Calibration(images, pool, method, layout, count, crop, max_drop, whole)

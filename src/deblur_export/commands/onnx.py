@@ -14,8 +14,8 @@ from deblur_export.models import NAMES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deblur_export.export.manifest import Artifact
     from deblur_export.export.to_onnx import Shape
+    from deblur_export.manifest import Artifact
 
 TARGETS = ("portable", "ort", "openvino", "rtx")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -123,12 +123,12 @@ def onnx_command(
         raise click.UsageError("--pool, --layout and --max-psnr-drop are for --precision int8")
     console = make_console()
     with console.status("loading PyTorch") as status:
-        from deblur_export.export.checkpoint import default_weights, load_model
+        from deblur_export.calibration.calibrate import MAX_DROP, Calibration
+        from deblur_export.calibration.export_int8 import export_int8
         from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
         from deblur_export.export.precision import keep_rule
         from deblur_export.export.precision.half_io import half_io_file
-        from deblur_export.export.quantization.calibrate import MAX_DROP, Calibration
-        from deblur_export.export.quantization.export_int8 import export_int8
+        from deblur_export.models.checkpoint import default_weights, load_model
 
         source = weights or default_weights(model, variant)
         loaded = load_model(model, variant, source, local)

@@ -49,9 +49,9 @@ def run(
     names."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from deblur_export.export.auto_runtime import choose_runtime
-    from deblur_export.export.engine_file import read_runnable
+    from deblur_export.engine_file import read_runnable
     from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
+    from deblur_export.export.runtimes.choose import choose_runtime
 
     console = make_console()
     artifact = read_runnable(file)

@@ -101,18 +101,18 @@ def trt(
     with console.status("looking for TensorRT") as status:
         from dataclasses import replace
 
-        from deblur_export.export.engines import options as given
-        from deblur_export.export.engines.backend import choose
-        from deblur_export.export.engines.build import build_engine
-        from deblur_export.export.engines.phases import PhaseBars
-        from deblur_export.export.engines.source import (
+        from deblur_export.calibration.calibrate import MAX_DROP
+        from deblur_export.commands.progress import PhaseBars
+        from deblur_export.commands.trt_source import (
             Data,
             calibrated_for_engine,
             export_for_engine,
             only_artifact,
         )
-        from deblur_export.export.manifest import read_artifact
-        from deblur_export.export.quantization.calibrate import MAX_DROP
+        from deblur_export.export.engines import options as given
+        from deblur_export.export.engines.backend import choose
+        from deblur_export.export.engines.build import build_engine
+        from deblur_export.manifest import read_artifact
 
         asked = given.precision_from(fp16, bf16, int8)
         data = Data(images, pool, MAX_DROP if max_drop is None else max_drop)

@@ -17,8 +17,8 @@ from deblur_export.commands.common import (
 from deblur_export.errors import CheckFailedError
 
 if TYPE_CHECKING:
-    from deblur_export.export.auto_runtime import Asked
-    from deblur_export.export.report import ParityReport
+    from deblur_export.export.parity.report import ParityReport
+    from deblur_export.export.runtimes.choose import Asked
 
 
 @click.command()
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pairs",
     type=PATH,
-    help="Pool of bench/pairs.py, or folder with blurred/ and sharp/: compare with the truth too.",
+    help="Folder of `deblur-export pairs`, or with blurred/ and sharp/: compare with these too.",
 )
 @click.option(
     "--max-psnr-drop",
@@ -68,16 +68,16 @@ def verify(
         raise click.UsageError("--max-psnr-drop is judged by the sharp images of --pairs")
     console = make_console()
     with console.status("loading PyTorch") as status:
-        from deblur_export.export.atomic import atomic_path
-        from deblur_export.export.auto_runtime import choose_runtime
-        from deblur_export.export.cases import cases_for
-        from deblur_export.export.engine_file import is_engine, read_runnable
-        from deblur_export.export.manifest import record_parity
-        from deblur_export.export.pairs import open_pairs
-        from deblur_export.export.report import render_table, to_json
-        from deblur_export.export.report_html import to_html
-        from deblur_export.export.verify import MAX_DROP, TruthCheck, reference_model
-        from deblur_export.export.verify import verify as run_verify
+        from deblur_export.atomic import atomic_path
+        from deblur_export.engine_file import is_engine, read_runnable
+        from deblur_export.export.images.cases import cases_for
+        from deblur_export.export.images.pairs import open_pairs
+        from deblur_export.export.parity.record import record_parity
+        from deblur_export.export.parity.report import render_table, to_json
+        from deblur_export.export.parity.report_html import to_html
+        from deblur_export.export.parity.verify import MAX_DROP, TruthCheck, reference_model
+        from deblur_export.export.parity.verify import verify as run_verify
+        from deblur_export.export.runtimes.choose import choose_runtime
 
         artifact = read_runnable(file)
         # A verdict must not depend on what else is installed, so that "auto" is no default here.
@@ -122,19 +122,3 @@ def _failure(file: Path, report: ParityReport) -> str:
         return f"{file}: {report.truth.reason}"
     layer = f"; first layer that departs: {report.first_departed}" if report.layers else ""
     return f"{file} does not match PyTorch{layer}"
-
-
-@click.command()
-@click.argument("file", type=PATH)
-@click.option("--images", type=PATH, required=True, help="Folder of photos.")
-@click.option("--json", "json_path", type=PATH, help="Write all ranges as JSON, for onnx --ranges.")
-@click.option("--plot", type=PATH, help="Draw all ranges as PNG.")
-def ranges(file: Path, images: Path, json_path: Path | None, plot: Path | None) -> None:
-    """Range of every tensor of FILE on photos, and which come close to float16's limits."""
-    console = make_console()
-    with console.status("loading") as status:
-        from deblur_export.export.precision.ranges_command import find_ranges
-
-        lines = find_ranges(file, images, json_path, plot, status.update)
-    for line in lines:
-        console.print(line)

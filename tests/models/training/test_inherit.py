@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.checkpoint import load_model
 from deblur_export.models.aibnet import AIBNet
+from deblur_export.models.checkpoint import load_model
 from deblur_export.models.nafnet import NAFNet
 from deblur_export.models.random_weights import randomize
 from deblur_export.models.training import phases

@@ -14,8 +14,8 @@ from deblur_export import models
 from deblur_export.models import algnet, m2aenet, saphn
 from deblur_export.models.random_weights import randomize
 from deblur_export.models.training import losses, phases
+from deblur_export.models.training.data.dataset import Batch, Pool
 from deblur_export.models.training.objective import Weights, restoration, terms
-from deblur_export.models.training.pool import Batch, Pool
 from deblur_export.models.training.reblur import reblur_loss
 
 TRAINED = [(name, "tiny", 0) for name in models.NAMES]

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export import models
-from deblur_export.export.atomic import atomic_path
-from deblur_export.export.checkpoint import load_model
 from deblur_export.models.aibnet import AIBNet
+from deblur_export.models.checkpoint import load_model
 from deblur_export.models.training import phases
-from deblur_export.models.training.pool import Pool
+from deblur_export.models.training.data.dataset import Pool
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import Folder
 from deblur_export.models.training.trainer import Options, Trainer
@@ -88,7 +87,7 @@ def test_run_through_both_phases(pool: Path, tmp_path: Path) -> None:
     net = build("aibnet")
     schedule = Schedule(steps=4, minutes=None, phases=2)
     options = Options(schedule, {"model": "aibnet:tiny"}, batch=2, crop=16, validate=100)
-    folder = Folder(tmp_path, atomic_path)
+    folder = Folder(tmp_path)
     trainer = Trainer(net, Pool(pool, "train"), Pool(pool, "val"), folder, options)
     states = [copied(net)]
     ended = trainer.next_phase

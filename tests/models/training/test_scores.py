@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from deblur_export import models
 from deblur_export.models.m2aenet import M2AENet
+from deblur_export.models.training.data.dataset import Batch
 from deblur_export.models.training.losses import coarse_mask
-from deblur_export.models.training.pool import Batch
 from deblur_export.models.training.scores import evaluate, image_scores
 
 CPU = torch.device("cpu")

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.atomic import atomic_path
 from deblur_export.models.nafnet import NAFNet
 from deblur_export.models.training import phases, trainer
-from deblur_export.models.training.pool import Pool
+from deblur_export.models.training.data.dataset import Pool
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import LOG, STATE, Folder
 from deblur_export.models.training.trainer import Options, Trainer
@@ -35,7 +34,7 @@ def make(pool: Path, path: Path, steps: int = 8, validate: int = 4, lr: float = 
         crop=32,
         validate=validate,
     )
-    folder = Folder(path, atomic_path)
+    folder = Folder(path)
     return Trainer(net, Pool(pool, "train"), Pool(pool, "val"), folder, options)
 
 
@@ -78,7 +77,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(pool: Path, tmp_path: Path, stop
     assert run(second)
     assert (whole / "last.safetensors").read_bytes() == (parts / "last.safetensors").read_bytes()
     assert (whole / "best.safetensors").read_bytes() == (parts / "best.safetensors").read_bytes()
-    logs = [Folder(path, atomic_path).entries() for path in (whole, parts)]
+    logs = [Folder(path).entries() for path in (whole, parts)]
     scores = [[(line["step"], line["psnr"]) for line in log] for log in logs]
     assert scores[0] == scores[1]
     assert [step for step, _ in scores[0]] == [4, 8]
@@ -87,7 +86,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(pool: Path, tmp_path: Path, stop
 def test_a_killed_run_repeats_what_was_not_saved(pool: Path, tmp_path: Path) -> None:
     made = make(pool, tmp_path, validate=2)
     assert not run(made, stop_at=3)
-    Folder(tmp_path, atomic_path).log({"step": 4, "psnr": 1.0})  # written after the state
+    Folder(tmp_path).log({"step": 4, "psnr": 1.0})  # written after the state
     with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 6, "ps')  # and cut off
     assert run(make(pool, tmp_path, validate=2))
@@ -120,7 +119,7 @@ def test_crops_larger_than_the_images_are_refused(pool: Path, tmp_path: Path) ->
     options = Options(Schedule(1, None), {}, crop=64)
     parts = Pool(pool, "train"), Pool(pool, "val")
     with pytest.raises(DeblurExportError, match="48 pixels a side, fewer than the crop of 64"):
-        Trainer(nn.Conv2d(3, 3, 1), *parts, Folder(tmp_path, atomic_path), options)
+        Trainer(nn.Conv2d(3, 3, 1), *parts, Folder(tmp_path), options)
 
 
 def test_bad_steps_are_skipped_and_many_stop_the_run(pool: Path, tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_the_clock_goes_on_after_an_interruption(
 
     made.advance = slow  # type: ignore[method-assign]
     assert not run(made, stop_at=4)
-    state = Folder(tmp_path, atomic_path).load_state(made.options.arguments)
+    state = Folder(tmp_path).load_state(made.options.arguments)
     assert state is not None
     assert state["numbers"]["seconds"] == 40
     assert made.progress == pytest.approx(40 / 60)

@@ -14,13 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from deblur_export.plugins import cuda_build, native_build, tensorrt_build
-from deblur_export.plugins.native_build import BuildError
+from deblur_export.plugins.compile import cpu as cpu_compiler
+from deblur_export.plugins.compile import cuda as cuda_compiler
+from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
+from deblur_export.plugins.compile.cpu import BuildError
 from deblur_export.plugins.ops import OPS
 from tests.plugins.harness import Inputs, split_attributes
 
 HERE = Path(__file__).parent
-CSRC = Path(tensorrt_build.__file__).resolve().parent / "csrc"
+CSRC = Path(tensorrt_compiler.__file__).resolve().parents[1] / "csrc"
 
 # nvinfer1::DataType and TensorFormat
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 7, torch.int64: 8, torch.int32: 3}
@@ -30,9 +32,9 @@ AXES = 8
 
 def skip_without_headers() -> None:
     try:
-        tensorrt_build.tensorrt_headers()
-        tensorrt_build.cuda_headers()
-        native_build.compiler()
+        tensorrt_compiler.tensorrt_headers()
+        tensorrt_compiler.cuda_headers()
+        cpu_compiler.compiler()
     except BuildError as error:
         pytest.skip(f"the TensorRT plugins cannot be compiled: {error}")
 
@@ -41,28 +43,28 @@ def build_on_host(folder: Path) -> Path:
     """The plugins in `folder`, over the CUDA kernels as a C++ compiler makes them (emulate.h): they
     compute on the processor, in host memory."""
     skip_without_headers()
-    command = [*native_build.compiler(), "-std=c++17", "-O1", "-fPIC"]
+    command = [*cpu_compiler.compiler(), "-std=c++17", "-O1", "-fPIC"]
     objects = {str(folder / f"{file.stem}.o"): file for file in CSRC.glob("*/*.cu")}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         compiled = pool.map(
-            lambda o: native_build.run([*command, "-x", "c++", "-c", str(objects[o]), "-o", o]),
+            lambda o: cpu_compiler.run([*command, "-x", "c++", "-c", str(objects[o]), "-o", o]),
             objects,
         )
         list(compiled)
-    kernels = folder / cuda_build.LIBRARY
-    native_build.run([*command, "-shared", *objects, "-o", str(kernels)])
-    target = folder / tensorrt_build.LIBRARY
-    tensorrt_build.build(CSRC, target, kernels)
+    kernels = folder / cuda_compiler.LIBRARY
+    cpu_compiler.run([*command, "-shared", *objects, "-o", str(kernels)])
+    target = folder / tensorrt_compiler.LIBRARY
+    tensorrt_compiler.build(CSRC, target, kernels)
     return target
 
 
 def compile_harness(target: Path) -> Path:
     """harness.cpp as a shared library."""
-    headers = tensorrt_build.tensorrt_headers(), tensorrt_build.cuda_headers()
+    headers = tensorrt_compiler.tensorrt_headers(), tensorrt_compiler.cuda_headers()
     include = [argument for folder in headers for argument in ("-isystem", str(folder))]
-    command = [*native_build.compiler(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
+    command = [*cpu_compiler.compiler(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
     files = ["-fPIC", "-shared", str(HERE / "harness.cpp"), "-ldl", "-o", str(target)]
-    native_build.run([*command, *include, *files])
+    cpu_compiler.run([*command, *include, *files])
     return target
 
 

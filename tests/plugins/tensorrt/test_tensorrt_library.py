@@ -14,8 +14,10 @@ import onnx
 import pytest
 import torch
 
-from deblur_export.plugins import native_build, tensorrt_build, tensorrt_plugins
-from deblur_export.plugins.native_build import BuildError
+from deblur_export.plugins.compile import cpu as cpu_compiler
+from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
+from deblur_export.plugins.compile.cpu import BuildError
+from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.plugins.ops import OPS
 from tests.plugins.cases import CASES
 from tests.plugins.harness import model_of
@@ -32,7 +34,7 @@ NAMES = sorted(name for name in OPS if name != "LocalMean")
 def test_versions_agree() -> None:
     header = (CSRC / "tensorrt" / "plugin.h").read_text()
     (version,) = re.findall(r"#define DEBLUR_PLUGINS_VERSION (\d+)", header)
-    assert int(version) == tensorrt_plugins.VERSION
+    assert int(version) == tensorrt_library.VERSION
 
 
 def test_the_table_says_what_the_specifications_say() -> None:
@@ -83,7 +85,7 @@ def test_registry_of_tensorrt(
 ) -> None:
     found = answers(module, library, nodes, *order)
     major = importlib.import_module(module).__version__.split(".")[0]
-    made_for = tensorrt_build.release(tensorrt_build.tensorrt_headers())[0]
+    made_for = tensorrt_compiler.release(tensorrt_compiler.tensorrt_headers())[0]
     # What merely loads the library finds the plugins as well, in the release it is made for.
     assert found["registered_itself"] == (NAMES if order and int(major) == made_for else [])
     assert found["loaded"]
@@ -107,32 +109,32 @@ def test_registry_and_parser_of_tensorrt_for_rtx(library: Path, nodes: Path) -> 
 def test_without_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path))
     with pytest.raises(BuildError, match="no headers of TensorRT; set TENSORRT_ROOT"):
-        tensorrt_build.build(CSRC, tmp_path / "lib.so", tmp_path / "kernels.so")
+        tensorrt_compiler.build(CSRC, tmp_path / "lib.so", tmp_path / "kernels.so")
     (tmp_path / "NvInferRuntime.h").touch()
     version = tmp_path / "NvInferVersion.h"
     version.write_text("#define NV_TENSORRT_MAJOR 10 //\n#define NV_TENSORRT_MINOR 2 //\n")
     with pytest.raises(BuildError, match=r"is of TensorRT 10\.2; 10\.3 is the least"):
-        tensorrt_build.tensorrt_headers()
+        tensorrt_compiler.tensorrt_headers()
     version.write_text("#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 0\n")
-    assert tensorrt_build.tensorrt_headers() == tmp_path
+    assert tensorrt_compiler.tensorrt_headers() == tmp_path
     version.write_text("")
     with pytest.raises(BuildError, match="does not say of which release"):
-        tensorrt_build.tensorrt_headers()
+        tensorrt_compiler.tensorrt_headers()
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     with pytest.raises(BuildError, match="no headers of CUDA"):
-        tensorrt_build.cuda_headers()
+        tensorrt_compiler.cuda_headers()
 
 
 def test_missing_and_wrong_kernels(tmp_path: Path) -> None:
     skip_without_headers()
     target, kernels = tmp_path / "lib.so", tmp_path / "kernels.so"
     with pytest.raises(BuildError, match=r"no .*kernels\.so, which is built first"):
-        tensorrt_build.build(CSRC, target, kernels)
+        tensorrt_compiler.build(CSRC, target, kernels)
     nothing = tmp_path / "nothing.cpp"
     nothing.touch()
-    native_build.run([*native_build.compiler(), "-shared", str(nothing), "-o", str(kernels)])
+    cpu_compiler.run([*cpu_compiler.compiler(), "-shared", str(nothing), "-o", str(kernels)])
     with pytest.raises(BuildError, match="deblur_cuda_") as caught:
-        tensorrt_build.build(CSRC, target, kernels)
+        tensorrt_compiler.build(CSRC, target, kernels)
     assert "\n" not in str(caught.value)
     assert not target.exists()
 
@@ -150,20 +152,20 @@ def test_missing_and_wrong_kernels(tmp_path: Path) -> None:
 def test_finding(
     content: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / tensorrt_build.LIBRARY
+    path = tmp_path / tensorrt_compiler.LIBRARY
     if content is not None:
         path.write_text(f"\0{content}\0")
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", str(path))
-    found = tensorrt_plugins.find(11)
+    found = tensorrt_library.find(11)
     assert (found.path is None) == bool(reason)
     assert found.reason.startswith(reason.format(path=path))
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", "none")
-    assert tensorrt_plugins.find(11).reason == "switched off by DEBLUR_PLUGINS_LIBRARY=none"
+    assert tensorrt_library.find(11).reason == "switched off by DEBLUR_PLUGINS_LIBRARY=none"
 
 
 def test_the_library_says_for_what_it_is(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", str(library))
-    major = tensorrt_build.release(tensorrt_build.tensorrt_headers())[0]
-    assert tensorrt_plugins.find(major).path == library
-    assert tensorrt_plugins.find().path == library
-    assert "is for TensorRT" in tensorrt_plugins.find(major + 1).reason
+    major = tensorrt_compiler.release(tensorrt_compiler.tensorrt_headers())[0]
+    assert tensorrt_library.find(major).path == library
+    assert tensorrt_library.find().path == library
+    assert "is for TensorRT" in tensorrt_library.find(major + 1).reason

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deblur_export.plugins import tensorrt_plugins
+from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.plugins.ops import OPS
 from tests.plugins.cases import CASES
 from tests.plugins.harness import Case, Inputs, split_attributes
@@ -246,7 +246,7 @@ def test_no_output_no_work(plugins: Plugins) -> None:
 @pytest.fixture(scope="module")
 def device_plugins(harness: Path) -> Plugins:
     """The plugins over the kernels that nvcc made."""
-    found = tensorrt_plugins.find()
+    found = tensorrt_library.find()
     if found.path is None:
         pytest.skip(found.reason)
     return Plugins(harness, found.path)

@@ -1,0 +1,45 @@
+"""A network to an int8 file in one step: export in float32, then calibrate."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from deblur_export.calibration.calibrate import (
+    Calibration,
+    calibrate,
+    check_output,
+    check_sources,
+)
+from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
+from deblur_export.export.reparam.prepare import Progress
+from deblur_export.manifest import Artifact
+from deblur_export.models.checkpoint import LoadedModel
+
+
+def export_int8(
+    model: LoadedModel,
+    options: ExportOptions,
+    calibration: Calibration,
+    path: Path | None,
+    progress: Progress = lambda step: None,
+) -> Artifact:
+    """Export and calibrate; the float32 file in between is not kept.
+
+    Args:
+        model: the network.
+        options: in float32.
+        calibration: how, and on what.
+        path: the .onnx file to write; None for `m2aenet_base_int8.onnx` and the like.
+
+    Raises:
+        CheckFailedError, DeblurExportError: as `export_onnx` and `calibrate`; what can be seen
+            before the export is.
+    """
+    name = default_path(model, options)
+    path = path or name.with_name(f"{name.stem}_int8.onnx")
+    check_output(path)
+    check_sources(calibration)
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = export_onnx(model, options, Path(folder) / name, progress)
+        return calibrate(artifact, calibration, path, progress).artifact

@@ -1,0 +1,128 @@
+"""Inputs for a parity check: random images of awkward sizes, and real photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.engine_file import shape_range
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.images.photo_file import read_photo
+from deblur_export.manifest import Artifact
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
+FIXED_SEEDS = (0, 1, 2)
+PHOTO_SIDE = 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input [N, 3, H, W] float32 in 0..1, with a name for the report."""
+
+    name: str
+    image: NDArray[np.float32]
+
+
+def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
+    """Random images that an artifact takes, and the photos of a folder.
+
+    Raises:
+        DeblurExportError: see `photo_cases`.
+    """
+    from deblur_export.models.blocks.naf import tlc_window
+
+    shape, limits = artifact.manifest["input"]["shape"], shape_range(artifact)
+    if limits is None:
+        window = tlc_window(artifact.manifest["arguments"].get("train_size"), 0)
+        cases = random_cases(shape, window)
+    else:
+        cases = range_cases(*limits)
+    return cases if photos is None else cases + photo_cases(photos, shape, limits)
+
+
+def range_cases(smallest: Sequence[int], largest: Sequence[int]) -> list[Case]:
+    """As `random_cases`, within the shapes (N, 3, H, W) that an engine takes."""
+    few, _, height, width = smallest
+    shapes = (
+        (few, 3, height, width),
+        (few, 3, min(height + 33, largest[2]), min(width + 47, largest[3])),
+        (
+            max(few, min(2, largest[0])),
+            3,
+            min(height + 57, largest[2]),
+            min(width + 11, largest[3]),
+        ),
+    )
+    return [_random_case(seed, shape) for seed, shape in enumerate(dict.fromkeys(shapes))]
+
+
+def random_cases(shape: Sequence[int | str], window: int | None = None) -> list[Case]:
+    """Noise over a smooth gradient; several sizes and a batch of 2 where the file allows.
+
+    Args:
+        shape: the input's, numbers or names of dynamic dimensions.
+        window: of local pooling, which does nothing in an image that fits into it; adds one that
+            does not.
+    """
+    fixed = tuple(int(size) for size in shape if not isinstance(size, str))
+    if len(fixed) == 4:
+        shapes: Sequence[tuple[int, ...]] = [fixed for _ in FIXED_SEEDS]
+    else:
+        shapes = list(RANDOM_SHAPES)
+        if window is not None:
+            shapes.append((1, 3, window + 9, window + 41))
+    return [_random_case(seed, shape) for seed, shape in enumerate(shapes)]
+
+
+def _random_case(seed: int, shape: tuple[int, ...]) -> Case:
+    n, c, h, w = shape
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[0:h, 0:w] / max(h, w)
+    waves = [np.sin(7 * y + k) * np.cos(5 * x - k) for k in range(n * c)]
+    smooth = 0.5 + 0.35 * np.stack(waves).reshape(shape)
+    noise = 0.3 * (generator.random(shape) - 0.5)
+    image = np.clip(smooth + noise, 0, 1).astype(np.float32)
+    return Case(f"random {'x'.join(map(str, shape))}", image)
+
+
+def photo_cases(
+    folder: Path,
+    shape: Sequence[int | str],
+    limits: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> list[Case]:
+    """The photos of a folder, cropped around the centre to at most 512 pixels a side, and to the
+    largest of an engine's `limits` (N, 3, H, W).
+
+    Raises:
+        DeblurExportError: no folder, or no readable photo of sufficient size in it.
+    """
+    if not folder.is_dir():
+        raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(IMAGE_SUFFIXES)})")
+    most = (PHOTO_SIDE, PHOTO_SIDE) if limits is None else limits[1][2:]
+    return [_photo_case(file, shape, most) for file in files]
+
+
+def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> Case:
+    rgb = read_photo(file).rgb
+    height, width = (
+        size if isinstance(size, int) else min(PHOTO_SIDE, limit, own)
+        for size, limit, own in zip(shape[2:], most, rgb.shape[:2], strict=True)
+    )
+    if rgb.shape[0] < height or rgb.shape[1] < width:
+        raise DeblurExportError(
+            f"{file}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than the {width}x{height} that the "
+            "file was exported for"
+        )
+    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+    crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]
+    batch = shape[0] if isinstance(shape[0], int) else 1
+    image = np.repeat(np.ascontiguousarray(crop), batch, axis=0)
+    return Case(f"{file.name} {width}x{height}", image)

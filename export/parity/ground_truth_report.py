@@ -1,0 +1,71 @@
+"""The comparison with the sharp truth as a terminal table and as a section of the HTML page."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from html import escape
+
+from rich.table import Table
+from rich.text import Text
+
+from deblur_export.export.parity.ground_truth import PairResult, Scores, TruthReport
+
+COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")
+FORMATS = (".3f", ".5f", ".3f", ".5f")
+SHOWN = 10  # pairs on the terminal, the largest drops first
+
+
+def truth_table(report: TruthReport) -> Table:
+    """Means of both sides, then the pairs that lose most."""
+    title = f"{report.source}: {len(report.pairs)} pairs against their sharp images"
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("mean", overflow="fold")
+    for name in (*COLUMNS, "drop, dB"):
+        table.add_column(name, justify="right")
+    reference, candidate = report.means()
+    table.add_row("PyTorch", *cells(reference), "")
+    table.add_row("file", *cells(candidate), drop_text(report.drop), end_section=True)
+    worst = report.worst()
+    for pair in worst[:SHOWN]:
+        table.add_row(Text(pair.name), *cells(pair.candidate), drop_text(pair.drop))
+    if len(worst) > SHOWN:
+        table.add_row(f"{len(worst) - SHOWN} more lose less", *[""] * (1 + len(COLUMNS)))
+    return table
+
+
+def truth_section(report: TruthReport) -> str:
+    """HTML: means, and all pairs in their order."""
+    reference, candidate = report.means()
+    head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS, "drop, dB"))
+    means = _row("PyTorch", cells(reference), "")
+    means += _row("file", cells(candidate), drop_text(report.drop))
+    columns = "".join(f"<th>{name}<br>PyTorch</th><th>file</th>" for name in COLUMNS)
+    pairs = "".join(map(_pair_row, report.pairs))
+    outcome = report.reason or f"{report.summary}; {report.max_drop:g} dB are allowed"
+    return f"""<section><h2>Against the sharp truth</h2><p>{escape(outcome)}.</p>
+<div class="scroll"><table><tr>{head}</tr>{means}</table></div>
+<p class="dim">Means over the pairs of {escape(report.source)}; _w weighs pixels by the true blur
+mask.</p><details><summary>All {len(report.pairs)} pairs</summary><div class="scroll"><table>
+<tr><th>pair</th>{columns}<th>drop, dB</th></tr>{pairs}</table></div></details></section>"""
+
+
+def cells(scores: Scores) -> list[str]:
+    """In the order of COLUMNS; a dash where there is none."""
+    values = zip(astuple(scores), FORMATS, strict=True)
+    return ["-" if value is None else format(value, form) for value, form in values]
+
+
+def drop_text(drop: float) -> str:
+    return f"{drop:+.4f}"
+
+
+def _pair_row(pair: PairResult) -> str:
+    both = zip(cells(pair.reference), cells(pair.candidate), strict=True)
+    return _row(
+        pair.name, [cell for pair_cells in both for cell in pair_cells], drop_text(pair.drop)
+    )
+
+
+def _row(name: str, columns: list[str], drop: str) -> str:
+    inside = "".join(f"<td>{cell}</td>" for cell in (*columns, drop))
+    return f'<tr><td class="wrap">{escape(name)}</td>{inside}</tr>'

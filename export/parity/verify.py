@@ -1,0 +1,352 @@
+"""Does an artifact still compute what its PyTorch network computes?
+
+Both run on the same images, and on the same discrete choices: those of the artifact, see
+`decisions`.
+"""
+
+from __future__ import annotations
+
+import copy
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from polygraphy.logger import G_LOGGER
+from torch import nn
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.images.cases import Case
+from deblur_export.export.images.pairs import Pairs
+from deblur_export.export.parity import metrics
+from deblur_export.export.parity.ground_truth import judge
+from deblur_export.export.parity.report import (
+    LAYER_TOLERANCE,
+    PIXEL_TOLERANCE,
+    CaseImages,
+    CaseResult,
+    LayerError,
+    ParityReport,
+)
+from deblur_export.export.parity.runners import SessionRunner, TorchRunner
+from deblur_export.export.reparam.prepare import prepare
+from deblur_export.export.runtimes.emulated_session import EmulatedSession
+from deblur_export.export.runtimes.graph_values import inner_values
+from deblur_export.export.runtimes.open import open_session
+from deblur_export.export.runtimes.session import Precision, Runtime, Session
+from deblur_export.manifest import Artifact
+from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
+from deblur_export.models.decisions import (
+    FLIP_SHARE,
+    Allowance,
+    Choices,
+    Judgement,
+    decided,
+    decisions,
+)
+
+MAX_DROP = 0.1  # dB, as of `calibrate`
+FLIP_DISTANCE, LEAST_PSNR = "flip_distance", "psnr"
+# float32 against float32: rounding of some hundred layers; the networks here stay below 1e-5.
+FP32_TOLERANCE = {
+    PIXEL_TOLERANCE: 1e-4,
+    LAYER_TOLERANCE: 1e-4,
+    "flips": FLIP_SHARE,
+}
+# A graph in low precision against PyTorch in float32: eleven and eight binary digits, some hundred
+# layers. The tiny networks with random weights give 67 dB and 49 dB at worst, layers 1e-2 and 1e-1.
+# Choices are made in float32, from rounded features: far more of them turn, up to 2 % and 6 % of a
+# row of attention logits, 2e-2 and 1.3e-1 from the border (AIBNet with trained weights).
+TOLERANCES: Mapping[str, Mapping[str, float]] = {
+    "fp32": FP32_TOLERANCE,
+    "fp16": {
+        PIXEL_TOLERANCE: 1e-2,
+        LAYER_TOLERANCE: 3e-2,
+        LEAST_PSNR: 60.0,
+        "flips": 3e-2,
+        FLIP_DISTANCE: 0.02,
+    },
+    "bf16": {
+        PIXEL_TOLERANCE: 8e-2,
+        LAYER_TOLERANCE: 2e-1,
+        LEAST_PSNR: 42.0,
+        "flips": 2e-1,
+        FLIP_DISTANCE: 0.2,
+    },
+    # Seven binary digits before every convolution; `calibrate` has held a budget in dB already, so
+    # that this only tells a coarse graph from a broken one.
+    "int8": {
+        PIXEL_TOLERANCE: 2.5e-1,
+        LAYER_TOLERANCE: 5e-1,
+        LEAST_PSNR: 30.0,
+        "flips": 2e-1,
+        FLIP_DISTANCE: 0.5,
+    },
+}
+# What the runtime was asked to compute a float32 file in.
+HINTS: Mapping[Precision, str] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TruthCheck:
+    """Pairs to restore, and how much of the mean PSNR may be lost on them, in dB."""
+
+    pairs: Pairs
+    max_drop: float = MAX_DROP
+
+
+def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedModel:
+    """The PyTorch network an artifact was made from.
+
+    Args:
+        artifact: an ONNX file of ours.
+        weights: where the weights are now; None for where they were at export.
+
+    Raises:
+        DeblurExportError: the weights are gone or are not the ones exported.
+    """
+    manifest = artifact.manifest
+    recorded = manifest["weights"]
+    source = weights or recorded["source"]
+    named = source == DEMO or source.startswith("random:")
+    if not named and not Path(source).is_file():
+        raise DeblurExportError(
+            f"{source}: the weights of {artifact.path.name} are not there; pass --weights FILE"
+        )
+    local = "train_size" in manifest["arguments"]
+    variant = manifest["variant"].removesuffix("-local") if named else None
+    model = load_model(manifest["model"], variant, source, local)
+    if model.sha256 != recorded["sha256"]:
+        raise DeblurExportError(
+            f"{source}: not the weights that {artifact.path.name} was exported from "
+            f"(SHA-256 {model.sha256[:12]} instead of {recorded['sha256'][:12]})"
+        )
+    return model
+
+
+def verify(
+    artifact: Artifact,
+    model: LoadedModel,
+    cases: Sequence[Case],
+    with_images: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
+    float64: bool = False,
+    runtime: Runtime = "onnxruntime",
+    min_psnr: float | None = None,
+    precision: Precision = "f32",
+    truth: TruthCheck | None = None,
+    plugins: Sequence[Path] = (),
+) -> ParityReport:
+    """Compare an artifact, run by `runtime`, with its network in float32 on every case.
+
+    The tolerance is that of the artifact's precision, or of the one that OpenVINO is to compute a
+    float32 file in; `min_psnr`, in dB against PyTorch, comes on top. ONNX Runtime runs float16 and
+    bfloat16 as `precision.emulate` does. With "tensorrt" the artifact is an engine, and `plugins`
+    are what it was built with.
+
+    On failure, and for the HTML report (`with_images`), the layers are compared one by one; an
+    engine shows none.
+    With `float64` the network also runs in float64, and the errors of both sides against that
+    are reported; they decide nothing.
+    """
+    G_LOGGER.module_severity = G_LOGGER.CRITICAL
+    is_engine = runtime == "tensorrt"
+    deciding = () if is_engine else _deciding(artifact, model.net)
+    exact = copy.deepcopy(model.net).double() if float64 else None
+    compared = []
+    tolerance = dict(TOLERANCES[_computed_in(artifact, precision)])
+    if min_psnr is not None:
+        tolerance[LEAST_PSNR] = max(min_psnr, tolerance.get(LEAST_PSNR, 0.0))
+    allowance = Allowance(tolerance["flips"], tolerance.get(FLIP_DISTANCE, 0.0))
+    session = _open(artifact, runtime, precision, deciding, plugins)
+    judged_truth = None
+    with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
+        for case in cases:
+            progress(f"{case.name} on {session.title}")
+            ours = candidate.infer({"image": case.image})
+            choices = {name: ours[name] for name in deciding}
+            progress(f"{case.name} on PyTorch")
+            with decided(model.net, choices, allowance) as judged:
+                theirs = reference.infer({"image": case.image})
+            exactly = None if exact is None else _run_float64(exact, case, choices)
+            images = ours["restored"], theirs["restored"]
+            compared.append(_compare(case, *images, judged, exactly, with_images, tolerance))
+        if truth is not None:
+            judged_truth = judge(
+                truth.pairs,
+                lambda image: reference.infer({"image": image})["restored"],
+                lambda image: candidate.infer({"image": image})["restored"],
+                truth.max_drop,
+                min_psnr or 0.0,
+                progress,
+            )
+    failed = next((c for c, r in zip(cases, compared, strict=True) if not r.passed), None)
+    layers: tuple[LayerError, ...] = ()
+    if (failed is not None or with_images) and not is_engine:
+        progress("comparing layers")
+        layers = compare_layers(artifact, model, failed or cases[0], runtime, precision)
+    return ParityReport(
+        artifact=str(artifact.path),
+        reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.weights}",
+        candidate=f"{session.title} ({platform.machine()})",
+        tolerance=tolerance,
+        cases=tuple(compared),
+        layers=layers,
+        first_departed=next((layer.name for layer in layers if layer.departed), None),
+        manifest=artifact.manifest,
+        notes=(*session.notes, *(note_on_choices(model.net) if is_engine else ())),
+        truth=judged_truth,
+    )
+
+
+def note_on_choices(net: nn.Module) -> tuple[str, ...]:
+    """For an engine, whose choices cannot be read; none for a network that makes none."""
+    hidden = list(decisions(net))
+    if not hidden:
+        return ()
+    return (
+        "an engine does not show its choices, so that each side was compared under its own: "
+        f"{', '.join(hidden[:3])}{', ...' * (len(hidden) > 3)}",
+    )
+
+
+def _computed_in(artifact: Artifact, precision: Precision) -> str:
+    own = str(artifact.manifest["precision"])
+    return HINTS[precision] if own == "fp32" else own
+
+
+def _open(
+    artifact: Artifact,
+    runtime: Runtime,
+    precision: Precision,
+    extra_outputs: tuple[str, ...],
+    plugins: Sequence[Path] = (),
+) -> Session:
+    manifest = artifact.manifest
+    low = manifest.get("high_precision", manifest["precision"])  # beside int8, or of the whole
+    if runtime == "onnxruntime" and precision == "f32" and low in ("fp16", "bf16"):
+        return EmulatedSession(artifact.path, low, extra_outputs)
+    return open_session(artifact.path, runtime, extra_outputs, precision, plugins=plugins)
+
+
+def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
+    """The decisions of the network whose choice is a value of the graph."""
+    inside = set(inner_values(artifact.path))
+    return tuple(name for name in decisions(net) if name in inside)
+
+
+def _run_float64(net: nn.Module, case: Case, choices: Choices) -> NDArray[np.float64]:
+    with decided(net, choices), torch.no_grad():
+        restored: torch.Tensor = net(torch.from_numpy(case.image).double())
+    return restored.numpy()
+
+
+def _compare(
+    case: Case,
+    ours: Array,
+    theirs: Array,
+    judged: Sequence[Judgement],
+    truth: NDArray[np.float64] | None,
+    with_images: bool,
+    tolerance: Mapping[str, float],
+) -> CaseResult:
+    if ours.shape != theirs.shape:
+        raise DeblurExportError(f"{case.name}: output {ours.shape} instead of {theirs.shape}")
+    errors = metrics.error_summary(theirs, ours)
+    reasons = [judgement.reason for judgement in judged if judgement.reason]
+    psnr, least = metrics.psnr(theirs, ours), tolerance.get(LEAST_PSNR, 0.0)
+    if not psnr >= least:
+        reasons.insert(0, f"PSNR {psnr:.2f} dB is below {least:g} dB")
+    limit = tolerance[PIXEL_TOLERANCE]
+    if not errors.max_abs <= limit:
+        reasons.insert(0, f"max error {errors.max_abs:.1e} is above {limit:.0e}")
+    return CaseResult(
+        name=case.name,
+        shape=case.image.shape,
+        max_abs=errors.max_abs,
+        mean_abs=errors.mean_abs,
+        psnr=psnr,
+        psnr_8bit=metrics.psnr_8bit(theirs, ours),
+        ssim=float(np.mean([metrics.ssim(a, b) for a, b in zip(theirs, ours, strict=True)])),
+        flips=sum(judgement.flips for judgement in judged) if judged else None,
+        choices=sum(judgement.places for judgement in judged) if judged else None,
+        passed=not reasons,
+        reason="; ".join(reasons),
+        candidate_float64=None if truth is None else float(np.abs(truth - ours).max()),
+        reference_float64=None if truth is None else float(np.abs(truth - theirs).max()),
+        images=_images(case, theirs, ours) if with_images else None,
+    )
+
+
+def _images(case: Case, reference: Array, candidate: Array) -> CaseImages:
+    def to_8bit(image: Array) -> NDArray[np.uint8]:
+        levels: NDArray[np.uint8] = np.rint(255 * np.clip(image[0], 0, 1)).astype(np.uint8)
+        return levels.transpose(1, 2, 0)
+
+    return CaseImages(
+        input=to_8bit(case.image),
+        reference=to_8bit(reference),
+        candidate=to_8bit(candidate),
+        error=np.abs(reference - candidate).max(axis=(0, 1)),
+    )
+
+
+def compare_layers(
+    artifact: Artifact,
+    model: LoadedModel,
+    case: Case,
+    runtime: Runtime = "onnxruntime",
+    precision: Precision = "f32",
+) -> tuple[LayerError, ...]:
+    """Every module whose output is a value of the graph, in execution order.
+
+    The reference is the network as it was exported (reparameterized or not), under the
+    artifact's own choices, so that only arithmetic differs. Choices are no layers.
+    """
+    net, _ = prepare(model, artifact.manifest["reparameterized"])
+    deciding = _deciding(artifact, net)
+    comparable = _called_once(net, case) - set(deciding)
+    names = tuple(name for name in inner_values(artifact.path) if name in comparable)
+    with SessionRunner(_open(artifact, runtime, precision, names + deciding)) as candidate:
+        ours = candidate.infer({"image": case.image})
+    choices = {name: ours[name] for name in deciding}
+    with decided(net, choices), TorchRunner(net, modules=names) as reference:
+        theirs = reference.infer({"image": case.image})
+    limit = TOLERANCES[_computed_in(artifact, precision)][LAYER_TOLERANCE]
+    return tuple(_layer_error(name, ours[name], theirs[name], limit) for name in names)
+
+
+def _called_once(net: nn.Module, case: Case) -> set[str]:
+    """Modules that run exactly once and return one tensor."""
+    calls: Counter[str] = Counter()
+
+    def count(name: str, output: object) -> None:
+        calls[name] += 1 if isinstance(output, torch.Tensor) else 2
+
+    handles = [
+        module.register_forward_hook(lambda m, i, o, name=name: count(name, o))
+        for name, module in net.named_modules()
+        if name
+    ]
+    with torch.no_grad():
+        net(torch.from_numpy(case.image))
+    for handle in handles:
+        handle.remove()
+    return {name for name, count in calls.items() if count == 1}
+
+
+def _layer_error(name: str, ours: Array, theirs: Array, limit: float) -> LayerError:
+    difference = ours.astype(np.float64) - theirs
+    scale = np.sqrt(np.mean(np.square(theirs, dtype=np.float64)))
+    relative = float(np.sqrt(np.mean(np.square(difference))) / max(scale, 1e-30))
+    return LayerError(
+        name=name,
+        max_abs=float(np.abs(difference).max()),
+        rms_rel=relative,
+        departed=not relative <= limit,
+    )

@@ -1,0 +1,46 @@
+"""An int8 file whose other arithmetic is in float16 or bfloat16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.precision.cast import GraphPrecision
+from deblur_export.export.precision.derived import write_derived
+from deblur_export.export.precision.int8_proof import check_int8, int8_nodes
+from deblur_export.export.precision.typed import keep_nothing, typed
+from deblur_export.manifest import METADATA_KEY, Artifact
+
+
+def lower_high_precision(artifact: Artifact, precision: GraphPrecision, path: Path) -> Artifact:
+    """Write an int8 file anew: what is float32 in it becomes `precision`, what is int8 stays.
+
+    Args:
+        artifact: of `calibrate`, with float32 around its pairs.
+        precision: fp16 or bf16.
+        path: the .onnx file to write.
+
+    Raises:
+        DeblurExportError: the file is not of that kind, or a weight leaves the range of the
+            precision.
+        CheckFailedError: a convolution lost its pairs, or too little is in the precision.
+    """
+    manifest = artifact.manifest
+    if manifest["precision"] != "int8" or manifest["high_precision"] != "fp32":
+        raise DeblurExportError(
+            f"{artifact.path} cannot become int8+{precision}: start from a file of deblur-export "
+            "calibrate"
+        )
+    graph = ir.load(artifact.path)
+    graph.metadata_props.pop(METADATA_KEY, None)
+    lowered, facts = typed(graph, precision, manifest["target"], keep_nothing(graph))
+    check_int8(ir.to_proto(lowered), int8_nodes(onnx.load(artifact.path)))
+    around = {
+        "high_precision": precision,
+        "opset": facts["opset"],
+        "precision_map": manifest["precision_map"] | {"high_precision": facts["precision_map"]},
+    }
+    return write_derived(artifact, lowered, around, path)

@@ -1,0 +1,78 @@
+"""Does a graph compute in int8 what it claims? Counted in multiply-adds, from its pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+from onnx.inliner import inline_local_functions
+
+from deblur_export.errors import CheckFailedError
+from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds, products
+from deblur_export.export.runtimes.emulated_session import element_types
+
+EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
+
+
+@dataclass(frozen=True)
+class Int8Proof:
+    """Shares, 0..1, of the multiply-adds whose two factors come from DequantizeLinear; the bodies
+    of custom ops count as float32. `nodes`: how many convolutions and products that are."""
+
+    convolutions: float
+    products: float
+    nodes: int
+
+
+def check_int8(model: onnx.ModelProto, claimed: Collection[str]) -> Int8Proof:
+    """Count the multiply-adds of a graph that compute on eight bits.
+
+    Args:
+        model: with explicit pairs.
+        claimed: names of the nodes that shall be in int8.
+
+    Raises:
+        CheckFailedError: other nodes are, or none is.
+    """
+    inlined = inline_local_functions(model)
+    macs, everything = multiply_adds(inlined), products(inlined)
+    int8 = _int8(inlined)
+    if {node.name for node in int8} != set(claimed) or not int8:
+        raise CheckFailedError(
+            f"{len(int8)} convolutions and products of the graph are in int8, not the "
+            f"{len(claimed)} that were asked for"
+        )
+
+    def share(kinds: Collection[str]) -> float:
+        whole = sum(macs[n.output[0]] for n in everything if n.op_type in kinds)
+        return sum(macs[n.output[0]] for n in int8 if n.op_type in kinds) / max(whole, 1)
+
+    kinds = {node.op_type for node in everything}
+    return Int8Proof(share(CONVOLUTIONS), share(kinds), len(int8))
+
+
+def int8_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions and products that compute on eight bits."""
+    return [str(node.name) for node in _int8(inline_local_functions(model))]
+
+
+def _int8(inlined: onnx.ModelProto) -> list[onnx.NodeProto]:
+    types = element_types(inlined)
+    rounded = {
+        node.output[0]
+        for node in inlined.graph.node
+        if node.op_type == "DequantizeLinear" and types[node.input[0]] in EIGHT_BITS
+    }
+    return [node for node in products(inlined) if rounded.issuperset(node.input[:2])]
+
+
+def weights_hash(model: onnx.ModelProto) -> str:
+    """SHA-256 over the int8 weights, by name."""
+    digest = hashlib.sha256()
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
+        if tensor.data_type == TensorProto.INT8:
+            digest.update(tensor.name.encode() + tensor.raw_data)
+    return digest.hexdigest()

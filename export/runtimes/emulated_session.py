@@ -1,0 +1,164 @@
+"""A typed graph in float32 arithmetic that rounds where the typed graph does.
+
+ONNX Runtime has hardly a bfloat16 kernel on the CPU. Its float16 graphs run, but between two nodes
+without a float16 kernel it keeps float32 values and leaves the rounding out, on some processors
+and not on others. Here every node computes in float32, and what the typed graph holds in the low
+precision passes a pair of Casts, which ONNX Runtime keeps: the same on every machine, and what a
+GPU does that stores in the low precision and accumulates in float32.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from onnx.inliner import inline_local_functions
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.session import Arrays
+
+LOW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+# What only moves values that are rounded already.
+MOVES = frozenset(
+    {"Concat", "DepthToSpace", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice"}
+    | {"SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where", "Constant"}
+)
+
+
+class EmulatedSession:
+    """An emulated file on ONNX Runtime; a `runtimes.Session`."""
+
+    def __init__(self, path: Path, precision: str, extra_outputs: tuple[str, ...] = ()) -> None:
+        self.title = f"ONNX Runtime {onnxruntime.__version__} CPU, {precision} emulated"
+        self.notes: tuple[str, ...] = (
+            f"ONNX Runtime computes in float32 here and rounds to {precision} where the file does",
+        )
+        model = emulated(onnx.load(path))
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs)
+        try:
+            self.session = float32_session(model)
+        except Exception as error:  # the bindings raise several unrelated types
+            raise DeblurExportError(
+                f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+            ) from error
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        """Values of the inputs by name -> values of the outputs by name, float32."""
+        try:
+            values = self.session.run(self.outputs, dict(feed))
+        except Exception as error:  # as above
+            raise DeblurExportError(
+                f"ONNX Runtime failed, perhaps for lack of memory: {str(error).splitlines()[0]}"
+            ) from error
+        return dict(zip(self.outputs, map(np.asarray, values), strict=True))
+
+
+def float32_session(model: onnx.ModelProto) -> Any:
+    """ONNX Runtime on the CPU, ready soon."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Looking for buffers to reuse takes longer than to run thousands of Casts of unknown shape.
+    options.enable_mem_reuse = False
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Bodies of custom ops inlined, all of it float32; the values keep their names.
+
+    Inside the loops and branches of bodies nothing is rounded, only what leaves them.
+    """
+    model = inline_local_functions(model)
+    types = element_types(model)
+    graph = model.graph
+    for tensor in graph.initializer:
+        _widen(tensor)
+    nodes = list(graph.node)
+    del graph.node[:]
+    for info in graph.input:
+        graph.node.extend(_rounded_input(info, nodes))
+    for node in nodes:
+        low = [(i, types[name]) for i, name in enumerate(node.output) if types.get(name) in LOW]
+        _retype(node)
+        rounding = [] if node.op_type in MOVES else [_rounding(node, *value) for value in low]
+        graph.node.append(node)
+        graph.node.extend(itertools.chain(*rounding))
+    del graph.value_info[:]
+    for info in (*graph.input, *graph.output):
+        _declare(info)
+    return model
+
+
+def element_types(inlined: onnx.ModelProto) -> dict[str, int]:
+    """The type of every value of the main graph.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the graph is not strongly typed.
+    """
+    inferred = onnx.shape_inference.infer_shapes(inlined, check_type=True, strict_mode=True).graph
+    types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    infos = (*inferred.input, *inferred.value_info, *inferred.output)
+    return types | {info.name: info.type.tensor_type.elem_type for info in infos}
+
+
+def _rounded_input(
+    info: onnx.ValueInfoProto, nodes: Iterable[onnx.NodeProto]
+) -> list[onnx.NodeProto]:
+    """Round an input of low precision once, before all that read it."""
+    kind, name = info.type.tensor_type.elem_type, info.name
+    if kind not in LOW:
+        return []
+    for node in nodes:
+        node.input[:] = [f"{name}/in" if read == name else read for read in node.input]
+    return _casts(name, f"{name}/in", kind)
+
+
+def _rounding(node: onnx.NodeProto, place: int, kind: int) -> list[onnx.NodeProto]:
+    """Rename one output of a node and round it under its old name."""
+    name = node.output[place]
+    node.output[place] = f"{name}/exact"
+    return _casts(f"{name}/exact", name, kind)
+
+
+def _casts(exact: str, rounded: str, kind: int) -> list[onnx.NodeProto]:
+    """To a type and back to float32."""
+    low = f"{rounded}/low"
+    make = onnx.helper.make_node
+    return [
+        make("Cast", [exact], [low], to=kind),
+        make("Cast", [low], [rounded], to=TensorProto.FLOAT),
+    ]
+
+
+def _retype(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i in LOW:
+            attribute.i = TensorProto.FLOAT
+        if attribute.HasField("t"):
+            _widen(attribute.t)
+        for graph in (attribute.g, *attribute.graphs):
+            for info in (*graph.input, *graph.output, *graph.value_info):
+                _declare(info)
+            for inner in graph.node:
+                _retype(inner)
+
+
+def _declare(info: onnx.ValueInfoProto) -> None:
+    if info.type.tensor_type.elem_type in LOW:
+        info.type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _widen(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in LOW:
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -1,0 +1,144 @@
+"""A file on OpenVINO's CPU plugin, with the native custom ops where their library fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.graph_values import extended, inlined
+from deblur_export.export.runtimes.session import (
+    PRECISIONS,
+    Arrays,
+    Precision,
+    Shapes,
+    failed,
+    typed,
+    widened,
+)
+from deblur_export.plugins.libraries import openvino as openvino_library
+
+# What OpenVINO calls them among a processor's capabilities.
+CAPABILITY: Mapping[Precision, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU, with the native ops where their library fits, else with the bodies of
+    the ops in place of their nodes. It computes in bf16 by default where the processor can, so
+    that the precision is always set here.
+
+    It fuses more and turns fewer tensors where sizes are fixed: a second image of the same size
+    gets a model of its own, which lasts until the size changes. With `counting` it takes the time
+    of every node."""
+
+    request: Any  # of the model that fits the last size
+
+    def __init__(
+        self,
+        path: Path,
+        extra_outputs: tuple[str, ...] = (),
+        precision: Precision = "f32",
+        threads: int = 0,
+        counting: bool = False,
+    ) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise DeblurExportError(
+                "OpenVINO is not installed; pip install 'deblur-export[openvino]'"
+            ) from error
+        core, release = openvino_library.shared_core(), openvino.__version__.split("-")[0]
+        _check_precision(core, precision)
+        file = extended(path, extra_outputs)
+        native = False
+        self.notes: tuple[str, ...] = ()
+        if file.functions:
+            reason = _add_native_ops(core, release)
+            native = not reason
+            if reason:
+                self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
+                file = inlined(file)
+        self.title = f"OpenVINO {release} CPU{' with native ops' * native}, {precision}"
+        self.core, self.file, self.native, self.precision = core, file, native, precision
+        self.config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            self.config["INFERENCE_NUM_THREADS"] = str(threads)
+        if counting:
+            self.config["PERF_COUNT"] = "YES"
+        self.last: Shapes = {}  # of the run before
+        self.fixed: Shapes | None = None  # those that the model is made for
+        try:
+            self._compile(None)
+        except RuntimeError as error:
+            notes = "".join(f"; {note}" for note in self.notes)
+            reason = str(error).strip().splitlines()[-1]
+            raise DeblurExportError(f"{path}: OpenVINO cannot load it: {reason}{notes}") from error
+        model = self.request.get_compiled_model()
+        self.outputs = [output.get_any_name() for output in model.outputs]
+        self.types = {
+            value.get_any_name(): value.get_element_type().to_dtype() for value in model.inputs
+        }
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        try:
+            self._fit({name: value.shape for name, value in feed.items()})
+            values = self.request.infer(typed(feed, self.types))
+        except RuntimeError as error:
+            raise failed("OpenVINO", feed, error) from error
+        return {name: widened(np.array(values[i])) for i, name in enumerate(self.outputs)}
+
+    def seconds_by_type(self) -> Iterator[tuple[str, Any]]:
+        """Type and seconds of every node in the run before."""
+        for node in self.request.get_profiling_info():
+            yield node.node_type, node.real_time.total_seconds()
+
+    def _fit(self, shapes: Shapes) -> None:
+        repeated, self.last = shapes == self.last, shapes
+        if shapes == self.fixed or not (repeated or self.fixed):
+            return
+        self.request = None  # gives its memory back first
+        self.fixed = shapes if repeated else None
+        self._compile(self.fixed)
+
+    def _compile(self, shapes: Shapes | None) -> None:
+        file = self.file if shapes is None else _with_shapes(self.file, shapes)
+        model = self.core.read_model(model=file.SerializeToString())
+        if self.native:
+            openvino_library.adapt(model, self.precision)
+        self.request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
+
+
+def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
+    """A copy whose inputs have these shapes."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):
+            dim.dim_value = size
+    return fixed
+
+
+def _check_precision(core: Any, precision: Precision) -> None:
+    """OpenVINO takes a hint that the processor cannot follow and computes in something else."""
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if CAPABILITY[precision] not in able:
+        having = ", ".join(name for name in PRECISIONS if CAPABILITY[name] in able)
+        raise DeblurExportError(f"OpenVINO has no {precision} on this processor; it has {having}")
+
+
+def _add_native_ops(core: Any, release: str) -> str:
+    """Returns why they cannot be had, in one line; empty if `core` has them now."""
+    path, reason = openvino_library.find(release)
+    if path is None:
+        return reason
+    try:
+        core.add_extension(str(path))
+    except RuntimeError as error:
+        return f"{path}: {str(error).strip().splitlines()[-1]}"
+    return ""

@@ -1,0 +1,54 @@
+"""What every runtime offers: a file, loaded, that turns named arrays into named arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+
+Runtime = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"]
+Precision = Literal["f32", "bf16", "f16"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
+FLOATS: Mapping[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+Arrays = Mapping[str, NDArray[Any]]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Session(Protocol):
+    """A file, loaded. `title` names the runtime, its version and its precision for reports; `notes`
+    are for the user."""
+
+    title: str
+    notes: tuple[str, ...]
+
+    def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
+        """Values of the inputs by name -> values of the outputs by name.
+
+        Float32 outside, also of a file whose input and output are float16.
+
+        Raises:
+            DeblurExportError: the runtime failed, for lack of memory for instance.
+        """
+        ...
+
+
+def typed(feed: Arrays, types: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The feed in the types that the file declares."""
+    return {name: np.asarray(value, types.get(name)) for name, value in feed.items()}
+
+
+def widened(value: Any) -> NDArray[Any]:
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def failed(name: str, feed: Arrays, error: Exception) -> DeblurExportError:
+    shapes = ", ".join("x".join(map(str, value.shape)) for value in feed.values())
+    reason = str(error).strip().splitlines()[0]
+    return DeblurExportError(
+        f"{name} failed on {shapes}, perhaps for lack of memory; try --tile 512 ({reason})"
+    )

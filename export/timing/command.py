@@ -1,0 +1,170 @@
+"""`deblur-export bench` from its options to tables, JSON and plots."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from deblur_export.atomic import atomic_path
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.choose import choose_runtime
+from deblur_export.export.timing import tables
+from deblur_export.export.timing.cases import Bench, Case, Settings
+from deblur_export.export.timing.machine import machine, physical_cores
+from deblur_export.export.timing.peers import chosen_peers, plan
+from deblur_export.export.timing.plots import check_plot, draw
+from deblur_export.export.timing.rounds import Budget
+from deblur_export.export.timing.subjects import (
+    Size,
+    Subject,
+    check_coverage,
+    from_files,
+    from_name,
+)
+from deblur_export.manifest import read_artifact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deblur_export.export.runtimes.session import Precision
+
+DEFAULT_SIZE = (256, 256)
+LARGEST_SIDE = 16384
+REFERENCE_WEIGHTS = "random:0"  # only its time counts
+WIDEST = 160  # characters; tables keep their columns on a narrower terminal
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options as they were given; `sizes` as text, `coverages` in percent."""
+
+    files: tuple[Path, ...]
+    model: str | None
+    variant: str | None
+    weights: str | None
+    local: bool
+    reference: str | None
+    sizes: tuple[str, ...]
+    coverages: tuple[float, ...]
+    peers: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    threads: int | None
+    repeats: int | None
+    seconds: float
+    profile: bool
+    json_path: Path | None
+    plot_path: Path | None
+
+
+def bench(options: Options, console: Console) -> None:
+    """Measure and report.
+
+    Raises:
+        DeblurExportError: bad options, before anything is measured; a file cannot be written; no
+            peer ran.
+    """
+    with console.status("loading PyTorch"):
+        settings = _settings(options)
+    console.width = max(console.width, WIDEST)
+    about = machine(settings.threads)
+    console.print("; ".join(f"{key}: {value}" for key, value in about.items() if value))
+    cases: list[Case] = []
+    with (
+        TemporaryDirectory(prefix="deblur-bench-") as folder,
+        console.status("starting") as status,
+    ):
+        for case in Bench(settings, Path(folder), status.update).cases():
+            cases.append(case)
+            _print_case(case, console)
+    for line in [tables.LEGEND, *tables.memory_kinds(cases), *tables.titles(cases)]:
+        console.print(line)
+    for file in options.files:
+        reason = choose_runtime("auto", read_artifact(file)).reason
+        console.print(f"{file}: deblur-export run takes {reason}")
+    if options.json_path is not None:
+        chosen = {
+            "seconds": options.seconds,
+            "repeats": options.repeats,
+            "threads": settings.threads,
+        }
+        document = tables.as_json(cases, about, chosen)
+        with atomic_path(options.json_path) as temporary:
+            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        console.print(f"wrote {options.json_path}")
+    if options.plot_path is not None:
+        draw(cases, options.plot_path)
+        console.print(f"wrote {options.plot_path}")
+    if not any(figure.runs for case in cases for figure in case.figures.values()):
+        raise DeblurExportError("no peer ran; the reasons stand above")
+
+
+def _settings(options: Options) -> Settings:
+    """Everything that can be wrong is found here."""
+    kinds = chosen_peers(options.peers)
+    sizes = list(dict.fromkeys(map(_size, options.sizes)))
+    coverages = sorted({percent / 100 for percent in options.coverages})
+    if options.plot_path is not None:
+        check_plot(options.plot_path, len(sizes), len(coverages))
+    for path in (options.json_path, options.plot_path):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise DeblurExportError(f"{path.parent}: no such folder; create it first")
+    subjects, fixed = _subjects(options)
+    if fixed and sizes and sizes != fixed:
+        height, width = fixed[0]
+        only = f"{height}x{width}"
+        raise DeblurExportError(f"a file is made for {only} alone: --size {only}")
+    if coverages:
+        check_coverage(subjects)
+    return Settings(
+        rows=plan(subjects, kinds, tuple(dict.fromkeys(options.precisions)) or ("f32",)),
+        sizes=sizes or fixed or [DEFAULT_SIZE],
+        coverages=coverages,
+        threads=options.threads or physical_cores(),
+        budget=Budget(options.seconds, options.repeats),
+        profile=options.profile,
+    )
+
+
+def _subjects(options: Options) -> tuple[list[Subject], list[Size]]:
+    """What the files or the name give, the reference network last."""
+    if bool(options.files) == bool(options.model):
+        raise DeblurExportError("bench takes FILE.onnx, or a network with --model")
+    fixed: list[Size] = []
+    if options.model is not None:
+        named = (options.model, options.variant, options.weights, options.local)
+        subjects = [from_name(*named)]
+    elif options.variant is not None or options.local:
+        raise DeblurExportError("--variant and --local go with --model; a FILE has both inside")
+    else:
+        subjects, fixed = from_files(options.files, options.weights)
+    if options.reference is not None:
+        name, _, variant = options.reference.partition(":")
+        extra = from_name(name, variant or None, REFERENCE_WEIGHTS, False)
+        if extra.title in {subject.title for subject in subjects}:
+            raise DeblurExportError(f"--reference {options.reference}: it is measured already")
+        subjects.append(extra)
+    return subjects, fixed
+
+
+def _size(text: str) -> Size:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower(), re.ASCII)
+    height, width = map(int, found.groups()) if found else (0, 0)
+    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
+        raise DeblurExportError(
+            f"--size {text}: not a height and a width of 1 to {LARGEST_SIDE} pixels, as in 720x1280"
+        )
+    return height, width
+
+
+def _print_case(case: Case, console: Console) -> None:
+    for precision in dict.fromkeys(row.precision for row in case.figures):
+        console.print(tables.case_table(case, precision))
+        for line in tables.reasons(tables.of_precision(case, precision)):
+            console.print(line)
+    for row, figure in case.figures.items():
+        if figure.profile:
+            console.print(tables.profile_table(case, row))

@@ -1,0 +1,108 @@
+"""The peers inside a worker: a network in PyTorch, or a file on a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.open import open_session
+from deblur_export.export.timing.jobs import Job
+from deblur_export.export.timing.machine import bf16_reason
+
+Feed = Mapping[str, NDArray[np.float32]]
+
+
+class Peer(Protocol):
+    """Loaded; `title` says what runs and in which precision, `notes` are for the user."""
+
+    title: str
+    notes: tuple[str, ...]
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        """The restored image [1, 3, H, W]."""
+        ...
+
+
+def open_peer(job: Job) -> Peer:
+    """Load what a job asks for.
+
+    Raises:
+        DeblurExportError: it cannot run here; why.
+    """
+    return TorchPeer(job) if job.engine == "torch" else FilePeer(job)
+
+
+class FilePeer:
+    """An ONNX file on one of our runtimes."""
+
+    def __init__(self, job: Job) -> None:
+        assert job.file is not None and job.engine != "torch"
+        path = Path(job.file)
+        self.session = open_session(path, job.engine, (), job.precision, job.threads)
+        self.title, self.notes = self.session.title, self.session.notes
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        return self.session.run(feed)["restored"]
+
+
+class TorchPeer:
+    """A network as it was trained, in PyTorch."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        from deblur_export.export.timing.coverage import ForcedChoice
+
+        if job.precision != "f32" and (reason := bf16_reason()):
+            raise DeblurExportError(reason)
+        assert job.network is not None
+        torch.set_num_threads(job.threads)
+        # The native kernels are for inference: they decline tensors that ask for a gradient.
+        net = job.network.load().net.requires_grad_(False)
+        if job.decision is not None:
+            net = ForcedChoice(net, job.decision).eval()
+        self.net: Any = _compiled(net) if job.compiled else net
+        self.job = job
+        mode = "compiled by inductor" if job.compiled else "eager"
+        kernels = " with native kernels" * job.native
+        precision = "bf16 autocast" if job.precision == "bf16" else job.precision
+        self.title = f"PyTorch {torch.__version__} {mode}{kernels}, {precision}"
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        import torch
+
+        from deblur_export.plugins.libraries import cpu
+
+        tensors = [torch.from_numpy(value) for value in feed.values()]
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if not self.job.native:
+                stack.enter_context(cpu.switched_off())
+            if self.job.precision == "bf16":
+                stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+            output = self.net(*tensors)
+        restored = output if self.job.decision is None else output[0]
+        return restored.float().numpy()  # type: ignore[no-any-return]
+
+
+def _compiled(net: Any) -> Any:
+    """Inductor at its best for inference: fixed sizes, weights as constants."""
+    import torch
+    import torch._inductor.config
+
+    from deblur_export.plugins.compile.cpu import BuildError, compiler
+
+    try:
+        compiler()
+    except BuildError as error:
+        raise DeblurExportError(f"torch.compile: {error}") from error
+    torch._inductor.config.freezing = True
+    return torch.compile(net, dynamic=False)

@@ -1,0 +1,114 @@
+"""Who can take part, and the rows of a run: one a network, peer, file and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.timing.jobs import Engine
+from deblur_export.plugins.spec import Target
+
+if TYPE_CHECKING:
+    from deblur_export.export.runtimes.session import Precision
+    from deblur_export.export.timing.subjects import Subject
+
+BOTH: tuple[Precision, ...] = ("f32", "bf16")
+BASELINE = "ort-plain"
+REFERENCE = "torch-eager"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to run a network. `ours` takes files of ours, `plain` the plain export."""
+
+    name: str
+    engine: Engine
+    text: str
+    precisions: tuple[Precision, ...] = BOTH
+    plain: bool = False
+    ours: bool = False
+    native: bool = False
+    compiled: bool = False
+
+
+PEERS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("torch-eager", "torch", "PyTorch, custom ops by their definitions"),
+        Kind("torch-native", "torch", "PyTorch with our native kernels", ("f32",), native=True),
+        Kind("torch-compile", "torch", "torch.compile (inductor)", native=True, compiled=True),
+        Kind("ort-plain", "onnxruntime", "torch.onnx.export alone", ("f32",), plain=True),
+        Kind("ort-ours", "onnxruntime", "our file", ("f32",), ours=True),
+        Kind("openvino-plain", "openvino", "torch.onnx.export alone", plain=True),
+        Kind("openvino-ours", "openvino", "our file, native ops where built", ours=True),
+    )
+}
+# Files that --model exports, and the runtimes that take them.
+EXPORTED: Mapping[Engine, tuple[Target, ...]] = {
+    "onnxruntime": ("portable", "ort"),
+    "openvino": ("openvino",),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One peer in one precision. `file` is given, or `target` says which export of ours it runs."""
+
+    label: str
+    subject: Subject
+    kind: Kind
+    precision: Precision
+    file: Path | None = None
+    target: Target | None = None
+
+
+def chosen_peers(names: Iterable[str]) -> tuple[Kind, ...]:
+    """The peers of these names in the order of `PEERS`; all of them for none.
+
+    Raises:
+        DeblurExportError: no such peer.
+    """
+    names = set(names)
+    if unknown := sorted(names - set(PEERS)):
+        raise DeblurExportError(f"unknown peer '{unknown[0]}'; there are {', '.join(PEERS)}")
+    return tuple(kind for name, kind in PEERS.items() if not names or name in names)
+
+
+def plan(
+    subjects: Sequence[Subject], kinds: Iterable[Kind], precisions: Sequence[Precision]
+) -> list[Row]:
+    """Every row that the choice of peers and precisions makes.
+
+    Raises:
+        DeblurExportError: none, or none in one of the precisions.
+    """
+    rows = [
+        row
+        for precision in precisions
+        for number, subject in enumerate(subjects)
+        for kind in kinds
+        if precision in kind.precisions and (not kind.native or kind.compiled or subject.native)
+        for row in _rows(subject, kind, precision, f"{subject.title} " if number else "")
+    ]
+    for precision in precisions:
+        if not any(row.precision == precision for row in rows):
+            raise DeblurExportError(
+                f"none of these peers computes in {precision} here; ONNX Runtime runs the graph as "
+                "it is, native kernels need custom ops and float32"
+            )
+    return rows
+
+
+def _rows(subject: Subject, kind: Kind, precision: Precision, prefix: str) -> Iterator[Row]:
+    label = prefix + kind.name
+    if not kind.ours:
+        yield Row(label, subject, kind, precision)
+    elif subject.files:
+        for file in subject.files:
+            yield Row(f"{label} {file.name}", subject, kind, precision, file=file)
+    else:
+        for target in EXPORTED[kind.engine]:
+            yield Row(f"{label} {target}", subject, kind, precision, target=target)

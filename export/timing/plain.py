@@ -1,0 +1,87 @@
+"""The export that a user gets without this package: `torch.onnx.export`, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._library.custom_ops import OPDEFS  # the only place where torch keeps definitions
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.timing.coverage import ForcedChoice, mask_shape
+from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE, Network
+from deblur_export.plugins.libraries import cpu
+from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.ops.pruned_conv import pruned_conv_reference
+
+OPSET = 18  # the newest that the torch exporter writes without conversion
+REASON_LENGTH = 160
+
+
+def export_plain(
+    network: Network, height: int, width: int, decision: str | None, path: Path
+) -> None:
+    """Export the untouched network for one image size, its custom ops as plain PyTorch.
+
+    Args:
+        network: what to export.
+        height, width: of the one image it will take, in pixels.
+        decision: its mask decision, to become a second input; None to leave it alone.
+        path: the file to write.
+
+    Raises:
+        DeblurExportError: `torch.onnx.export` cannot; why, in one line.
+    """
+    net = network.load().net
+    samples: tuple[torch.Tensor, ...] = (torch.zeros(1, 3, height, width),)
+    inputs, outputs = ["image"], ["restored"]
+    if decision is not None:
+        mask = torch.zeros(1, 1, *mask_shape(net, decision, height, width))
+        net = ForcedChoice(net, decision).eval()
+        samples, inputs, outputs = (
+            (*samples, mask),
+            [*inputs, FORCED_CHOICE],
+            [*outputs, OWN_CHOICE],
+        )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), cpu.switched_off(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(net, samples, strict=False)
+            program = program.run_decompositions(definitions())
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                verbose=False,
+            )
+        assert exported is not None
+        exported.save(path)
+    except Exception as error:  # the exporter raises whatever the network makes it meet
+        raise DeblurExportError(f"cannot be exported: {root_cause(error)}") from error
+
+
+def definitions() -> dict[Any, Callable[..., Any]]:
+    """What each custom op stands for in plain PyTorch."""
+    ops = [spec.torch_op for spec in OPS.values() if spec.torch_op is not None]
+    table = {op: OPDEFS[op.name()]._init_fn for op in ops}
+    # Its eager form looks at the mask before it chooses between two ways to compute.
+    table[torch.ops.deblur.pruned_conv.default] = lambda *tensors, group: pruned_conv_reference(
+        *tensors
+    )
+    return table
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost exception as one short line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 3] + "..."

@@ -1,0 +1,128 @@
+"""The parent's end of a worker: start it, ask it, and let none outlive the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from deblur_export.errors import DeblurExportError
+
+WORKER = "deblur_export.export.timing.worker"
+LOG_LENGTH = 300  # characters of the last line of a log
+KILLED = -9
+OOM_FIRST = "1000"  # the kernel's: where memory ends, a worker goes and not the parent
+
+
+def environment(threads: int, folder: Path) -> dict[str, str]:
+    """Every peer gets the same threads, and waits without spinning."""
+    count = str(threads)
+    return os.environ | {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        # Compiled anew each time, in the worker itself: its first run then says what it costs.
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    }
+
+
+class WorkerProcess:
+    """A context manager; the process and all that it started are gone when it ends."""
+
+    def __init__(self, threads: int, folder: Path) -> None:
+        self.log = folder / f"worker-{os.urandom(4).hex()}.log"
+        self.late = False
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment(threads, folder),
+                # Ctrl-C is for the parent, which then ends the workers.
+                start_new_session=True,
+            )
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.process.pid}/oom_score_adj").write_text(OOM_FIRST)
+
+    def ask(self, request: str, limit: float | None = None, **fields: Any) -> dict[str, Any]:
+        """Send a request and wait for its reply.
+
+        Args:
+            request: what to do, see `worker.Worker`.
+            limit: seconds after which the worker is killed; None for none.
+            fields: the request's own.
+
+        Raises:
+            DeblurExportError: the worker says why it cannot, or died.
+        """
+        assert self.process.stdin is not None and self.process.stdout is not None
+        timer = threading.Timer(limit, self._too_late) if limit is not None else None
+        try:
+            if timer is not None:
+                timer.start()
+            self.process.stdin.write(json.dumps({"do": request, **fields}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not line:
+            raise DeblurExportError(
+                f"not done after {limit:.0f} s" if self.late else self._last_words()
+            )
+        reply: dict[str, Any] = json.loads(line)
+        if not reply["ok"]:
+            raise DeblurExportError(reply["reason"])
+        return reply
+
+    def _too_late(self) -> None:
+        self.late = True
+        self.kill()
+
+    def _last_words(self) -> str:
+        code = self.process.wait()
+        if code == KILLED:
+            return "killed (out of memory?)"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        said = f": {lines[-1].strip()}"[:LOG_LENGTH] if lines else ""
+        if code < 0:
+            return f"crashed ({signal.Signals(-code).name}){said}"
+        return f"ended by itself (exit code {code}){said}"
+
+    def kill(self) -> None:
+        """End the process and its children; compilers, for instance."""
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()

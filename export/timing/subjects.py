@@ -1,0 +1,126 @@
+"""The networks of a run: files of ours with their PyTorch counterparts, or networks by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.parity.verify import reference_model
+from deblur_export.export.timing.coverage import mask_decision, mask_shape
+from deblur_export.export.timing.jobs import Network, network_of
+from deblur_export.manifest import Artifact, read_artifact
+from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
+
+# Of domain deblur, those that plugins/csrc has a kernel for.
+NATIVE = {
+    "selective_scan",
+    "motion_deform_conv",
+    "deform_conv2d",
+    "deform_conv2d_at",
+    "pruned_conv",
+}
+Size = tuple[int, int]  # height and width in pixels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network. Without `files`, it is exported for the run. `native` tells that it has ops
+    with native kernels, `decision` which value is its mask."""
+
+    title: str
+    network: Network
+    native: bool
+    decision: str | None
+    files: tuple[Path, ...] = ()
+
+    def mask_shape(self, size: Size) -> Size:
+        """Height and width of its mask for an image of `size`."""
+        assert self.decision is not None
+        return mask_shape(self.network.load().net, self.decision, *size)
+
+
+def from_files(files: Iterable[Path], weights: str | None) -> tuple[list[Subject], list[Size]]:
+    """One subject for all files of one network, and the sizes that fixed files ask for.
+
+    Raises:
+        DeblurExportError: a file is not ours, takes several images at a time, its weights are
+            gone, or two files have different fixed sizes.
+    """
+    subjects: dict[Network, Subject] = {}
+    sizes: dict[Size, Path] = {}
+    for file in files:
+        artifact = read_artifact(file)
+        size = _fixed_size(artifact)
+        if size is not None:
+            sizes[size] = file
+        subject = _subject(reference_model(artifact, weights))
+        known = subjects.setdefault(subject.network, subject)
+        if file in known.files:
+            raise DeblurExportError(f"{file}: named twice")
+        subjects[subject.network] = replace(known, files=(*known.files, file))
+    if len(sizes) > 1:
+        first, second = list(sizes.values())[:2]
+        raise DeblurExportError(f"{first} and {second} are made for different sizes: bench one")
+    return list(subjects.values()), list(sizes)
+
+
+def from_name(name: str, variant: str | None, weights: str | None, local: bool) -> Subject:
+    """A network by name, with the demo weights where it has any, else random ones.
+
+    Raises:
+        DeblurExportError: no such network or variant, or weights that do not fit.
+    """
+    source = weights or default_weights(name, variant)
+    return _subject(load_model(name, variant, source, local))
+
+
+def check_coverage(subjects: Sequence[Subject]) -> None:
+    """Raises DeblurExportError where no network decides on a mask."""
+    if all(subject.decision is None for subject in subjects):
+        titles = ", ".join(subject.title for subject in subjects)
+        raise DeblurExportError(f"--coverage: {titles} makes no mask that could be forced")
+
+
+def _subject(model: LoadedModel) -> Subject:
+    native = bool(_custom_ops(model) & NATIVE)
+    return Subject(model.title, network_of(model), native, mask_decision(model.net))
+
+
+def _fixed_size(artifact: Artifact) -> Size | None:
+    batch, _, height, width = artifact.manifest["input"]["shape"]
+    if isinstance(batch, int) and batch != 1:
+        raise DeblurExportError(
+            f"{artifact.path}: made for {batch} images at a time; bench runs one"
+        )
+    return (height, width) if isinstance(height, int) else None
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Names of the ops of domain deblur that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        namespace, _, name = func.name().partition("::")
+        if namespace == "deblur":
+            self.names.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+def _custom_ops(model: LoadedModel) -> set[str]:
+    side = 4 * model.spec.size_multiple
+    shell: nn.Module = copy.deepcopy(model.net).to("meta")
+    recorder = _Recorder()
+    with torch.no_grad(), recorder:
+        shell(torch.empty(1, 3, side, side, device="meta"))
+    return recorder.names

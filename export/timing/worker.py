@@ -1,0 +1,132 @@
+"""One peer in a process of its own: `python -m deblur_export.export.timing.worker`.
+
+Requests come as lines of JSON on stdin, {"do": NAME, ...}; each is answered by one line on stdout,
+{"ok": true, ...} or {"ok": false, "reason": TEXT}. The end of stdin ends the process at once,
+whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.timing import memory
+from deblur_export.export.timing.engines import Peer, open_peer
+from deblur_export.export.timing.jobs import Network, job_from
+from deblur_export.export.timing.plain import export_plain, root_cause
+from deblur_export.export.timing.profiles import profile
+
+SHORT = 0.5  # seconds; a shorter run gets an untimed one before it, as caches are cold
+Fields = Mapping[str, Any]
+
+
+class Worker:
+    """Answers requests; the methods that are no underscore's are their names."""
+
+    def __init__(self) -> None:
+        self.peer: Peer | None = None
+        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self.was_reset = False
+        self.last = float("inf")
+        self.settles = False  # the second run of a size compiles for it
+
+    def load(self, request: Fields) -> Fields:
+        start = time.perf_counter()
+        job = job_from(request["job"])
+        self.peer = open_peer(job)
+        self.settles = job.engine == "openvino"
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "title": self.peer.title, "notes": self.peer.notes}
+
+    def first(self, request: Fields) -> Fields:
+        """The first run of a case: it compiles, allocates and is checked; memory from here on."""
+        self.was_reset = memory.reset_peak()
+        self.last = float("inf")
+        reply = self.run(request)
+        if self.settles and self.peer is not None:
+            self.peer.run(self._feed(request))
+        kind = memory.SINCE_RESET if self.was_reset else memory.SINCE_START
+        return {**reply, "memory": kind}
+
+    def run(self, request: Fields) -> Fields:
+        assert self.peer is not None
+        feed = self._feed(request)
+        if self.last < SHORT:
+            self.peer.run(feed)
+        start = time.perf_counter()
+        output = self.peer.run(feed)
+        self.last = time.perf_counter() - start
+        peak = memory.peak_bytes(self.was_reset)
+        if "save" in request:
+            np.save(request["save"], output)
+        return {"seconds": self.last, "peak_bytes": peak}
+
+    def profile(self, request: Fields) -> Fields:
+        return {"seconds": profile(job_from(request["job"]), self._feed(request))}
+
+    def plain(self, request: Fields) -> Fields:
+        network, path = Network(**request["network"]), Path(request["path"])
+        height, width = request["size"]
+        export_plain(network, height, width, request["decision"], path)
+        return {}
+
+    def ours(self, request: Fields) -> Fields:
+        from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
+
+        model = Network(**request["network"]).load()
+        traced = trace_model(model, ExportOptions())
+        for target, path in request["paths"].items():
+            write_onnx(model, ExportOptions(target=target), traced, Path(path))
+        return {}
+
+    def _feed(self, request: Fields) -> dict[str, np.ndarray[Any, Any]]:
+        for path in request["feed"].values():
+            if path not in self.arrays:
+                self.arrays[path] = np.load(path)
+        return {name: self.arrays[path] for name, path in request["feed"].items()}
+
+
+def answer(handler: Callable[[Fields], Fields], request: Fields) -> dict[str, Any]:
+    """The reply to a request, failures included."""
+    try:
+        return {"ok": True, **handler(request)}
+    except DeblurExportError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "out of memory"
+    except Exception as error:  # a peer may raise anything; the others go on
+        reason = root_cause(error)
+    return {"ok": False, "reason": " ".join(reason.split())}
+
+
+def _listen(requests: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)  # the parent is gone, and with it whoever waited for the run in progress
+
+
+def main() -> None:
+    # Libraries print on stdout; the replies keep the real one for themselves.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    worker = Worker()
+    while True:
+        request = json.loads(requests.get())
+        replies.write(json.dumps(answer(getattr(worker, request["do"]), request)) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

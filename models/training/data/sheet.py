@@ -1,0 +1,48 @@
+"""A picture of synthetic pairs: blurred, sharp, mask and motion side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.errors import DeblurExportError
+from deblur_export.models.training.data.blur import EXTENTS, Kind, Pair, synthesize
+from deblur_export.models.training.data.photos import find_photos, load_photo
+
+SHEET_PAIRS = 24
+SHEET_COLUMNS = 3
+
+
+def write_sheet(path: Path, photos: Path, seed: int) -> None:
+    """A picture of pairs of all kinds."""
+    files = find_photos(photos)
+    cells = []
+    for index in range(SHEET_PAIRS):
+        rng = np.random.default_rng((seed, index))
+        photo = load_photo(files[int(rng.integers(len(files)))].path)
+        kind: Kind = "local" if index % 4 else ("global", "sharp")[index // 4 % 2]
+        cells.append(_cell(synthesize(photo, (seed, index), kind=kind)))
+    rows = [np.hstack(cells[i : i + SHEET_COLUMNS]) for i in range(0, len(cells), SHEET_COLUMNS)]
+    if not cv2.imwrite(str(path), np.vstack(rows)[..., ::-1]):
+        raise DeblurExportError(f"{path}: cannot be written")
+
+
+def _cell(pair: Pair) -> NDArray[np.uint8]:
+    """Blurred, sharp, mask and motion side by side."""
+    mask = np.repeat(pair.mask[..., None], 3, axis=2)
+    parts = [np.round(part * 255).astype(np.uint8) for part in (pair.blurred, pair.sharp, mask)]
+    strip = np.hstack([*parts, motion_colours(pair.motion)])
+    return np.pad(strip, ((2, 2), (4, 4), (0, 0)), constant_values=90)
+
+
+def motion_colours(motion: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[H, W, 2] -> RGB [H, W, 3]: hue is the direction, brightness the length."""
+    hsv = np.empty((*motion.shape[:2], 3), np.uint8)
+    angle = np.arctan2(motion[..., 1], motion[..., 0]) % (2 * np.pi)
+    hsv[..., 0] = angle * (90 / np.pi)
+    hsv[..., 1] = 220
+    hsv[..., 2] = 255 * np.clip(np.linalg.norm(motion, axis=-1) / EXTENTS[1], 0, 1) ** 0.5
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.uint8)

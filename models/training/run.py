@@ -1,0 +1,183 @@
+"""One training run from its arguments: what `deblur-export train` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from deblur_export import models
+from deblur_export.errors import DeblurExportError
+from deblur_export.models.checkpoint import fingerprint, load_model
+from deblur_export.models.spec import ModelSpec
+from deblur_export.models.training import phases
+from deblur_export.models.training.data import dataset
+from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.display import Display
+from deblur_export.models.training.inherit import inherit
+from deblur_export.models.training.objective import Weights
+from deblur_export.models.training.schedule import Schedule
+from deblur_export.models.training.state import Folder
+from deblur_export.models.training.trainer import Options, Trainer
+
+# What a continued run must have in common with the one that it continues, besides the network.
+RECORDED = (
+    *("steps", "minutes", "batch", "crop", "focus", "longest", "lr", "clip"),
+    *("images", "frequency_weight", "mask_weight", "ema", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """The options of `deblur-export train`, under their names; its help says what each is."""
+
+    model: str
+    pool: Path
+    output: Path
+    variant: str = "tiny"
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 8
+    crop: int = 128
+    focus: float = 0.75
+    longest: float | None = None
+    lr: float = 1e-3
+    clip: float = 0.01
+    images: Literal["paper", "relative"] = "paper"
+    frequency_weight: float = 0.1
+    mask_weight: float = 0.01
+    ema: float = 0.999
+    seed: int = 0
+    init_from: Path | None = None
+    from_nafnet: str | None = None
+    frozen_encoder: bool = False
+    bf16: Literal["auto", "on", "off"] = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    val_every: int = 500
+    val_images: int = 32
+    save_every: float = 180
+
+    def spec(self) -> ModelSpec:
+        """The network's specification.
+
+        Raises:
+            DeblurExportError: there is no such network, or the arguments do not fit it.
+        """
+        spec = models.get(self.model)
+        if self.variant not in spec.variants:
+            known = ", ".join(spec.variants)
+            raise DeblurExportError(f"{spec.name} has no variant '{self.variant}'; it has: {known}")
+        if self.steps is None and self.minutes is None:
+            raise DeblurExportError("give the length of the run: --steps, --minutes or both")
+        if self.init_from is not None and self.from_nafnet is not None:
+            raise DeblurExportError("--init-from and --from-nafnet exclude each other")
+        if self.crop % spec.size_multiple:
+            raise DeblurExportError(
+                f"--crop {self.crop}: {spec.name} needs a multiple of {spec.size_multiple}"
+            )
+        if spec.name == "algnet" and self.crop < 32:
+            raise DeblurExportError(
+                "algnet is compared at an eighth of the size: --crop 32 or more"
+            )
+        if spec.name == "aibnet" and self.batch < 2:
+            raise DeblurExportError("aibnet normalizes over the batch: --batch must be at least 2")
+        return spec
+
+
+def make_trainer(arguments: RunArguments) -> Trainer:
+    """The network with its first weights or those of the interrupted run, its pairs and folder.
+
+    Raises:
+        DeblurExportError: the arguments do not fit the network, the device cannot be used, pairs
+            or weights cannot be read, or the folder holds another run.
+    """
+    spec = arguments.spec()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    device = _device(arguments.device)
+    train_pool = Pool(arguments.pool, "train", arguments.longest)
+    val_pool = Pool(arguments.pool, "val")
+    net, origin = _first_network(spec, arguments, device)
+    bf16 = arguments.bf16 == "on"
+    if arguments.bf16 == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    recorded: dict[str, Any] = {
+        "model": f"{spec.name}:{arguments.variant}",
+        "pool": dataset.fingerprint(arguments.pool),
+        "first weights": origin,
+        "bf16": bf16,
+        "frozen_encoder": arguments.frozen_encoder,
+        "from_nafnet": arguments.from_nafnet,
+        **{name: getattr(arguments, name) for name in RECORDED},
+    }
+    options = Options(
+        schedule=Schedule(arguments.steps, arguments.minutes, phases.count(net), arguments.lr),
+        arguments=recorded,
+        batch=arguments.batch,
+        crop=arguments.crop,
+        focus=arguments.focus,
+        clip=arguments.clip,
+        average=arguments.ema,
+        seed=arguments.seed,
+        bf16=bf16,
+        encoder=not arguments.frozen_encoder,
+        fresh=arguments.init_from is None,
+        weights=Weights(
+            images=arguments.images,
+            frequency=arguments.frequency_weight,
+            mask=arguments.mask_weight,
+        ),
+        validate=arguments.val_every,
+        images=arguments.val_images,
+        save=arguments.save_every,
+    )
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeblurExportError(f"{arguments.output}: cannot be made: {error.strerror}") from error
+    return Trainer(net, train_pool, val_pool, Folder(arguments.output), options)
+
+
+def train(trainer: Trainer, console: Console) -> bool:
+    """Run to the end, or until the trainer is told to stop; returns whether the end was reached."""
+    net = trainer.net
+    with Display(console, trainer.options.arguments["model"]) as display:
+        trained = sum(parameter.numel() for parameter in net.parameters())
+        start = f"from step {trainer.step}" if trainer.step else "from the start"
+        pairs = len(trainer.train.drawn)
+        display.say(f"{trained} parameters, {pairs} pairs, {trainer.device}, {start}")
+        if note := phases.note(net):
+            display.say(f"note: {note}")
+        return trainer.run(display)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeblurExportError(f"--device {name}: not usable here") from error
+    return device
+
+
+def _first_network(
+    spec: ModelSpec, arguments: RunArguments, device: torch.device
+) -> tuple[nn.Module, str]:
+    """The network with its first weights, and their fingerprint."""
+    if arguments.init_from is not None:
+        net = load_model(spec.name, arguments.variant, str(arguments.init_from)).net
+    else:
+        torch.manual_seed(arguments.seed)
+        net = spec.build(**spec.variants[arguments.variant])
+    phases.prepare(net, fresh=arguments.init_from is None)
+    if arguments.from_nafnet is not None:
+        inherit(net, load_model("nafnet", None, arguments.from_nafnet).net)
+    return net.to(device), fingerprint(net.state_dict())

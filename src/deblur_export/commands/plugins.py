@@ -1,0 +1,69 @@
+"""`deblur-export plugins build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deblur_export.commands.common import make_console
+from deblur_export.errors import DeblurExportError
+
+
+@click.group()
+def plugins() -> None:
+    """Native kernels of the custom ops."""
+
+
+@plugins.command("build")
+@click.option("--cuda", "only_cuda", is_flag=True, help="The CUDA kernels alone; they must build.")
+def build_plugins(only_cuda: bool) -> None:
+    """Compile the native kernels into the installed package.
+
+    Those for the processor need a C++ compiler. The OpenVINO extension is made where OpenVINO is
+    installed, the CUDA kernels where there is nvcc (a GPU is not needed), the TensorRT plugins
+    where TensorRT's headers are, too (TENSORRT_ROOT).
+    """
+    from deblur_export.plugins.compile import cuda as cuda_compiler
+    from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
+    from deblur_export.plugins.compile.cpu import EXTENSION, LIBRARY, BuildError, build
+
+    console = make_console()
+    package = (Path(__file__).parents[1] / "plugins").resolve()
+    sources, folder = package / "csrc", package / "libraries"
+    made, skipped = [], []
+    with console.status("compiling"):
+        if not only_cuda:
+            try:
+                reason = build(sources, folder / LIBRARY, folder / EXTENSION)
+            except BuildError as error:
+                raise DeblurExportError(f"native kernels not built: {error}") from error
+            made.append(LIBRARY)
+            if reason is None:
+                made.append(EXTENSION)
+            else:
+                skipped.append(f"native ops for OpenVINO not built: {reason}")
+    with console.status("compiling the CUDA kernels, a minute or two"):
+        try:
+            cuda_compiler.build(sources, folder / cuda_compiler.LIBRARY)
+            made.append(cuda_compiler.LIBRARY)
+        except BuildError as error:
+            if only_cuda:
+                raise DeblurExportError(f"CUDA kernels not built: {error}") from error
+            skipped.append(f"CUDA kernels not built: {error}")
+    if cuda_compiler.LIBRARY in made and not only_cuda:
+        with console.status("compiling the TensorRT plugins"):
+            try:
+                tensorrt_compiler.build(
+                    sources,
+                    folder / tensorrt_compiler.LIBRARY,
+                    folder / cuda_compiler.LIBRARY,
+                )
+                made.append(tensorrt_compiler.LIBRARY)
+            except BuildError as error:
+                skipped.append(f"TensorRT plugins not built: {error}")
+    for name in made:
+        console.print(f"built {folder / name}")
+    for line in skipped:
+        console.print(line)
+    console.print("deblur-export doctor tries them")

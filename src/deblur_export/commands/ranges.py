@@ -1,0 +1,83 @@
+"""`deblur-export ranges`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deblur_export.commands.common import PATH, make_console
+from deblur_export.errors import DeblurExportError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.option("--images", type=PATH, required=True, help="Folder of photos.")
+@click.option("--json", "json_path", type=PATH, help="Write all ranges as JSON, for onnx --ranges.")
+@click.option("--plot", type=PATH, help="Draw all ranges as PNG.")
+def ranges(file: Path, images: Path, json_path: Path | None, plot: Path | None) -> None:
+    """Range of every tensor of FILE on photos, and which come close to float16's limits."""
+    console = make_console()
+    with console.status("loading") as status:
+        lines = find_ranges(file, images, json_path, plot, status.update)
+    for line in lines:
+        console.print(line)
+
+
+def find_ranges(
+    file: Path,
+    images: Path,
+    json_path: Path | None,
+    plot: Path | None,
+    progress: Callable[[str], None],
+) -> list[str | Table]:
+    """Observe a float32 file of ours on a folder of photos; returns what to print.
+
+    Raises:
+        DeblurExportError: the file is not ours or not float32, there are no photos, a result
+            cannot be written.
+    """
+    import onnx_ir as ir
+
+    from deblur_export.export.images.cases import photo_cases
+    from deblur_export.export.precision.fingerprint import fingerprint
+    from deblur_export.export.precision.half_io import has_half_io
+    from deblur_export.export.precision.ranges import HEADROOM, observe, write_ranges
+    from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
+    from deblur_export.manifest import read_artifact
+
+    artifact = read_artifact(file)
+    if artifact.manifest["precision"] != "fp32" or has_half_io(artifact):
+        raise DeblurExportError(
+            f"{file} is {artifact.manifest['precision']}, its input "
+            f"{artifact.manifest['input']['dtype']}; ranges are found on the float32 file"
+        )
+    cases = photo_cases(images, artifact.manifest["input"]["shape"])
+    graph = ir.load(file)
+    found = observe(ir.to_proto(graph), cases, progress)
+    close = [entry for entry in found if entry.headroom < HEADROOM]
+    lines: list[str | Table] = [
+        ranges_table(found),
+        f"{len(found)} tensors on {len(cases)} images; {len(close)} with less than {HEADROOM:g} "
+        "powers of two of headroom below 65504, which fp16 keeps in float32",
+    ]
+    if ops := artifact.manifest["custom_ops"]:
+        lines.append(f"not looked at: the inside of the custom ops' bodies ({', '.join(ops)})")
+    about = {
+        "model": artifact.title,
+        "weights_sha256": artifact.manifest["weights"]["sha256"],
+        "graph_sha256": fingerprint(graph),
+        "images": [case.name for case in cases],
+    }
+    if json_path is not None:
+        write_ranges(json_path, found, about)
+        lines.append(f"wrote {json_path}; use it with deblur-export onnx --precision fp16 --ranges")
+    if plot is not None:
+        plot_ranges(plot, found, artifact.title)
+        lines.append(f"wrote {plot}")
+    return lines

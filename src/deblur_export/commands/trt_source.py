@@ -1,0 +1,115 @@
+"""Which file `trt` starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deblur_export.calibration.calibrate import MAX_DROP, Calibration, calibrate
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines.backend import Choice
+from deblur_export.export.engines.options import Precision, precision_of
+from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
+from deblur_export.export.reparam.prepare import Progress
+from deblur_export.manifest import Artifact, read_artifact
+from deblur_export.models.checkpoint import default_weights, load_model
+
+
+def export_for_engine(
+    model: str | None,
+    variant: str | None,
+    weights: str | None,
+    local: bool,
+    folder: Path,
+    progress: Progress,
+) -> Artifact:
+    """Export a network in the form without loops and data-dependent shapes, which both TensorRTs
+    build. Arguments as of `checkpoint.load_model`.
+
+    Raises:
+        CheckFailedError, DeblurExportError: as `pipeline.export_onnx`.
+    """
+    progress("loading PyTorch")
+    loaded = load_model(model, variant, weights or default_weights(model, variant), local)
+    options = ExportOptions(target="rtx")
+    return export_onnx(loaded, options, folder / default_path(loaded, options), progress)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an int8 engine of a float32 file is calibrated on; see `Calibration`."""
+
+    images: Path | None = None
+    pool: Path | None = None
+    max_drop: float = MAX_DROP
+
+    def __bool__(self) -> bool:
+        return self.images is not None or self.pool is not None
+
+
+def calibrated_for_engine(
+    artifact: Artifact, choice: Choice, data: Data, folder: Path, progress: Progress
+) -> Artifact:
+    """The int8 form of a file, `net_int8.onnx` in `folder`; an int8 file is that already.
+
+    Raises:
+        CheckFailedError, DeblurExportError: as `calibrate`; also if there is nothing to calibrate
+            on, or the backend would not take the file.
+    """
+    if artifact.manifest["precision"] == "int8":
+        return artifact
+    if not data:
+        raise DeblurExportError(
+            f"--int8: {artifact.path} is {artifact.manifest['precision']}, and int8 needs images "
+            "to calibrate on: give --images or --pool, or the file of deblur-export calibrate "
+            "instead"
+        )
+    if choice.backend is not None:
+        choice.backend.check(artifact)
+    options = Calibration(data.images, data.pool, max_drop=data.max_drop)
+    path = folder / f"{artifact.path.stem}_int8.onnx"
+    return calibrate(artifact, options, path, progress).artifact
+
+
+def only_artifact(folder: Path, precision: Precision | None, data: Data) -> Artifact:
+    """The one ONNX file of ours in a folder.
+
+    A file in reduced precision that an earlier call wrote beside its fp32 original does not count
+    as a second one, unless it is the precision asked for and the original is gone. For int8 without
+    data to calibrate on, the calibrated file counts first.
+
+    Args:
+        folder: not searched below.
+        precision: what was asked for, None if nothing was.
+        data: to calibrate on.
+
+    Raises:
+        DeblurExportError: none or several; says what there is.
+    """
+    ours, foreign = [], []
+    for path in sorted(folder.glob("*.onnx")):
+        try:
+            ours.append(read_artifact(path))
+        except DeblurExportError:
+            foreign.append(path.name)
+    calibrated = precision is not None and "int8" in precision and not data
+    candidates: list[Artifact] = []
+    for wanted in ("int8",) * calibrated + ("fp32", precision):
+        candidates = candidates or [
+            artifact for artifact in ours if wanted in (None, precision_of(artifact.manifest))
+        ]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(artifact.path.name for artifact in candidates)
+        raise DeblurExportError(f"several files of ours are here, name one of them: {names}")
+    there = [artifact.path.name for artifact in ours]
+    found = "; ".join(
+        f"{what}: {', '.join(names)}"
+        for what, names in (("in another precision", there), ("not ours or damaged", foreign))
+        if names
+    )
+    raise DeblurExportError(
+        f"no ONNX file of ours in this folder ({found or 'no .onnx file at all'}); name one, or "
+        "give --model"
+    )

@@ -1,0 +1,386 @@
+"""The benchmark: right results, forced masks, honest rows for what fails, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from deblur_export.commands import bench as bench_verb
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.images.cases import random_cases
+from deblur_export.export.runtimes.open import open_session
+from deblur_export.export.timing import coverage, plain, plots, rounds, subjects, tables
+from deblur_export.export.timing.cases import Case
+from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE, Job, Network
+from deblur_export.export.timing.peers import PEERS, Row, plan
+from deblur_export.export.timing.process import WorkerProcess
+from deblur_export.export.timing.rounds import Budget, Figures
+from deblur_export.models.checkpoint import load_model
+from tests.conftest import Exported
+from tests.test_cli import Invoke, assert_refused, invoke
+from tests.tolerances import NETWORK_FLOAT32
+
+__all__ = ["invoke"]  # a fixture
+
+SMALL = (32, 48)
+M2AENET = Network("m2aenet", "tiny", "random:0", local=False)
+PLAIN_TOO = ("torch-eager", "ort-ours", "ort-plain")
+NAFNET = Network("nafnet", "tiny", "random:0", local=False)
+
+
+def saved(folder: Path, **arrays: np.ndarray[Any, Any]) -> dict[str, str]:
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return {name: str(folder / f"{name}.npy") for name in arrays}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_blob_mask_covers_what_is_asked(share: float) -> None:
+    mask = coverage.blob_mask(40, 50, share)
+    assert mask.shape == (1, 1, 40, 50)
+    assert set(np.unique(mask)) <= {0, 1}
+    assert mask.mean() == pytest.approx(share, abs=1e-6)
+    assert (mask == coverage.blob_mask(40, 50, share)).all()
+    dilated = coverage.dilated_coverage(mask)
+    expected = torch.nn.functional.max_pool2d(torch.from_numpy(mask), 3, 1, 1).mean().item()
+    assert dilated == pytest.approx(expected, abs=1e-6)
+    # Blobs and not noise: noise of 10 % dilates to 61 %.
+    assert dilated < 2.5 * share + 1e-6
+
+
+def test_forced_choice_is_the_same_in_a_file_and_in_pytorch(
+    exported: Exported, tmp_path: Path
+) -> None:
+    artifact, target = exported("m2aenet"), tmp_path / "forced.onnx"
+    net = load_model("m2aenet", "tiny", "random:0").net
+    shape = coverage.mask_shape(net, "mask", *SMALL)
+    assert shape == (4, 6)
+    coverage.force_choice(artifact.path, "mask", target)
+    session = open_session(target)
+    forced = coverage.ForcedChoice(net, "mask")
+    image = random_cases((1, 3, *SMALL))[0].image
+    outputs = []
+    for share in (0.0, 0.5, 1.0):
+        mask = coverage.blob_mask(*shape, share)
+        ours = session.run({"image": image, FORCED_CHOICE: mask})
+        with torch.no_grad():
+            theirs, own = forced(torch.from_numpy(image), torch.from_numpy(mask))
+        np.testing.assert_allclose(ours["restored"], theirs.numpy(), **NETWORK_FLOAT32)
+        # The predictor still runs, and sees the image alone.
+        np.testing.assert_array_equal(ours[OWN_CHOICE], own.numpy())
+        outputs.append(ours["restored"])
+    assert np.abs(outputs[0] - outputs[2]).max() > 1e-3
+    with pytest.raises(DeblurExportError, match="no value 'other'"):
+        coverage.force_choice(artifact.path, "other", target)
+
+
+def test_plain_export_is_standard_and_right(tmp_path: Path) -> None:
+    path = tmp_path / "plain.onnx"
+    plain.export_plain(M2AENET, *SMALL, "mask", path)
+    model = onnx.load(path)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+    image = random_cases((1, 3, *SMALL))[0].image
+    mask = coverage.blob_mask(4, 6, 0.5)
+    ours = open_session(path).run({"image": image, FORCED_CHOICE: mask})["restored"]
+    with torch.no_grad():
+        net = coverage.ForcedChoice(M2AENET.load().net, "mask")
+        theirs, _ = net(torch.from_numpy(image), torch.from_numpy(mask))
+    np.testing.assert_allclose(ours, theirs.numpy(), **NETWORK_FLOAT32)
+
+
+def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
+    class Undecided(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    network: Any = SimpleNamespace(load=lambda: SimpleNamespace(net=Undecided()))
+    with pytest.raises(DeblurExportError, match=r"^cannot be exported: \S+") as failure:
+        plain.export_plain(network, 4, 4, None, tmp_path / "plain.onnx")
+    assert "\n" not in str(failure.value)
+
+
+def test_budget() -> None:
+    budget = Budget(seconds=10)
+    assert not budget.is_spent(2, 120)  # at least three rounds, however slow
+    assert budget.is_spent(3, 180)
+    assert not budget.is_spent(3, 6)
+    assert budget.is_spent(rounds.MOST, 0.1)
+    assert [Budget(1e9, 5).is_spent(n, 0) for n in (4, 5)] == [False, True]
+    assert not Budget(0, 5).is_spent(4, 1e9)
+
+
+def subject(title: str = "net:tiny", native: bool = False) -> subjects.Subject:
+    return subjects.Subject(title, NAFNET, native, None)
+
+
+def test_rows() -> None:
+    def labels(*precisions: Any, native: bool = False) -> list[str]:
+        chosen = [subject(native=native), subject("other:x")]
+        return [row.label for row in plan(chosen, PEERS.values(), precisions)]
+
+    assert labels("f32")[:5] == [
+        "torch-eager",
+        "torch-compile",
+        "ort-plain",
+        "ort-ours portable",
+        "ort-ours ort",
+    ]
+    assert "torch-native" in labels("f32", native=True)
+    assert "other:x ort-plain" in labels("f32")
+    assert not [label for label in labels("bf16", native=True) if "ort-" in label]
+    with pytest.raises(DeblurExportError, match="none of these peers computes in bf16"):
+        plan([subject()], [PEERS["ort-ours"]], ["f32", "bf16"])
+    assert tuple(PEERS) == bench_verb.PEERS
+
+
+def test_table_compares_within_a_precision() -> None:
+    def row(label: str, kind: str, precision: Any = "f32") -> Row:
+        return Row(label, subject(), PEERS[kind], precision)
+
+    def figures(*runs: float, reason: str = "") -> Figures:
+        return Figures(
+            runs=list(runs), reason=reason, first_run=1.0, load_seconds=1.0, max_difference=1e-6
+        )
+
+    rows = {
+        row("eager", "torch-eager"): figures(0.4, 0.2, 0.3),
+        row("plain", "ort-plain"): figures(0.1, 0.2, 0.3),
+        row("ours", "ort-ours"): figures(0.1),
+        row("gone", "openvino-ours"): figures(0.01, reason="killed (out of memory?)"),
+        row("half", "torch-eager", "bf16"): figures(0.05),
+    }
+    case = Case((32, 48), 0.1, 0.2, rows)
+    full, half = tables.as_json([case], {}, {})["cases"]
+    assert full["median_seconds"] == {"eager": 0.3, "plain": 0.2, "ours": 0.1}
+    assert (full["ratio_to"], half["ratio_to"]) == ("plain", "half")
+    assert full["peers"]["gone"]["reason"] == "killed (out of memory?)"
+    assert full["peers"]["eager"]["spread_seconds"]["min"] == 0.2
+    drawn = tables.case_table(case, "f32")
+    ratio = next(column for column in drawn.columns if column.header == "ratio")
+    assert list(ratio.cells) == ["1.50", "1.00", "0.50", "-"]
+    assert "10 % forced (20.0 % dilated)" in str(drawn.title)
+    assert tables.reasons(rows) == ["gone: killed (out of memory?)"]
+    json.dumps(full, allow_nan=False)
+
+
+def test_wrong_results_are_seen() -> None:
+    image = np.zeros((1, 3, 4, 4), np.float32)
+    assert rounds.max_difference(image, image) == 0
+    assert rounds.max_difference(image + np.float32(0.25), image) == 0.25
+    assert rounds.max_difference(image * np.nan, image) == float("inf")
+    assert rounds.max_difference(image[..., :2], image) == float("inf")
+
+
+def test_a_killed_peer_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    feed = saved(tmp_path, image=random_cases((1, 3, *SMALL))[0].image)
+    job = asdict(Job("torch", "f32", threads=1, network=NAFNET))
+    figures = {"victim": Figures(), "other": Figures()}
+    with WorkerProcess(1, tmp_path) as victim, WorkerProcess(1, tmp_path) as other:
+        workers = {"victim": victim, "other": other}
+        for worker in workers.values():
+            assert "PyTorch" in worker.ask("load", job=job)["title"]
+            assert worker.ask("first", feed=feed)["peak_bytes"] > 2**20
+        with pytest.raises(DeblurExportError, match="FileNotFoundError"):
+            other.ask("run", feed={"image": "missing.npy"})  # a failed request ends no worker
+        victim.kill()
+        rounds.take_turns(
+            workers, dict.fromkeys(workers, feed), figures, Budget(0, 2), lambda step: None
+        )
+    assert figures["victim"].reason == "killed (out of memory?)"
+    assert figures["victim"].median is None
+    assert len(figures["other"].runs) == 2
+    assert other.process.returncode is not None
+
+
+def test_worker_that_takes_too_long_or_ends_by_itself(tmp_path: Path) -> None:
+    with (
+        WorkerProcess(1, tmp_path) as worker,
+        pytest.raises(DeblurExportError, match=r"^not done after 0 s$"),
+    ):
+        worker.ask("load", 0.05, job={})
+    with (
+        WorkerProcess(1, tmp_path) as worker,
+        pytest.raises(DeblurExportError, match="AttributeError"),
+    ):
+        worker.ask("unknown")
+
+
+@pytest.fixture(scope="module")
+def arguments() -> tuple[str, ...]:
+    named = ("bench", "--model", "nafnet", "--variant", "tiny", "--weights", "random:0")
+    return (*named, "--size", "32x48", "--repeats", "3", "--threads", "1")
+
+
+@pytest.mark.parametrize(
+    ("peers", "baseline"),
+    [
+        (("torch-eager", "ort-ours"), "torch-eager"),
+        pytest.param(PLAIN_TOO, "ort-plain", marks=pytest.mark.slow),
+    ],
+)
+def test_bench_command(
+    peers: tuple[str, ...],
+    baseline: str,
+    exported: Exported,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    file = exported("nafnet").path
+    options = ("--size", "32x48", "--repeats", "3", "--threads", "1", "--profile")
+    named = [word for peer in peers for word in ("--peers", peer)]
+    result = command("bench", file, *options, *named, "--json", "bench.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    ours = f"ort-ours {file.name}"
+    assert f"ratio to {baseline}" in result.stdout
+    assert ours in result.stdout
+    assert f"{file}: deblur-export run takes " in result.stdout
+    (case,) = json.loads((tmp_path / "bench.json").read_text())["cases"]
+    assert case["size"] == [32, 48]
+    assert set(case["median_seconds"]) == {*peers, ours} - {"ort-ours"}
+    for peer in case["peers"].values():
+        assert len(peer["runs"]) == 3
+        assert peer["max_difference"] <= NETWORK_FLOAT32["atol"]
+        assert min(peer["runs"]) <= peer["median_seconds"] <= max(peer["runs"])
+        assert peer["peak_bytes"] > 2**20
+    profile = case["peers"][ours]["profile"]
+    assert 0 < len(profile) <= 10
+    assert "Conv" in profile
+
+
+@pytest.mark.parametrize(
+    ("sizes", "coverages", "panels"),
+    [
+        ([(32, 48), (64, 48)], [None], 1),
+        ([(32, 48)], [0.0, 0.5], 1),
+        ([(32, 48), (64, 48)], [0.0, 0.5], 2),
+    ],
+)
+def test_plots(sizes: Any, coverages: Any, panels: int, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    rows = [Row("plain", subject(), PEERS["ort-plain"], p) for p in ("f32", "bf16")]
+    rows.append(Row("failed", subject(), PEERS["ort-ours"], "f32"))
+    cases = [
+        Case(size, share, share, {row: Figures(runs=[0.1 * size[0]]) for row in rows[:2]})
+        for size in sizes
+        for share in coverages
+    ]
+    for case in cases:
+        case.figures[rows[2]] = Figures(reason="killed")
+    drawn = plots._panels(cases)
+    assert [len(row) for row in drawn] == [panels, panels]
+    plots.draw(cases, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fixed_size_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("nafnet", "tiny", "random:0")
+    shapes = {
+        "a": (1, 3, 32, 48),
+        "b": (1, 3, 64, 64),
+        "c": (2, 3, 32, 48),
+        "d": ("n", 3, "h", "w"),
+    }
+
+    def artifact(path: Path) -> Any:
+        shape = shapes[path.name]
+        return SimpleNamespace(path=path, manifest={"input": {"shape": shape}})
+
+    monkeypatch.setattr(subjects, "read_artifact", artifact)
+    monkeypatch.setattr(subjects, "reference_model", lambda artifact, weights: model)
+    found, sizes = subjects.from_files([Path("a"), Path("d")], None)
+    assert [one.files for one in found] == [(Path("a"), Path("d"))]
+    assert sizes == [(32, 48)]
+    for files, words in (("ab", "different sizes"), ("c", "2 images"), ("dd", "named twice")):
+        with pytest.raises(DeblurExportError, match=words):
+            subjects.from_files(map(Path, files), None)
+
+
+def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    endless = (*arguments, "--peers", "torch-eager", "--repeats", "1000000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deblur_export", *endless],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("deblur-bench-*/output-0.npy")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = [
+            int(pid)
+            for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ]
+        assert children
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 2
+    assert error.strip().startswith("error: interrupted")
+    assert error.strip().count("\n") == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert not list(tmp_path.glob("deblur-bench-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("FILE.onnx", "--model")),
+        (("--model", "nafnet", "--size", "720"), ("--size 720", "720x1280")),
+        (("--model", "nafnet", "--size", "0x5"), ("--size 0x5",)),
+        (("--model", "nafnet", "--peers", "tvm"), ("'tvm'", "ort-plain")),
+        (("--model", "nafnet", "--weights", "random:0", "--coverage", "10"), ("nafnet:32", "mask")),
+        (("--model", "nafnet", "--coverage", "101"), ("101",)),
+        (("--model", "nafnte"), ("'nafnet'",)),
+        (("--model", "nafnet", "--plot", "x.png"), ("two sizes or coverages",)),
+        (("--model", "nafnet", "--plot", "x.jpg"), ("x.jpg", ".png")),
+        (("--model", "nafnet", "--json", "no/x.json"), ("no", "no such folder")),
+        (("missing.onnx",), ("missing.onnx", "no such file")),
+        (("net.onnx", "--local"), ("--local",)),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    invoke: Invoke, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    assert_refused(invoke("bench", *options), *words)
+
+
+def test_plot_without_matplotlib(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    sizes = ("--size", "32x32", "--size", "64x64")
+    result = invoke("bench", "--model", "nafnet", *sizes, "--plot", "x.png")
+    assert_refused(result, "matplotlib", "deblur-export[plots]")
+
+
+def test_runtime_that_is_missing_is_a_skipped_row(tmp_path: Path) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
+    file = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
+    )
+    onnx.save(file, tmp_path / "x.onnx")
+    job = asdict(Job("openvino", "f32", threads=1, file=str(tmp_path / "x.onnx")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        worker = WorkerProcess(1, tmp_path)
+    with worker, pytest.raises(DeblurExportError, match="OpenVINO is not installed"):
+        worker.ask("load", job=job)

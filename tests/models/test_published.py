@@ -1,0 +1,24 @@
+"""Our networks against the figures their papers print."""
+
+from __future__ import annotations
+
+import pytest
+
+from deblur_export import models
+from deblur_export.models.catalogue import Comparison, comparisons
+
+ROWS = list(comparisons())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name}-{row.variant}-{row.unit}")
+def test_published_figure(row: Comparison) -> None:
+    assert row.figure.tolerance <= 0.03
+    if row.figure.matched:
+        assert row.within_tolerance, f"{row.ours} instead of {row.published}"
+    else:
+        assert row.figure.note, "a figure that is not matched says why"
+        assert not row.within_tolerance, "it matches after all: say so"
+
+
+def test_every_network_with_a_paper_is_compared() -> None:
+    assert {row.name for row in ROWS} == set(models.NAMES)

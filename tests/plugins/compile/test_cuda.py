@@ -1,0 +1,140 @@
+"""Finding, refusing and building the library of the CUDA kernels."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deblur_export.commands.plugins import build_plugins
+from deblur_export.errors import DeblurExportError
+from deblur_export.plugins.compile import cpu as cpu_compiler
+from deblur_export.plugins.compile import cuda as cuda_compiler
+from deblur_export.plugins.libraries import cuda
+from tests.plugins.emulation import CSRC
+
+compiler = pytest.mark.skipif(
+    not any(map(shutil.which, cpu_compiler.COMPILERS)), reason="no C++ compiler"
+)
+needs_nvcc = pytest.mark.skipif(
+    not any(map(shutil.which, ("nvcc", cuda_compiler.USUAL_PLACE))), reason="no nvcc"
+)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[object], None]]:
+    """use(path): forget the library that is loaded and let the ops look there."""
+
+    def look_at(path: object) -> None:
+        monkeypatch.setenv("DEBLUR_KERNELS_LIBRARY", str(path))
+        cuda._library.cache_clear()
+
+    yield look_at
+    monkeypatch.undo()
+    cuda._library.cache_clear()
+
+
+@compiler
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ('extern "C" int deblur_cuda_version() { return 999; }', "version 999"),
+        ('extern "C" int other() { return 0; }', "deblur_cuda_version"),
+        (None, "cannot open"),
+    ],
+    ids=["another-version", "another-library", "missing"],
+)
+def test_a_stale_library_is_left_out(
+    source: str | None,
+    reason: str,
+    use: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    stale = tmp_path / cuda_compiler.LIBRARY
+    if source is not None:
+        code = tmp_path / "stale.cpp"
+        code.write_text(source)
+        command = [*cpu_compiler.compiler(), "-shared", "-fPIC", str(code), "-o", str(stale)]
+        subprocess.run(command, check=True)
+    use(stale)
+    assert not cuda.available()
+    assert not cuda.available()
+    (message,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert reason in message
+    assert str(stale) in message
+    assert "\n" not in message
+    assert "plugins build" in message
+
+
+def test_none_switches_it_off(use: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    use("none")
+    assert not cuda.available()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("wish", ["", "no-such-nvcc --flag"])
+def test_no_nvcc(wish: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NVCC", wish)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(cuda_compiler, "USUAL_PLACE", str(tmp_path / "nvcc"))
+    with pytest.raises(cpu_compiler.BuildError, match="no CUDA compiler"):
+        cuda_compiler.build(CSRC, tmp_path / cuda_compiler.LIBRARY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verb_tells_what_it_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise cpu_compiler.BuildError("no CUDA compiler (nvcc not found)")
+
+    monkeypatch.setattr(cpu_compiler, "build", lambda *_: "OpenVINO is not installed")
+    monkeypatch.setattr(cuda_compiler, "build", refused)
+    run = CliRunner().invoke
+    done = run(build_plugins)
+    assert done.exit_code == 0
+    assert "native ops for OpenVINO not built: OpenVINO is not installed" in done.output
+    assert "CUDA kernels not built: no CUDA compiler (nvcc not found)" in done.output
+    required = run(build_plugins, "--cuda")
+    assert isinstance(required.exception, DeblurExportError)
+    assert "nvcc not found" in str(required.exception)
+    monkeypatch.setattr(cuda_compiler, "build", lambda *_: None)
+    alone = " ".join(run(build_plugins, "--cuda").output.split())
+    assert cuda_compiler.LIBRARY in alone
+    assert cpu_compiler.LIBRARY not in alone
+
+
+@needs_nvcc
+def test_architectures_of_this_nvcc() -> None:
+    known = cuda_compiler.known_architectures(cuda_compiler.nvcc())
+    assert known
+    assert set(known) <= set(cuda_compiler.ARCHITECTURES)
+
+
+@needs_nvcc
+def test_a_compiler_error_leaves_the_old_library(tmp_path: Path) -> None:
+    sources, target = tmp_path / "csrc", tmp_path / "library.so"
+    (sources / "op").mkdir(parents=True)
+    with pytest.raises(cpu_compiler.BuildError, match="no CUDA sources"):
+        cuda_compiler.build(sources, target, [80])
+    (sources / "op" / "kernel.cu").write_text("nonsense;")
+    target.write_text("old")
+    with pytest.raises(cpu_compiler.BuildError, match=r"nvcc: .*error"):
+        cuda_compiler.build(sources, target, [80])
+    assert target.read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"csrc", "library.so"}
+
+
+@pytest.mark.slow
+@needs_nvcc
+def test_build(use: Callable[..., None], tmp_path: Path) -> None:
+    """Every kernel compiles, and the library answers without a GPU."""
+    target = tmp_path / cuda_compiler.LIBRARY
+    cuda_compiler.build(CSRC, target, [80])
+    use(target)
+    assert cuda.available()
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
