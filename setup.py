@@ -1,8 +1,9 @@
-"""Builds the native kernels into the package where there is a C++ compiler; never fails."""
+"""Links the folders into the package and builds the native kernels where there is a compiler."""
 
 from __future__ import annotations
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,22 +11,27 @@ from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-PLUGINS = Path("src/deblur_export/plugins")
-native = runpy.run_path(str(PLUGINS / "compile" / "cpu.py"))
+ROOT = Path(__file__).resolve().parent
+PLUGINS = ROOT / "src/deblur_export/plugins"
+links = runpy.run_path(str(ROOT / "links.py"))
+try:
+    links["make_links"](ROOT)
+except links["LinkError"] as problem:
+    sys.exit(f"error: {problem}")
+native = runpy.run_path(str(PLUGINS / "compile/cpu.py"))
 
 
 class BuildWithNative(build_py):
-    """Python files, then the libraries beside their loaders."""
+    """Python files, then the libraries beside their loaders; a missing compiler is no error."""
 
     def run(self) -> None:
-        super().run()
-        root = Path("src" if self.editable_mode else self.build_lib)
-        folder = root / "deblur_export" / "plugins" / "libraries"
-        folder = folder.resolve() if self.editable_mode else folder.absolute()
-        target, extension = folder / native["LIBRARY"], folder / native["EXTENSION"]
+        package = Path("src" if self.editable_mode else self.build_lib) / "deblur_export"
         if not self.editable_mode:
-            for earlier in (target, extension):
-                earlier.unlink(missing_ok=True)
+            # What an earlier build left there would go into the wheel, renamed modules too.
+            shutil.rmtree(package, ignore_errors=True)
+        super().run()
+        folder = (package / "plugins/libraries").resolve()
+        target, extension = folder / native["LIBRARY"], folder / native["EXTENSION"]
         try:
             reason = native["build"](PLUGINS.resolve() / "csrc", target, extension)
         except native["BuildError"] as error:
