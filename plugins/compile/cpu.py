@@ -91,7 +91,7 @@ def build(sources: Path, target: Path, extension: Path | None = None) -> str | N
     """
     command = [*compiler(), *FLAGS]
     kernels = sorted(sources.glob("*/kernel*.cpp"))
-    elsewhere = ("tests", "openvino", "tensorrt")
+    elsewhere = ("openvino", "tensorrt")
     others = {*kernels, *(file for name in elsewhere for file in sources.glob(f"{name}/*"))}
     once = sorted({*sources.glob("*/*.cpp")} - others)
     if not kernels:

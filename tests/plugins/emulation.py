@@ -17,12 +17,19 @@ from tests.plugins.harness import Case, Inputs
 
 CSRC = Path(cuda.__file__).resolve().parents[1] / "csrc"
 # Contracted sums would differ from compiler to compiler; jumps between fibers are not unwinding.
-FLAGS = ("-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-U_FORTIFY_SOURCE",
+    "-DDEBLUR_EMULATION",
+)
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 
 
 def build(folder: Path, *flags: str) -> Path:
-    """The library of csrc/tests/emulate.h in `folder`; the first process that asks compiles it."""
+    """The library of csrc/emulation/ in `folder`; the first process that asks compiles it."""
     folder.mkdir(exist_ok=True)
     target = folder / "libdeblur_emulated.so"
     with (folder / "lock").open("w") as lock:

@@ -3,9 +3,9 @@
 // A kernel is a struct of its arguments with kThreads, a trivial type Shared, and
 //   template <typename Block> DEBLUR_FN void operator()(Block& block, Shared& shared) const
 // for one thread. `block` has index, thread and threads, sync() and add() (an atomic sum in shared
-// memory), and nothing else of the device is used, but for the tensor cores (tests/tensor_cores.h):
-// a C++ compiler makes of the same source a library that runs on the processor (tests/emulate.h),
-// so that every index is tested without a GPU.
+// memory), and nothing else of the device is used, but for the tensor cores (mma.h):
+// with -DDEBLUR_EMULATION a C++ compiler makes of the same source a library that runs on the
+// processor (../emulation), so that every index is tested without a GPU.
 #pragma once
 
 #include <stdint.h>
@@ -14,14 +14,16 @@
 #include "number.cuh"
 
 // A bound on the device, and a small one for the processor, so that small cases reach it.
-#if defined(__CUDACC__)
-#define DEBLUR_BOUND(device, processor) device
-#else
+#if defined(DEBLUR_EMULATION)
 #define DEBLUR_BOUND(device, processor) processor
+#else
+#define DEBLUR_BOUND(device, processor) device
 #endif
 
-#if !defined(__CUDACC__)
-#include "../tests/emulate.h"
+#if defined(DEBLUR_EMULATION)
+#include "../emulation/launch.h"
+#elif !defined(__CUDACC__)
+#error "CUDA kernels are compiled by nvcc, or for the processor with -DDEBLUR_EMULATION"
 #else
 
 #include <cuda_runtime.h>

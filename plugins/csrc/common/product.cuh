@@ -9,10 +9,10 @@
 
 #include "launch.cuh"
 
-#if defined(__CUDACC__)
-#include <mma.h>
+#if defined(DEBLUR_EMULATION)
+#include "../emulation/wmma.h"
 #else
-#include "../tests/tensor_cores.h"
+#include <mma.h>
 #endif
 
 namespace deblur {
@@ -78,7 +78,7 @@ class Sums {
   float sum_[4][8];
 };
 
-#if defined(__CUDA_ARCH__) || !defined(__CUDACC__)  // nvcc's host pass has no tensor cores
+#if defined(__CUDA_ARCH__) || defined(DEBLUR_EMULATION)  // nvcc's host pass has no tensor cores
 
 // What one warp holds of it: 32 x 32, in fragments of 16 x 16.
 template <typename T, typename Native>

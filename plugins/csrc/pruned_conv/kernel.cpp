@@ -10,7 +10,7 @@
 #include "../common/gemm.h"
 #include "../common/transpose.h"
 #include "arguments.h"
-#include "pixels.h"
+#include "dilated_mask.h"
 
 namespace deblur {
 namespace DEBLUR_TARGET {

@@ -173,7 +173,7 @@ def test_build(use: Callable[..., None], tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_memory_and_threads_are_clean(sanitizers: str, tmp_path: Path) -> None:
-    """csrc/tests/clean.cpp under the sanitizers, on every instruction set."""
+    """tests/plugins/csrc/clean.cpp under the sanitizers, on every instruction set."""
     configure = ["cmake", "-S", CSRC, "-B", tmp_path, f"-DDEBLUR_SANITIZE={sanitizers}"]
     for command in (configure, ["cmake", "--build", tmp_path], [tmp_path / "deblur_clean"]):
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """The CUDA kernels, on the processor: every index, barrier and border, but not the GPU itself.
 
-csrc/tests/emulate.h runs the same source thread by thread; test_cuda_gpu.py runs it on a GPU.
+csrc/emulation/launch.h runs the same source thread by thread; test_cuda_gpu.py runs it on a GPU.
 """
 
 from __future__ import annotations

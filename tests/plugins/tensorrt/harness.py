@@ -40,11 +40,13 @@ def skip_without_headers() -> None:
 
 
 def build_on_host(folder: Path) -> Path:
-    """The plugins in `folder`, over the CUDA kernels as a C++ compiler makes them (emulate.h): they
-    compute on the processor, in host memory."""
+    """The plugins in `folder`, over the CUDA kernels as a C++ compiler makes them (csrc/emulation):
+    they compute on the processor, in host memory."""
     skip_without_headers()
-    command = [*cpu_compiler.compiler(), "-std=c++17", "-O1", "-fPIC"]
-    objects = {str(folder / f"{file.stem}.o"): file for file in CSRC.glob("*/*.cu")}
+    command = [*cpu_compiler.compiler(), "-std=c++17", "-O1", "-fPIC", "-DDEBLUR_EMULATION"]
+    objects = {
+        str(folder / f"{file.parent.name}-{file.stem}.o"): file for file in CSRC.glob("*/*.cu")
+    }
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         compiled = pool.map(
             lambda o: cpu_compiler.run([*command, "-x", "c++", "-c", str(objects[o]), "-o", o]),

@@ -1,0 +1,20 @@
+// DynamicFilter: what the kernels of all instruction sets take.
+#pragma once
+
+#include <stdint.h>
+
+#include "../common/dispatch.h"
+#include "../common/parallel.h"
+
+namespace deblur {
+
+// x and y [planes, h, w]; weight [planes, kernel * kernel].
+struct FilterArguments {
+  const float *x, *weight;
+  float* y;
+  int64_t planes, h, w, kernel;
+};
+
+}  // namespace deblur
+
+DEBLUR_DECLARE(int32_t dynamic_filter(const FilterArguments&, Team&))

@@ -1,0 +1,18 @@
+#include "kernel.cuh"
+
+#include "../common/sizes.h"
+
+using deblur::product;
+using deblur::Queue;
+
+int32_t deblur_cuda_sampling_grid(const float* offset, float* grid, int64_t n, int64_t h, int64_t w,
+                                  void* stream) {
+  const int64_t values = product({n, 18, h, w});
+  if (values < 0) return DEBLUR_CUDA_BAD_SIZE;
+  if (values == 0) return DEBLUR_CUDA_OK;
+  if (!offset || !grid) return DEBLUR_CUDA_NO_TENSOR;
+  const deblur::SamplingGrid kernel = {offset, grid, n, h, w};
+  Queue queue(stream);
+  queue.launch(kernel, kernel.blocks());
+  return queue.code();
+}

@@ -1,0 +1,31 @@
+// SamplingGrid: a thread an output.
+#pragma once
+
+#include "../common/launch.cuh"
+
+namespace deblur {
+
+struct SamplingGrid {
+  static constexpr int kThreads = 256;
+  static constexpr int64_t kTaps = 9;
+  struct Shared {};
+  const float* offset;
+  float* grid;
+  int64_t n, h, w;
+
+  int64_t blocks() const { return ceil_div(kTaps * n * h * w, kThreads); }
+
+  template <typename Block>
+  DEBLUR_FN void operator()(Block& block, Shared&) const {
+    const int64_t i = block.index * kThreads + block.thread;
+    if (i >= kTaps * n * h * w) return;
+    const int64_t x = i % w, y = i / w % h, image = i / (h * w) % n, tap = i / (h * w * n);
+    const float* down = offset + ((image * kTaps + tap) * 2 * h + y) * w + x;
+    const float row = static_cast<float>(y + tap / 3 - 1);
+    const float column = static_cast<float>(x + tap % 3 - 1);
+    grid[2 * i] = ((down[h * w] + column) * 2.0f + 1.0f) / static_cast<float>(w) - 1.0f;
+    grid[2 * i + 1] = ((*down + row) * 2.0f + 1.0f) / static_cast<float>(h) - 1.0f;
+  }
+};
+
+}  // namespace deblur
