@@ -37,8 +37,8 @@ authors' weights: do not judge the network by them.
 
 **Data.** {train} pairs of 256x256 pixels made by `deblur-export pairs` (generator version
 {generator}, seed {seed}) from {photos} photos: object-shaped local motion blur, camera shake, and
-sharp images, with noise and JPEG. Licences of the photos: {licences}. They and their authors are listed in
-`models/training/data/photo_table.py`; validation and test use other photos.
+sharp images, with noise and JPEG. Licences of the photos: {licences}. They and their authors are
+listed in `models/training/data/photo_table.py`; validation and test use other photos.
 
 **Training**, on {machine}:
 
