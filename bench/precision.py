@@ -1,13 +1,14 @@
 """What each precision costs in quality and size, network by network and runtime by runtime.
 
-    python bench/precision.py --pool POOL [--json FILE] [--network NAME ...] [--precision P ...]
+    python bench/precision.py --dataset DATASET [--json FILE] [--network NAME ...]
+        [--precision P ...]
 
 Every tiny network (demo weights where there are some, else random ones) as fp32, fp16, bf16 and
 int8: PSNR against PyTorch in float32, the lowest over several sizes, on ONNX Runtime (rounding
 where the typed file does), on OpenVINO (of the float32 file, with the precision as a hint), and,
 where TensorRT for RTX is installed, whether its builder makes an engine and proves the precision.
 
-int8 is everything that may be int8, without a budget, calibrated on a few blurred images of POOL,
+int8 is everything that may be int8, without a budget, calibrated on some images of DATASET,
 which deblur-export pairs makes, and judged on others: layout `cpu` for OpenVINO, `tensorrt` for the
 rest. What a budget leaves of it is for bench/quantization.py. Networks and precisions that are not
 named keep their rows of the JSON file.
@@ -39,7 +40,7 @@ from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_mode
 from deblur_export.export.timing.machine import machine, physical_cores
 from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
-from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.data.dataset import Dataset
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -82,8 +83,8 @@ def engine(artifact: Artifact, precision: Any, console: Console) -> Cell:
 class Files:
     """The files of one network, from one trace."""
 
-    def __init__(self, loaded: LoadedModel, folder: Path, pool: Path | None) -> None:
-        self.loaded, self.folder, self.pool = loaded, folder, pool
+    def __init__(self, loaded: LoadedModel, folder: Path, dataset: Path | None) -> None:
+        self.loaded, self.folder, self.dataset = loaded, folder, dataset
         self.traced: TracedModel = trace_model(loaded, ExportOptions())
 
     def typed(self, target: Any, precision: Any) -> Artifact:
@@ -92,12 +93,12 @@ class Files:
         return write_onnx(self.loaded, options, self.traced, path)
 
     def int8(self, target: Any, layout: Any) -> Artifact:
-        """Raises DeblurExportError without a pool."""
+        """Raises DeblurExportError without a dataset."""
         source = self.typed(target, "fp32")
         path = source.path.with_name(f"{source.path.stem}_int8.onnx")
         options = Calibration(
             images=None,
-            pool=self.pool,
+            dataset=self.dataset,
             layout=layout,
             count=IMAGES,
             pairs=PAIRS,
@@ -108,8 +109,8 @@ class Files:
 
     def photos(self) -> list[Case]:
         """Blurred images that did not calibrate; noise would leave the ranges found on photos."""
-        assert self.pool is not None
-        images = Pool(self.pool, "test").blurred[:PAIRS].astype(np.float32) / 255
+        assert self.dataset is not None
+        images = Dataset(self.dataset, "test").blurred[:PAIRS].astype(np.float32) / 255
         planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return [Case(f"pair {n}", plane[None]) for n, plane in enumerate(planes)]
 
@@ -171,7 +172,7 @@ def matrix(results: dict[str, dict[str, dict[str, Cell]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pool", type=Path, help="calibrate int8 on this; no int8 without")
+    parser.add_argument("--dataset", type=Path, help="calibrate int8 on this; no int8 without")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--network", action="append", choices=models.NAMES, help="[all]")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="[all]")
@@ -187,7 +188,7 @@ def main() -> None:
         loaded = load_model(name, "tiny", default_weights(name, "tiny"))
         title = f"{loaded.title} ({loaded.weights})"
         with tempfile.TemporaryDirectory() as folder:
-            files = Files(loaded, Path(folder), arguments.pool)
+            files = Files(loaded, Path(folder), arguments.dataset)
             rows = measure(files, arguments.precision or PRECISIONS, console)
         rows = results.get(title, {}) | rows
         results[title] = {

@@ -1,7 +1,7 @@
-"""How well the demo weights deblur: every network on the test part of a pool.
+"""How well the demo weights deblur: every network on the test part of a dataset.
 
-    deblur-export pairs --fetch PHOTOS && deblur-export pairs POOL --photos PHOTOS
-    python bench/quality.py --pool POOL [--json FILE] [--jobs N]
+    deblur-export pairs --fetch PHOTOS && deblur-export pairs DATASET --photos PHOTOS
+    python bench/quality.py --dataset DATASET [--json FILE] [--jobs N]
 
 Networks run in PyTorch, float32, on whole 256x256 images. PSNR, SSIM and their forms weighted by
 the true blur mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the blurred pairs.
@@ -33,7 +33,7 @@ from deblur_export import models
 from deblur_export.export.parity import metrics
 from deblur_export.models.checkpoint import DEMO_FOLDER, LoadedModel, load_model
 from deblur_export.models.complexity import count_parameters
-from deblur_export.models.training.data.dataset import Batch, Pool, extent
+from deblur_export.models.training.data.dataset import Batch, Dataset, extent
 from deblur_export.models.training.losses import coarse_mask
 from deblur_export.models.training.scores import MaskRecorder
 
@@ -100,8 +100,8 @@ def judge(
 
 def pairs_of(folder: Path) -> tuple[list[Batch], list[Batch]]:
     """All test pairs, and those with blur."""
-    pool = Pool(folder, "test")
-    everything = list(pool.whole(len(pool), 1))
+    dataset = Dataset(folder, "test")
+    everything = list(dataset.whole(len(dataset), 1))
     return everything, [pair for pair in everything if float(pair.mask.max()) > 0]
 
 
@@ -167,14 +167,14 @@ def row(title: str, parameters: str, s: dict[str, float], rest: list[str]) -> st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--json", type=Path, help="write every number here")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time, one thread each")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
     console = Console(width=200)
-    everything, blurred = pairs_of(options.pool)
+    everything, blurred = pairs_of(options.dataset)
     for key, value in machine().items():
         console.print(f"{key}: {value}")
     console.print(f"{len(blurred)} blurred pairs of {len(everything)}\n")
@@ -189,7 +189,7 @@ def main() -> None:
     report: dict[str, object] = {"machine": machine(), "pairs": len(blurred)}
     report["input"] = means(before)
     networks = demo_networks()
-    task = partial(judge, folder=options.pool, before=before, extents=extents)
+    task = partial(judge, folder=options.dataset, before=before, extents=extents)
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as workers:
         results = workers.map(task, networks)
         for judged in track(results, "networks", total=len(networks), transient=True):

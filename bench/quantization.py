@@ -1,12 +1,13 @@
-"""What fp16, bf16 and int8 cost on held-out pairs, against the truth.
+"""Measure what fp16, bf16 and int8 lose on held-out pairs, against the ground truth.
 
-    python bench/quantization.py --pool POOL [--json FILE] [--network NAME ...] [--method NAME ...]
+    python bench/quantization.py --dataset DATASET [--json FILE] [--network NAME ...]
+        [--method NAME ...]
 
-Every network with demo weights, exported in float32, fp16 and bf16, and calibrated to int8 on the
-train part of the pool under 0.1 dB on val, for both layouts; then PSNR against the sharp images of
-the test part, on ONNX Runtime, which rounds where a typed file does. POOL is made by
-deblur-export pairs. Networks that are not named keep their rows of the JSON file, which is written
-after each.
+Every network with demo weights is exported in float32, fp16 and bf16, and calibrated to int8 for
+both layouts: on the split train of the dataset, with a budget of 0.1 dB on the split val. PSNR is
+then measured against the sharp images of the split test on ONNX Runtime, which rounds where a typed
+file does. `deblur-export pairs` makes DATASET. Networks that are not named keep their rows of the
+JSON file, which is written after each network.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.calibration.calibrators import METHODS, Method
-from deblur_export.calibration.images import open_pool, pool_pairs
+from deblur_export.calibration.images import dataset_pairs, open_dataset
 from deblur_export.calibration.qdq import LAYOUTS, Layout
 from deblur_export.calibration.scoring import Judge, psnr
 from deblur_export.errors import DeblurExportError
@@ -49,10 +50,10 @@ def typed_row(artifact: Artifact, judge: Judge, precision: GraphPrecision, folde
 
 
 def int8_row(
-    artifact: Artifact, judge: Judge, pool: Path, layout: Layout, method: Method, folder: Path
+    artifact: Artifact, judge: Judge, dataset: Path, layout: Layout, method: Method, folder: Path
 ) -> Row:
     """One file calibrated one way."""
-    options = Calibration(None, pool, method, layout, max_drop=GOALS["int8"])
+    options = Calibration(None, dataset, method, layout, max_drop=GOALS["int8"])
     path = folder / f"{artifact.path.stem}_{layout}_{method}.onnx"
     result = calibrate(artifact, options, path)
     return judged_row(result.artifact, judge) | {
@@ -95,7 +96,7 @@ def table(results: Mapping[str, list[Row]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--network", action="append", help="[all with demo weights]")
     parser.add_argument("--method", action="append", choices=METHODS, help="[mse]")
@@ -117,13 +118,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             artifact = export_onnx(loaded, ExportOptions(), folder / f"{file.stem}.onnx")
-            pairs = pool_pairs(open_pool(arguments.pool, "test", artifact), arguments.pairs)
+            pairs = dataset_pairs(
+                open_dataset(arguments.dataset, "test", artifact), arguments.pairs
+            )
             judge = Judge(onnx.load(artifact.path), pairs.blurred, pairs.sharp)
             rows += [typed_row(artifact, judge, precision, folder) for precision in TYPED]
             for layout in LAYOUTS:
                 for method in arguments.method or METHODS[-1:]:
                     try:
-                        row = int8_row(artifact, judge, arguments.pool, layout, method, folder)
+                        row = int8_row(artifact, judge, arguments.dataset, layout, method, folder)
                     except DeblurExportError as error:
                         console.print(f"{loaded.title} {layout} {method}: {error}")
                         continue

@@ -1,6 +1,6 @@
 """Make demo weights of finished training runs: models/weights/NAME_VARIANT.safetensors and .md.
 
-    python bench/ship_weights.py --pool POOL [--quality bench/quality.json] RUN[,RUN...] ...
+    python bench/ship_weights.py --dataset DATASET [--quality bench/quality.json] RUN[,RUN...] ...
 
 RUN,RUN are runs of one network that followed each other with --init-from; the last one counts.
 Stored as float16, which halves the files; the card says what that changes. Run it again with
@@ -70,7 +70,7 @@ def half(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half().contiguous()
 
 
-def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) -> None:
+def ship(runs: list[Path], dataset: Path, quality: dict[str, Any], options: Any) -> None:
     """Write the weights and the card of one network."""
     source = runs[-1] / f"{options.which}.safetensors"
     with safe_open(source, "pt") as file:
@@ -99,7 +99,7 @@ def ship(runs: list[Path], pool: Path, quality: dict[str, Any], options: Any) ->
         local=LOCAL if models.get(model).local else "",
         prior=PRIOR if phases.note(net) else "",
         test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
-        **_data(pool),
+        **_data(dataset),
     )
     target.with_suffix(".md").write_text(card)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
@@ -138,8 +138,8 @@ def _options(arguments: dict[str, Any]) -> str:
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
-def _data(pool: Path) -> dict[str, Any]:
-    about = json.loads((pool / "pool.json").read_text())
+def _data(dataset: Path) -> dict[str, Any]:
+    about = json.loads((dataset / "dataset.json").read_text())
     photos = [photo for photo in about["photos"] if photo["split"] == "train"]
     licences = Counter(photo["licence"] for photo in photos)
     listed = ", ".join(f"{name} ({count})" for name, count in licences.most_common())
@@ -178,13 +178,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", help="folders, those of one network with commas")
     parser.add_argument("--which", choices=["best", "last"], default="last")
-    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--quality", type=Path)
     parser.add_argument("--machine", default="one CPU core", help="what trained them, in words")
     options = parser.parse_args()
     quality = json.loads(options.quality.read_text()) if options.quality else {}
     for run in options.runs:
-        ship([Path(part) for part in run.split(",")], options.pool, quality, options)
+        ship([Path(part) for part in run.split(",")], options.dataset, quality, options)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python bench/ops.py --json bench/ops.json
 python bench/network_ops.py --json bench/network_ops.json
 python bench/networks.py
 python bench/precision.py --json bench/precision.json
-python bench/quantization.py --pool POOL --json bench/quantization.json
+python bench/quantization.py --dataset DATASET --json bench/quantization.json
 python bench/kernels.py         # on a machine with a CUDA GPU
 python bench/networks_cuda.py   # likewise
 python bench/tables.py
@@ -38,9 +38,9 @@ under no budget. The networks are the tiny ones, so the sizes say little about y
 MARKS = ("<!-- matrix of precisions: bench/tables.py -->", "<!-- end of the matrix -->")
 INT8 = """## INT8
 
-`bench/quantization.py`: demo weights, calibrated on the train part of a pool, searched on val under
-0.1 dB, then judged on 40 pairs of test, beside FP16 and BF16. *Share* is that of the convolutions'
-multiply-adds.
+`bench/quantization.py`: demo weights, calibrated on the split train of a dataset, with a budget of
+0.1 dB on the split val, then measured on 40 pairs of the split test, beside FP16 and BF16. *Share*
+is the fraction of the convolutions' multiply-adds that are int8.
 
 """
 KERNELS = """## CUDA kernels

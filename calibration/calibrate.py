@@ -30,16 +30,25 @@ HELD_OUT = 4  # of so many photo crops, one judges and the others calibrate
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the user may choose.
+    """Options of a calibration.
 
-    `images`: photos to calibrate on. `pool`: pairs; `val` judges, and `train` calibrates if there
-    are no `images`. `count`, `crop`: how many images, of which side. `pairs`: how many judge.
-    `max_drop`: dB of PSNR that may be lost. `whole`: look at every block and every step of the
-    search, even where all of int8 is within the budget.
+    Attributes:
+        images: folder of photos to calibrate on.
+        dataset: folder that `deblur-export pairs` made. The loss of PSNR is measured on its split
+            `val`; its split `train` is calibrated on if `images` is None.
+        method: how clipping ranges follow from histograms of activations.
+        layout: "tensorrt" for symmetric int8 activations, "cpu" for uint8 ones.
+        count: number of images to calibrate on.
+        crop: side of the crops from photos in pixels.
+        max_drop: allowed loss of PSNR in dB.
+        whole: measure every block and every step of the search, even if all blocks in int8 are
+            within the budget.
+        pairs: number of images to measure the loss of PSNR on.
+        cache: folder in which histograms are kept; None is the user's cache folder.
     """
 
     images: Path | None
-    pool: Path | None = None
+    dataset: Path | None = None
     method: Method = "mse"
     layout: Layout = "tensorrt"
     count: int = 48
@@ -132,8 +141,8 @@ def check_output(path: Path) -> None:
 
 def check_sources(options: Calibration) -> None:
     """Raises DeblurExportError if there is nothing to calibrate on."""
-    if options.pool is None and options.images is None:
-        raise DeblurExportError("int8 needs images to calibrate on; give --images or --pool")
+    if options.dataset is None and options.images is None:
+        raise DeblurExportError("int8 needs images to calibrate on; give --images or --dataset")
     if options.images is not None:
         data.photo_files(options.images)
 
@@ -144,12 +153,14 @@ def _images(
     """What calibrates, what judges, and in words what a drop is."""
     check_sources(options)
     pairs = None
-    if options.pool is not None:
-        pairs = data.pool_pairs(data.open_pool(options.pool, "val", artifact), options.pairs)
+    if options.dataset is not None:
+        pairs = data.dataset_pairs(
+            data.open_dataset(options.dataset, "val", artifact), options.pairs
+        )
     if options.images is None:
-        assert options.pool is not None
-        pool = data.open_pool(options.pool, "train", artifact)
-        crops = data.pool_crops(pool, artifact, options.count, progress)
+        assert options.dataset is not None
+        dataset = data.open_dataset(options.dataset, "train", artifact)
+        crops = data.dataset_crops(dataset, artifact, options.count, progress)
     else:
         wanted = options.count if pairs else -(-options.count * HELD_OUT // (HELD_OUT - 1))
         crops = data.photo_crops(options.images, artifact, wanted, options.crop, progress)

@@ -18,7 +18,7 @@ from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.manifest import Artifact
 from deblur_export.models.training.data.crop import gradient
-from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.data.dataset import Dataset
 
 CROP = 256  # pixels a side
 CHOICE = 3  # candidates for each crop that is taken
@@ -101,18 +101,20 @@ def photo_files(folder: Path) -> list[Path]:
     return files
 
 
-def pool_crops(pool: Pool, artifact: Artifact, count: int, progress: Progress) -> Crops:
-    """`count` blurred images of a pool, spread as `photo_crops` does."""
-    numbers = evenly(len(pool), CHOICE * count)
-    images = tuple(_planes(pool.blurred[n]) for n in numbers)
-    names = tuple(f"{pool.folder.name} {n}" for n in numbers)
+def dataset_crops(dataset: Dataset, artifact: Artifact, count: int, progress: Progress) -> Crops:
+    """`count` blurred images of a dataset, spread as `photo_crops` does."""
+    numbers = evenly(len(dataset), CHOICE * count)
+    images = tuple(_planes(dataset.blurred[n]) for n in numbers)
+    names = tuple(f"{dataset.folder.name} {n}" for n in numbers)
     return spread(Crops(images, names), artifact, count, progress)
 
 
-def pool_pairs(pool: Pool, count: int) -> Pairs:
-    """`count` pairs spread evenly over a pool."""
-    numbers = evenly(len(pool), count)
-    blurred, sharp = (tuple(_planes(f[n]) for n in numbers) for f in (pool.blurred, pool.sharp))
+def dataset_pairs(dataset: Dataset, count: int) -> Pairs:
+    """`count` pairs spread evenly over a dataset."""
+    numbers = evenly(len(dataset), count)
+    blurred, sharp = (
+        tuple(_planes(f[n]) for n in numbers) for f in (dataset.blurred, dataset.sharp)
+    )
     return Pairs(blurred, sharp)
 
 
@@ -130,20 +132,20 @@ def crop_size(artifact: Artifact, side: int) -> tuple[int, int]:
     return (height, width) if isinstance(height, int) else (side, side)
 
 
-def open_pool(folder: Path, part: str, artifact: Artifact) -> Pool:
-    """A part of a pool whose images the file takes.
+def open_dataset(folder: Path, part: str, artifact: Artifact) -> Dataset:
+    """A part of a dataset whose images the file takes.
 
     Raises:
-        DeblurExportError: not a pool, or its images are of another size.
+        DeblurExportError: not a dataset, or its images are of another size.
     """
-    pool = Pool(folder, part)
-    height, width = crop_size(artifact, pool.size)
-    if pool.mask.shape[1:] != (height, width):
+    dataset = Dataset(folder, part)
+    height, width = crop_size(artifact, dataset.size)
+    if dataset.mask.shape[1:] != (height, width):
         raise DeblurExportError(
             f"{artifact.path} takes {width}x{height} images, those of {folder} are of another "
             "size; export without --shape"
         )
-    return pool
+    return dataset
 
 
 def spread(crops: Crops, artifact: Artifact, count: int, progress: Progress) -> Crops:

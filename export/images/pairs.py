@@ -1,4 +1,4 @@
-"""Blurred images with the sharp truth: a pool of deblur-export pairs, or folders of photos."""
+"""Blurred images with the sharp truth: a dataset of deblur-export pairs, or folders of photos."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import IMAGE_SUFFIXES
 from deblur_export.export.images.photo_file import read_photo
-from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.data.dataset import Dataset
 
 BLURRED, SHARP, MASKS = "blurred", "sharp", "masks"
-HELD_OUT = ("test", "val")  # parts of a pool, the better one first
+HELD_OUT = ("test", "val")  # parts of a dataset, the better one first
 Image = NDArray[np.float32]
 
 
@@ -43,7 +43,7 @@ class Pairs:
 
 
 def open_pairs(folder: Path, shape: Sequence[int | str]) -> Pairs:
-    """The pairs of a folder: the held-out part of a pool (or the part that is named), or
+    """The pairs of a folder: the held-out part of a dataset (or the part that is named), or
     `blurred/` and `sharp/`, perhaps `masks/`, with photos of the same names, whatever their suffix.
 
     Args:
@@ -62,10 +62,10 @@ def open_pairs(folder: Path, shape: Sequence[int | str]) -> Pairs:
         return _fitting(_from_folders(folder), shape)
     for part in (folder, *(folder / name for name in HELD_OUT)):
         if (part / f"{BLURRED}.npy").is_file():
-            return _fitting(_from_pool(Pool(part.parent, part.name)), shape)
+            return _fitting(_from_dataset(Dataset(part.parent, part.name)), shape)
     raise DeblurExportError(
-        f"{folder}: no pairs inside; --pairs takes a pool of deblur-export pairs, or a folder with "
-        f"{BLURRED}/ and {SHARP}/ that hold photos of the same names"
+        f"{folder}: no pairs inside; --pairs takes a dataset of deblur-export pairs, or a folder "
+        f"with {BLURRED}/ and {SHARP}/ that hold photos of the same names"
     )
 
 
@@ -90,13 +90,13 @@ def _fitting(pairs: Pairs, shape: Sequence[int | str]) -> Pairs:
     return Pairs(pairs.source, pairs.count, load)
 
 
-def _from_pool(pool: Pool) -> Pairs:
+def _from_dataset(dataset: Dataset) -> Pairs:
     def load(number: int) -> Pair:
-        blurred, sharp = (_planes(part[number] / 255) for part in (pool.blurred, pool.sharp))
-        mask = (pool.mask[number] / 255).astype(np.float32)
-        return Pair(f"{pool.folder.name} {number}", blurred, sharp, mask)
+        blurred, sharp = (_planes(part[number] / 255) for part in (dataset.blurred, dataset.sharp))
+        mask = (dataset.mask[number] / 255).astype(np.float32)
+        return Pair(f"{dataset.folder.name} {number}", blurred, sharp, mask)
 
-    return Pairs(str(pool.folder), len(pool), load)
+    return Pairs(str(dataset.folder), len(dataset), load)
 
 
 def _from_folders(folder: Path) -> Pairs:

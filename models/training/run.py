@@ -16,7 +16,7 @@ from deblur_export.models.checkpoint import fingerprint, load_model
 from deblur_export.models.spec import ModelSpec
 from deblur_export.models.training import phases
 from deblur_export.models.training.data import dataset
-from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.models.training.display import Display
 from deblur_export.models.training.inherit import inherit
 from deblur_export.models.training.objective import Weights
@@ -36,7 +36,7 @@ class RunArguments:
     """The options of `deblur-export train`, under their names; its help says what each is."""
 
     model: str
-    pool: Path
+    dataset: Path
     output: Path
     variant: str = "tiny"
     steps: int | None = None
@@ -101,15 +101,15 @@ def make_trainer(arguments: RunArguments) -> Trainer:
         torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
     device = _device(arguments.device)
-    train_pool = Pool(arguments.pool, "train", arguments.longest)
-    val_pool = Pool(arguments.pool, "val")
+    train_dataset = Dataset(arguments.dataset, "train", arguments.longest)
+    val_dataset = Dataset(arguments.dataset, "val")
     net, origin = _first_network(spec, arguments, device)
     bf16 = arguments.bf16 == "on"
     if arguments.bf16 == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     recorded: dict[str, Any] = {
         "model": f"{spec.name}:{arguments.variant}",
-        "pool": dataset.fingerprint(arguments.pool),
+        "dataset": dataset.fingerprint(arguments.dataset),
         "first weights": origin,
         "bf16": bf16,
         "frozen_encoder": arguments.frozen_encoder,
@@ -141,7 +141,7 @@ def make_trainer(arguments: RunArguments) -> Trainer:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DeblurExportError(f"{arguments.output}: cannot be made: {error.strerror}") from error
-    return Trainer(net, train_pool, val_pool, Folder(arguments.output), options)
+    return Trainer(net, train_dataset, val_dataset, Folder(arguments.output), options)
 
 
 def train(trainer: Trainer, console: Console) -> bool:

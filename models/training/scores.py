@@ -1,4 +1,4 @@
-"""How good a network is on the images of a pool."""
+"""How good a network is on the images of a dataset."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.training import phases
-from deblur_export.models.training.data.dataset import Batch, Pool
+from deblur_export.models.training.data.dataset import Batch, Dataset
 from deblur_export.models.training.display import Display, summary
 from deblur_export.models.training.objective import Weights, terms
 from deblur_export.models.training.schedule import Average, Schedule
@@ -64,7 +64,7 @@ class Trainer:
 
     Args:
         net: on the device to train on.
-        train, val: parts of a pool.
+        train, val: parts of a dataset.
         folder: where state, log and weights go; a state that is there is continued.
 
     Raises:
@@ -72,12 +72,12 @@ class Trainer:
     """
 
     def __init__(
-        self, net: nn.Module, train: Pool, val: Pool, folder: Folder, options: Options
+        self, net: nn.Module, train: Dataset, val: Dataset, folder: Folder, options: Options
     ) -> None:
         if train.size < options.crop:
             raise DeblurExportError(
-                f"the images of the pool have {train.size} pixels a side, fewer than the crop of "
-                f"{options.crop}"
+                f"the images of the dataset are {train.size} pixels wide or high, fewer than the "
+                f"crop of {options.crop}"
             )
         # Norms over the channels read along them: a tenth of the time of a step.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

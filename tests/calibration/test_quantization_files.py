@@ -270,7 +270,7 @@ def test_onnx_verb_exports_and_calibrates(
         (wanted, "needs images to calibrate on"),
         ((*wanted, "--images", tmp_path / "gone"), "no such folder"),
         ((*wanted, "--images", images, "--ranges", "r.json"), "--ranges is for"),
-        (("--pool", images), "are for --precision int8"),
+        (("--dataset", images), "are for --precision int8"),
     ):
         code, said = invoke(*arguments)
         assert (code, words in said) == (2, True), said
@@ -294,14 +294,14 @@ def test_with_pairs_the_drop_is_against_the_truth(
     toy: Artifact, options: Calibration, tmp_path: Path
 ) -> None:
     for part in ("train", "val"):
-        folder = tmp_path / "pool" / part
+        folder = tmp_path / "dataset" / part
         folder.mkdir(parents=True)
         blurred = np.stack([textured(seed, 64, 64) for seed in range(3)])
         np.save(folder / "blurred.npy", blurred)
         np.save(folder / "sharp.npy", 255 - blurred)
         np.save(folder / "mask.npy", blurred[..., 0])
         np.save(folder / "motion.npy", np.zeros((3, 64, 64, 2), np.float16))
-    pairs = with_options(options, images=None, pool=tmp_path / "pool")
+    pairs = with_options(options, images=None, dataset=tmp_path / "dataset")
     result = calibrate(toy, pairs, tmp_path / "x.onnx")
     assert "sharp images of 3 pairs" in result.judged_by
     # The truth is nowhere near: rounding changes next to nothing.
@@ -333,11 +333,11 @@ def test_bad_input_is_one_clear_error(toy: Artifact, options: Calibration, tmp_p
     empty = tmp_path / "empty"
     empty.mkdir()
     for changes, said in (
-        ({"images": None}, "--images or --pool"),
+        ({"images": None}, "--images or --dataset"),
         ({"images": empty}, "no photos inside"),
         ({"images": tmp_path / "gone"}, "no such folder"),
         ({"crop": 512}, "smaller than 512x512.*--crop"),
-        ({"pool": empty}, "cannot be read"),
+        ({"dataset": empty}, "cannot be read"),
     ):
         with pytest.raises(DeblurExportError, match=said):
             calibrate(toy, with_options(options, **changes), out)

@@ -8,15 +8,15 @@ import pytest
 
 from deblur_export.commands import train
 from deblur_export.models.checkpoint import load_model
-from tests.models.training.small_pool import write_pool
+from tests.models.training.small_dataset import write_dataset
 from tests.test_cli import Invoke, assert_refused, invoke
 
 __all__ = ["invoke"]  # a fixture
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pool(tmp_path_factory.mktemp("pool"))
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +55,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("said", BAD)
-def test_bad_arguments(said: str, pool: Path, tmp_path: Path, invoke: Invoke) -> None:
-    required = ("--model", "nafnet", "--pool", pool, "-o", tmp_path / "run")
+def test_bad_arguments(said: str, dataset: Path, tmp_path: Path, invoke: Invoke) -> None:
+    required = ("--model", "nafnet", "--dataset", dataset, "-o", tmp_path / "run")
     assert_refused(invoke("train", *required, *BAD[said]), said)
 
 
-def test_a_run_leaves_weights_that_load(pool: Path, tmp_path: Path, invoke: Invoke) -> None:
-    common = ("train", "--model", "nafnet", "--pool", pool, "--batch", "2", "--crop", "16")
+def test_a_run_leaves_weights_that_load(dataset: Path, tmp_path: Path, invoke: Invoke) -> None:
+    common = ("train", "--model", "nafnet", "--dataset", dataset, "--batch", "2", "--crop", "16")
     first = tmp_path / "first"
     assert invoke(*common, "-o", first, "--steps", "2")[0] == 0
     weights = str(first / "best.safetensors")

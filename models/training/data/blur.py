@@ -1,8 +1,9 @@
-"""Blurred and sharp pairs with known truth, synthesized from a sharp photo.
+"""Synthesize pairs of a blurred and a sharp image with known mask and motion from a sharp photo.
 
-Kinds, and how often they are drawn: local (65 %), one or two moving objects before a resting
-background; global (25 %), a shaking camera; sharp (10 %), nothing moves. An object is a part of
-the scene itself that moves in place, or a part of another place of the photo.
+There are three kinds: local (drawn with probability 0.65), where one or two objects move before a
+static background; global (0.25), where the camera shakes; and sharp (0.1), where nothing moves. The
+texture of an object is cut from the scene itself, where it then moves, or from another region of
+the photo.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ __all__ = ["KINDS", "VERSION", "Kind", "Pair", "synthesize"]
 
 Kind = Literal["local", "global", "sharp"]
 KINDS: dict[Kind, float] = {"local": 0.65, "global": 0.25, "sharp": 0.1}
-VERSION = 2  # of what a seed means; a pool records it
+VERSION = 2  # of the mapping from seeds to pairs; a dataset records it
 
-EXTENTS = (3.0, 41.0)  # pixels, drawn log-uniformly
-SHAKE_EXTENTS = (3.0, 31.0)
-AREAS = (0.07, 0.45)  # of the patch, all objects together
-VISIBLE = 0.03  # root mean square change, in encoded 0..1, of a motion worth using
+EXTENTS = (3.0, 41.0)  # range of object motion in pixels, drawn log-uniformly
+SHAKE_EXTENTS = (3.0, 31.0)  # range of camera motion in pixels, drawn log-uniformly
+AREAS = (0.07, 0.45)  # area of all objects together as a fraction of the patch
+VISIBLE = 0.03  # smallest useful change by motion: root mean square of sRGB-encoded values in 0..1
 
 
 def synthesize(
@@ -48,17 +49,20 @@ def synthesize(
     size: tuple[int, int] = (256, 256),
     kind: Kind | None = None,
 ) -> Pair:
-    """Make one pair out of a sharp photo.
+    """Make one pair from a sharp photo.
 
     Args:
-        photo: uint8 [H, W, 3], RGB, sRGB-encoded, at least `size`.
+        photo: uint8 [H, W, 3], sRGB-encoded RGB, at least as large as `size`.
         seed: everything random follows from it.
-        size: height and width of the pair.
-        kind: "local", "global" or "sharp"; None draws one.
+        size: height and width of the pair in pixels.
+        kind: "local", "global" or "sharp"; None draws one at random.
+
+    Returns:
+        The pair, with images of `size`; `Pair` gives shapes and ranges.
 
     Raises:
-        DeblurExportError: the photo is smaller than `size` or no RGB image of bytes, or the kind
-            is unknown.
+        DeblurExportError: the photo is smaller than `size` or not uint8 RGB, or the kind is
+            unknown.
     """
     _check(photo, size, kind)
     rng = np.random.default_rng(seed)
@@ -91,7 +95,7 @@ def _check(photo: NDArray[np.uint8], size: tuple[int, int], kind: Kind | None) -
 def _local(
     scene: Image, photo: NDArray[np.uint8], size: tuple[int, int], rng: np.random.Generator
 ) -> Pair:
-    """Objects before the scene; drawn anew where their motion can hardly be seen."""
+    """Put moving objects before the scene, and draw again if their motion is hardly visible."""
     background = patch(scene)
     best, most = None, -1.0
     for _ in range(TRIES // 2):
@@ -106,7 +110,7 @@ def _local(
 
 
 def _visible(pair: Pair) -> float:
-    """Root mean square of what the motion changed, where it changed anything."""
+    """Root mean square of the change that the motion made, over the pixels of the mask."""
     change = ((pair.blurred - pair.sharp) ** 2).mean(axis=2)
     return float(np.sqrt((change * pair.mask).sum() / max(float(pair.mask.sum()), 1.0)))
 
@@ -114,7 +118,7 @@ def _visible(pair: Pair) -> float:
 def _objects(
     scene: Image, photo: NDArray[np.uint8], size: tuple[int, int], rng: np.random.Generator
 ) -> list[Layer]:
-    """One or two objects, each a part of the scene itself or of another place of the photo."""
+    """Draw one or two objects, each cut from the scene or from another region of the photo."""
     count = 1 if rng.random() < 0.7 else 2
     area = _log_uniform(rng, AREAS) * size[0] * size[1] / count
     layers = []
@@ -126,7 +130,7 @@ def _objects(
 
 
 def _object(texture: Image, size: tuple[int, int], area: float, rng: np.random.Generator) -> Layer:
-    """An object of about `area` pixels, where the texture is rich, with a random motion."""
+    """Cut an object of about `area` pixels where the texture is rich, and give it random motion."""
     detail = patch(cv2.blur(gradient(np.sqrt(texture[..., 1])), (33, 33)))
     centres = rng.uniform(0.15, 0.85, (TRIES, 2)) * (size[1], size[0])
     rows, columns = centres[:, 1].astype(int), centres[:, 0].astype(int)
@@ -141,7 +145,7 @@ def _object(texture: Image, size: tuple[int, int], area: float, rng: np.random.G
 
 
 def _box(shape: Image) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of what is not 0."""
+    """Bounding box (top, bottom, left, right) of the nonzero pixels."""
     rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
@@ -151,7 +155,10 @@ def _log_uniform(rng: np.random.Generator, between: tuple[float, float]) -> floa
 
 
 def _photographed(image: Image, rng: np.random.Generator) -> Image:
-    """Noise (half of the cases, up to 0.01) and JPEG of quality 80 to 100 (half of the cases)."""
+    """Add noise with sigma up to 0.01 and compress as JPEG of quality 80 to 100.
+
+    Each is applied with probability 0.5.
+    """
     if rng.random() < 0.5:
         image = light.add_noise(image, rng.uniform(0.0, 0.01), rng)
     if rng.random() < 0.5:

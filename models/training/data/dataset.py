@@ -1,7 +1,9 @@
-"""Pairs from a pool on disk: FOLDER/{train,val,test}/{blurred,sharp,mask,motion}.npy.
+"""Read image pairs from a dataset on disk.
 
-blurred, sharp uint8 [N, S, S, 3]; mask uint8 [N, S, S], 255 = blurred; motion float16 [N, S, S, 2],
-(dx, dy) in pixels over the exposure. `deblur-export pairs` makes such folders.
+A dataset is a folder FOLDER/{train,val,test}/{blurred,sharp,mask,motion}.npy, which
+`deblur-export pairs` writes. `blurred` and `sharp` are uint8 [N, S, S, 3], sRGB-encoded RGB; `mask`
+is uint8 [N, S, S], 255 where the image is blurred; `motion` is float16 [N, S, S, 2], the
+displacement (dx, dy) in pixels over the exposure.
 """
 
 from __future__ import annotations
@@ -20,14 +22,19 @@ from torch import Tensor
 from deblur_export.errors import DeblurExportError
 
 Array = npt.NDArray[Any]
-BLURRED = 127  # a mask above this
+BLURRED = 127  # mask values above this count as blurred
 FIELDS = {"blurred": (4, "uint8"), "sharp": (4, "uint8"), "mask": (3, "uint8")}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """blurred, sharp [N, 3, H, W] and mask [N, 1, H, W] in 0..1, motion [N, 2, H, W] (dx, dy) in
-    pixels; float32."""
+    """A batch of float32 tensors in NCHW layout.
+
+    Attributes:
+        blurred, sharp: [N, 3, H, W] in 0..1, sRGB-encoded RGB.
+        mask: [N, 1, H, W] in 0..1, 1 where the image is blurred.
+        motion: [N, 2, H, W], displacement (dx, dy) in pixels over the exposure.
+    """
 
     blurred: Tensor
     sharp: Tensor
@@ -35,11 +42,14 @@ class Batch:
     motion: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
+        """Copy the batch to a device."""
         return self._each(lambda field: field.to(device, non_blocking=True))
 
     def every(self, step: int) -> Batch:
-        """Every `step`-th pixel along both axes; the motion stays in pixels of the full size."""
+        """Keep every `step`-th pixel along both axes.
+
+        The motion stays in pixels of the full-size image.
+        """
         return self._each(lambda field: field[..., ::step, ::step])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -47,25 +57,29 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A symmetry of the square: `quarters` rotations to the left, then perhaps a mirror."""
+class Symmetry:
+    """A symmetry of the square: `quarters` rotations by 90 degrees counterclockwise, then a
+    left-right flip if `mirror` is set."""
 
     quarters: int
     mirror: bool
 
 
-class Pool:
-    """One part ("train", "val", "test") of a pool; read from disk as needed.
+class Dataset:
+    """One split of a dataset. The arrays are memory-mapped and read from disk as needed.
 
-    With `longest`, `draw` takes only pairs in which no pixel moves by more pixels than that.
+    Args:
+        folder: the folder of the dataset.
+        split: "train", "val" or "test".
+        longest: `draw` leaves out pairs in which a pixel moves by more than this many pixels.
 
     Raises:
-        DeblurExportError: a file is missing, damaged or does not fit the others, or no pair is
-            left.
+        DeblurExportError: a file is missing or damaged, the arrays differ in shape, or `longest`
+            leaves no pair.
     """
 
-    def __init__(self, folder: Path, part: str, longest: float | None = None) -> None:
-        self.folder = folder / part
+    def __init__(self, folder: Path, split: str, longest: float | None = None) -> None:
+        self.folder = folder / split
         self.blurred, self.sharp, self.mask = (self._load(name, *FIELDS[name]) for name in FIELDS)
         self.motion = self._load("motion", 4, "float16")
         shapes = {field.shape[:3] for field in (*self._images(), self.motion)}
@@ -82,7 +96,7 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Side of the images in pixels."""
+        """The shorter side of the images in pixels."""
         return int(min(self.mask.shape[1:]))
 
     def _load(self, name: str, dimensions: int, dtype: str) -> Array:
@@ -91,7 +105,7 @@ class Pool:
             array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DeblurExportError(
-                f"{path}: cannot be read ({' '.join(str(error).split())}); make a pool with "
+                f"{path}: cannot be read ({' '.join(str(error).split())}); make a dataset with "
                 "deblur-export pairs"
             ) from error
         if array.ndim != dimensions or array.dtype != dtype:
@@ -101,35 +115,42 @@ class Pool:
         return array
 
     def draw(self, rng: np.random.Generator, count: int, crop: int, focus: float = 0.0) -> Batch:
-        """`count` random crops, each mirrored and turned at random.
+        """Draw random crops, each rotated by a random multiple of 90 degrees and flipped at random.
 
-        With probability `focus` a crop shows a blurred pixel, if its image has one, at a random
-        place; otherwise it lies anywhere.
+        Args:
+            rng: everything random comes from it.
+            count: number of crops.
+            crop: side of a crop in pixels.
+            focus: probability, in 0..1, that a crop is placed so that it contains a blurred pixel,
+                if its image has one. Otherwise the position is uniform.
+
+        Returns:
+            A batch of `count` crops of `crop` x `crop` pixels.
         """
         pieces = []
-        for number in self.drawn[rng.integers(len(self.drawn), size=count)]:
-            top, left = self.corner(rng, int(number), crop, rng.random() < focus)
-            turn = Turn(int(rng.integers(4)), bool(rng.integers(2)))
-            window = (int(number), slice(top, top + crop), slice(left, left + crop))
-            pieces.append([turned(field[window], turn) for field in self._images()])
-            pieces[-1].append(turned_motion(self.motion[window], turn))
+        for index in self.drawn[rng.integers(len(self.drawn), size=count)]:
+            top, left = self.corner(rng, int(index), crop, rng.random() < focus)
+            symmetry = Symmetry(int(rng.integers(4)), bool(rng.integers(2)))
+            window = (int(index), slice(top, top + crop), slice(left, left + crop))
+            pieces.append([transform_image(field[window], symmetry) for field in self._images()])
+            pieces[-1].append(transform_motion(self.motion[window], symmetry))
         return as_batch(*(np.stack(field) for field in zip(*pieces, strict=True)))
 
     def corner(
-        self, rng: np.random.Generator, number: int, crop: int, focused: bool
+        self, rng: np.random.Generator, index: int, crop: int, focused: bool
     ) -> tuple[int, int]:
-        """Top and left of a random crop of an image."""
+        """Draw the top and left coordinate of a crop of image `index`; see `draw`."""
         last = np.array(self.mask.shape[1:]) - crop
-        place = rng.integers(last + 1)
-        if focused and len(blurred := np.argwhere(self.mask[number] > BLURRED)):
-            place = np.clip(rng.choice(blurred) - rng.integers(crop, size=2), 0, last)
-        return int(place[0]), int(place[1])
+        corner = rng.integers(last + 1)
+        if focused and len(blurred := np.argwhere(self.mask[index] > BLURRED)):
+            corner = np.clip(rng.choice(blurred) - rng.integers(crop, size=2), 0, last)
+        return int(corner[0]), int(corner[1])
 
     def whole(self, count: int, batch: int) -> Iterator[Batch]:
-        """`count` images at full size, spread evenly over the pool, `batch` at a time."""
-        numbers = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
-        for start in range(0, len(numbers), batch):
-            chosen = numbers[start : start + batch]
+        """Yield `count` full-size images, spread evenly over the dataset, in batches of `batch`."""
+        indices = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
+        for start in range(0, len(indices), batch):
+            chosen = indices[start : start + batch]
             yield as_batch(*(field[chosen] for field in (*self._images(), self.motion)))
 
     def _images(self) -> tuple[Array, Array, Array]:
@@ -137,37 +158,43 @@ class Pool:
 
 
 def extent(motion: Array) -> float:
-    """Length in pixels of the longest vector of [H, W, 2], by every fourth row and column."""
+    """Length in pixels of the longest vector of a motion field [H, W, 2].
+
+    Only every fourth row and column is read.
+    """
     return float(np.linalg.norm(motion[::4, ::4].astype(np.float32), axis=-1).max())
 
 
-def turned(image: Array, turn: Turn) -> Array:
-    """[H, W, ...] rotated to the left by quarters, then mirrored left to right."""
-    image = np.rot90(image, turn.quarters)
-    return image[:, ::-1] if turn.mirror else image
+def transform_image(image: Array, symmetry: Symmetry) -> Array:
+    """Rotate an array [H, W, ...] counterclockwise, then flip it left to right."""
+    image = np.rot90(image, symmetry.quarters)
+    return image[:, ::-1] if symmetry.mirror else image
 
 
-def turned_motion(motion: Array, turn: Turn) -> Array:
-    """As `turned`, and the vectors (dx, dy) with it: a quarter to the left makes (dy, -dx)."""
-    motion = turned(motion, turn)
-    for _ in range(turn.quarters):
+def transform_motion(motion: Array, symmetry: Symmetry) -> Array:
+    """Transform a motion field [H, W, 2] as `transform_image` does, and its vectors with it.
+
+    A rotation by 90 degrees counterclockwise makes (dy, -dx) of the vector (dx, dy).
+    """
+    motion = transform_image(motion, symmetry)
+    for _ in range(symmetry.quarters):
         motion = np.stack([motion[..., 1], -motion[..., 0]], axis=-1)
-    return motion * np.array([-1, 1], motion.dtype) if turn.mirror else motion
+    return motion * np.array([-1, 1], motion.dtype) if symmetry.mirror else motion
 
 
 def as_batch(blurred: Array, sharp: Array, mask: Array, motion: Array) -> Batch:
-    """Arrays of a pool, [N, H, W, ...], to tensors."""
+    """Convert arrays of a dataset in NHWC layout, as the module describes them, to tensors."""
     return Batch(
         planes(blurred) / 255, planes(sharp) / 255, planes(mask[..., None]) / 255, planes(motion)
     )
 
 
 def planes(array: Array) -> Tensor:
-    """[N, H, W, C] of any kind -> float32 [N, C, H, W]."""
+    """Convert an array [N, H, W, C] of any dtype to a float32 tensor [N, C, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 3, 1), dtype=np.float32))
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of pool.json, or "" where there is none."""
-    path = folder / "pool.json"
+    """SHA-256 of a dataset's dataset.json as hexadecimal digits, or "" if it has none."""
+    path = folder / "dataset.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

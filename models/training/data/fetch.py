@@ -1,8 +1,9 @@
-"""Get the photos of `photo_table`: from Debian packages by apt-get, and from scikit-image's wheel.
+"""Get the photos of `photo_table` from Debian packages, by apt-get, and from scikit-image's wheel.
 
 Nothing is installed: the packages are downloaded into a temporary folder and unpacked there.
 GCompris keeps its photos in Qt resource archives (.rcc), whose format Qt documents in the source
-of `rcc` and QResource: a tree of big-endian records, names in UTF-16, blobs after their length.
+of `rcc` and QResource: a tree of big-endian records, names in UTF-16, and blobs, each preceded by
+its length.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ FOLDER, COMPRESSED = 2, 1 | 4
 
 
 def fetch(folder: Path) -> Iterator[tuple[Photo, bool]]:
-    """Copy every listed photo into `folder`; yields each photo and whether it was found.
+    """Copy every listed photo into `folder`.
+
+    Yields:
+        Each photo, and whether its package contains it.
 
     Raises:
         DeblurExportError: apt-get or scikit-image is missing, or a download failed.
@@ -53,8 +57,8 @@ def _unpack(package: str, folder: Path) -> Path:
     """Download a Debian package and unpack it in `folder`."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise DeblurExportError(
-            f"the photos of {package} come from Debian or Ubuntu: apt-get and dpkg-deb are not "
-            "here. Copy them from such a machine, or use a folder of your own photos"
+            f"the photos of {package} come from Debian or Ubuntu, but apt-get and dpkg-deb are not "
+            "installed here. Copy them from such a machine, or use a folder of your own photos"
         )
     _run(["apt-get", "download", package], folder)
     for archive in folder.glob("*.deb"):
@@ -70,7 +74,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def _read(root: Path, member: str) -> bytes | None:
-    """A file below `root`, or a file inside a resource archive; None where there is none."""
+    """Read a file below `root`, or a file inside a resource archive; None if there is none."""
     file, _, inside = member.partition(":")
     path = root / file
     if not path.is_file():
@@ -79,10 +83,18 @@ def _read(root: Path, member: str) -> bytes | None:
 
 
 def read_resource(archive: bytes, path: str) -> bytes | None:
-    """One uncompressed file of a Qt resource archive; None where it holds no such file.
+    """Read one uncompressed file of a Qt resource archive.
+
+    Args:
+        archive: the content of the .rcc file.
+        path: of the file inside the archive, with "/" between folders.
+
+    Returns:
+        The content of the file, or None if the archive holds no such file.
 
     Raises:
-        DeblurExportError: no resource archive, a truncated one, or the file is compressed.
+        DeblurExportError: this is not a resource archive, it is truncated, or the file is
+            compressed.
     """
     if archive[:4] != MAGIC:
         raise DeblurExportError("not a Qt resource archive")
@@ -104,7 +116,7 @@ def _find(archive: bytes, parts: list[str]) -> bytes | None:
             return None
     _, flags, _, _, offset = struct.unpack_from(">IHHHI", archive, tree + record * size)
     if flags & (FOLDER | COMPRESSED):
-        raise DeblurExportError(f"{'/'.join(parts)}: a folder or compressed, not a plain file")
+        raise DeblurExportError(f"{'/'.join(parts)}: is a folder or compressed, not a plain file")
     (length,) = struct.unpack_from(">I", archive, blobs + offset)
     return archive[blobs + offset + 4 : blobs + offset + 4 + length]
 

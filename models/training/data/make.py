@@ -1,7 +1,7 @@
-"""Pools of pairs on disk: arrays that training reads with memory mapping, and what they are.
+"""Write datasets of synthetic image pairs: arrays that training reads with memory mapping.
 
-FOLDER/{train,val,test}/{blurred,sharp}.npy uint8 [N, H, W, 3], mask.npy uint8 [N, H, W] (255 =
-blurred), motion.npy float16 [N, H, W, 2]; FOLDER/pool.json tells seed, counts and photos.
+`dataset.py` describes the arrays in FOLDER/{train,val,test}. FOLDER/dataset.json records the seed,
+the number of pairs and the photos that the dataset was made from.
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ from deblur_export.models.training.data.photos import (
     load_photo,
 )
 
-DESCRIPTION = "pool.json"
+DESCRIPTION = "dataset.json"
 PIXEL_BYTES = 3 + 3 + 1 + 2 * 2
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class PoolPlan:
-    """What a pool is made of; the same plan makes the same bytes, whatever the number of jobs."""
+class DatasetPlan:
+    """What a dataset is made from. The same plan gives the same bytes with any number of jobs.
+
+    Attributes:
+        photos: folder of sharp photos.
+        counts: number of pairs in each split.
+        seed: everything random follows from it.
+        size: side of the images in pixels.
+    """
 
     photos: Path
     counts: Mapping[Split, int]
@@ -45,7 +52,7 @@ class PoolPlan:
     size: int = 256
 
     def description(self, files: Sequence[PhotoFile]) -> dict[str, Any]:
-        """What pool.json holds."""
+        """The content of dataset.json."""
         return {
             "generator": VERSION,
             "seed": self.seed,
@@ -58,7 +65,7 @@ class PoolPlan:
 
 @dataclass(frozen=True)
 class _Task:
-    """One pair to make: `index` within its split, from one of `files`."""
+    """One pair to make, number `index` of its split, from one of `files`."""
 
     split: Split
     index: int
@@ -67,23 +74,23 @@ class _Task:
     size: int
 
 
-def make_pool(
-    folder: Path, plan: PoolPlan, jobs: int = 1, advance: Callable[[], None] = lambda: None
+def make_dataset(
+    folder: Path, plan: DatasetPlan, jobs: int = 1, advance: Callable[[], None] = lambda: None
 ) -> bool:
-    """Make the pool, or find that it is there already.
+    """Write a dataset, unless the folder holds the same one already.
 
     Args:
-        folder: appears whole at the end, or not at all.
-        plan: photos, counts, seed and size.
-        jobs: processes.
-        advance: called once a pair.
+        folder: where to write; it appears complete at the end, or not at all.
+        plan: photos, numbers of pairs, seed and size.
+        jobs: number of processes.
+        advance: called after each pair.
 
     Returns:
-        Whether anything was made: False where `folder` holds the same pool already.
+        True if the dataset was written, False if `folder` holds the same one already.
 
     Raises:
-        DeblurExportError: `folder` holds something else, a split without photos, a photo that
-            cannot be read or is too small, or the disk is full.
+        DeblurExportError: `folder` holds something else, a split has no photos, a photo cannot be
+            read or is too small, or the disk is full.
     """
     files = find_photos(plan.photos)
     description = plan.description(files)
@@ -95,7 +102,7 @@ def make_pool(
     with atomic_folder(folder) as temporary:
         wanted = [split for split in SPLITS if plan.counts.get(split)]
         arrays = {split: _arrays(temporary, plan, split) for split in wanted}
-        for task, pair in _made(tasks, jobs):
+        for task, pair in _make_all(tasks, jobs):
             for name, values in pair.items():
                 arrays[task.split][name][task.index] = values
             advance()
@@ -110,50 +117,55 @@ def _exists(folder: Path, description: dict[str, Any]) -> bool:
     try:
         found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DeblurExportError(f"{folder}: exists and is no pool; choose another name") from error
+        raise DeblurExportError(
+            f"{folder}: exists and is not a dataset; choose another name"
+        ) from error
     if found != description:
         raise DeblurExportError(
-            f"{folder}: holds a pool of another seed, size, photos or version of the generator; "
-            "choose another name or remove it"
+            f"{folder}: holds a dataset made with another seed, size, set of photos or version of "
+            "the generator; choose another name or remove it"
         )
     return True
 
 
-def _tasks(plan: PoolPlan, files: Sequence[PhotoFile]) -> list[_Task]:
+def _tasks(plan: DatasetPlan, files: Sequence[PhotoFile]) -> list[_Task]:
     tasks = []
     for split in SPLITS:
         paths = tuple(file.path for file in files if file.split == split)
         count = plan.counts.get(split, 0)
         if count and not paths:
-            raise DeblurExportError(f"{plan.photos}: no photo in there is for {split}")
+            raise DeblurExportError(f"{plan.photos}: contains no photo for the split '{split}'")
         tasks += [_Task(split, i, paths, plan.seed, plan.size) for i in range(count)]
     return tasks
 
 
-def _check_photos(files: Sequence[PhotoFile], plan: PoolPlan) -> None:
-    """Fail now, not in an hour."""
+def _check_photos(files: Sequence[PhotoFile], plan: DatasetPlan) -> None:
+    """Refuse photos that are too small before any pair is made, not an hour later."""
     for file in files:
         if plan.counts.get(file.split) and min(_photo(file.path).shape[:2]) < plan.size:
             raise DeblurExportError(
-                f"{file.path}: too small once it is shrunk to be sharp; "
-                f"both sides must have at least {plan.size} pixels"
+                f"{file.path}: too small after downscaling to the size at which it is sharp; both "
+                f"sides must have at least {plan.size} pixels"
             )
 
 
-def _check_space(folder: Path, plan: PoolPlan) -> None:
-    """The arrays are mapped: a disk that runs full would kill the process without a message."""
+def _check_space(folder: Path, plan: DatasetPlan) -> None:
+    """Refuse a disk with too little space.
+
+    The arrays are memory-mapped: a disk that runs full would kill the process without a message.
+    """
     parent = next(path for path in folder.absolute().parents if path.exists())
     needed = sum(plan.counts.values()) * plan.size**2 * PIXEL_BYTES
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise DeblurExportError(
-            f"{folder}: the pool takes {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB "
-            "left; free some space or choose another disk"
+            f"{folder}: the dataset needs {needed / 1e9:.1f} GB and the disk has "
+            f"{free / 1e9:.1f} GB left; free some space or choose another disk"
         )
 
 
-def _arrays(folder: Path, plan: PoolPlan, split: Split) -> Arrays:
-    """The empty files of one split."""
+def _arrays(folder: Path, plan: DatasetPlan, split: Split) -> Arrays:
+    """Create the files of one split, to be filled."""
     (folder / split).mkdir()
     shape = (plan.counts[split], plan.size, plan.size)
     layout: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -168,7 +180,7 @@ def _arrays(folder: Path, plan: PoolPlan, split: Split) -> Arrays:
     }
 
 
-def _made(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, Arrays]]:
+def _make_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, Arrays]]:
     if jobs == 1:
         yield from zip(tasks, map(_make, tasks), strict=True)
         return
@@ -177,7 +189,7 @@ def _made(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, Arrays]]:
 
 
 def _make(task: _Task) -> Arrays:
-    """One pair as it is stored. The seed depends on split and index alone."""
+    """Make one pair in its stored form. It depends only on the seed, its split and its index."""
     seed = (task.seed, SPLITS.index(task.split), task.index)
     path = task.files[int(np.random.default_rng((*seed, 1)).integers(len(task.files)))]
     return _stored(synthesize(_photo(path), seed, (task.size, task.size)))

@@ -1,9 +1,9 @@
-"""The table of photos: where each lies, who took it, and whether it trains, validates or tests.
+"""The table of photos: where each is found, who took it, and which split it belongs to.
 
 The images are not in the repository; `fetch.py` gets them. Author and licence are those that the
 package states for the single file (GCompris: the README beside the images; Lomiri: the package's
 copyright file; Palapeli: the file beside the image; scikit-image: the docstrings of its data
-module). Train, validation and test are different files, fixed here by name.
+module). The splits contain different files, fixed here by name.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo.
+    """One photo of the table.
 
-    `name` is the file's name in a folder of photos. `package` is the Debian package or the wheel
-    that ships it; `member` its path in there, for GCompris "ARCHIVE:PATH" of a Qt resource
-    archive.
+    Attributes:
+        name: file name in a folder of photos.
+        package: the Debian package or the wheel that ships it.
+        member: its path in the package; for GCompris "ARCHIVE:PATH" of a Qt resource archive.
+        author, licence: as the package states them.
+        split: the split that it belongs to.
     """
 
     name: str
@@ -170,7 +173,7 @@ _GCOMPRIS = (
 
 
 def _rows(table: str) -> Iterator[tuple[Split, str, str, str]]:
-    """The rows of one table, columns stripped."""
+    """Yield the rows of one table with stripped columns."""
     for row in table.strip().splitlines():
         split, file, author, licence = (column.strip() for column in row.split("|"))
         yield cast(Split, split), file, author, licence

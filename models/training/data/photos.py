@@ -1,7 +1,7 @@
-"""A folder of photos: which of them are used, for what, and how they are read.
+"""Find the photos of a folder, assign them to splits and read them.
 
-Photos of `photo_table` belong to the split named there. Any other file is split by the SHA-256 of
-its name: one in ten for validation, one for testing.
+Photos of `photo_table` belong to the split given there. Any other file is assigned by the SHA-256
+of its name: one in ten to validation, one in ten to testing, the others to training.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["PHOTOS", "SPLITS", "Photo", "PhotoFile", "Split", "find_photos", "lo
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"))
 LONG_SIDE = 1600
-SHORT_SIDE = 480  # no photo is shrunk below this to make it sharp
-SHARP = 0.8
+SHORT_SIDE = 480  # the short side is not downscaled below this to make a photo sharp
+SHARP = 0.8  # `sharpness` from which on a photo is not downscaled further
 _BY_NAME = {photo.name: photo for photo in PHOTOS}
 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file with its split, and its row of the table where it has one."""
+    """A photo with its split, and its row of the table if it has one."""
 
     path: Path
     split: Split
     photo: Photo | None
 
     def describe(self) -> dict[str, str]:
-        """File name, SHA-256, split, package, author and licence."""
+        """File name, SHA-256, split, package, author and licence, as dataset.json records them."""
         return {
             "file": self.path.name,
             "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
@@ -48,7 +48,7 @@ class PhotoFile:
 
 
 def split_of(name: str) -> Split:
-    """The split of a file name: from the table, otherwise from the hash of the name."""
+    """The split of a file name: from the table, or else from the hash of the name."""
     if name in _BY_NAME:
         return _BY_NAME[name].split
     digit = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
@@ -56,10 +56,10 @@ def split_of(name: str) -> Split:
 
 
 def find_photos(folder: Path) -> list[PhotoFile]:
-    """The photos directly in `folder`, by name.
+    """Find the photos directly in `folder`, sorted by name.
 
     Raises:
-        DeblurExportError: no such folder, or no photo in it.
+        DeblurExportError: the folder does not exist or contains no photo.
     """
     if not folder.is_dir():
         raise DeblurExportError(f"{folder}: no such folder of photos")
@@ -70,13 +70,16 @@ def find_photos(folder: Path) -> list[PhotoFile]:
 
 
 def load_photo(path: Path) -> NDArray[np.uint8]:
-    """A photo as sRGB [H, W, 3], upright, shrunk by area until it is sharp to the pixel.
+    """Read a photo, apply its EXIF orientation and downscale it until edges are one pixel wide.
 
-    The long side is at most 1600. Wallpapers and enlarged scans are softer than their resolution;
-    they shrink further, while the short side stays above 480.
+    The long side is reduced to at most 1600 pixels. Wallpapers and enlarged scans are softer than
+    their resolution; they are downscaled further, as long as the short side stays above 480 pixels.
+
+    Returns:
+        uint8 [H, W, 3], sRGB-encoded RGB.
 
     Raises:
-        DeblurExportError: the file is no image.
+        DeblurExportError: the file is not a readable image.
     """
     try:
         with Image.open(path) as file:
@@ -97,9 +100,12 @@ def _shrink(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
-    """Strong gradients of an image [H, W, 3] over those of its half-size copy.
+    """Ratio of the strong gradients of an image to those of its half-size copy.
 
-    About 1 where edges are one pixel wide, 0.5 where halving the image loses nothing.
+    About 1 if edges are one pixel wide, 0.5 if halving the image loses nothing.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

@@ -17,7 +17,16 @@ SHEET_COLUMNS = 3
 
 
 def write_sheet(path: Path, photos: Path, seed: int) -> None:
-    """A picture of pairs of all kinds."""
+    """Write a picture of SHEET_PAIRS synthetic pairs of all kinds.
+
+    Args:
+        path: image file to write.
+        photos: folder of sharp photos.
+        seed: everything random follows from it.
+
+    Raises:
+        DeblurExportError: no photo can be read, or the picture cannot be written.
+    """
     files = find_photos(photos)
     cells = []
     for index in range(SHEET_PAIRS):
@@ -39,7 +48,10 @@ def _cell(pair: Pair) -> NDArray[np.uint8]:
 
 
 def motion_colours(motion: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[H, W, 2] -> RGB [H, W, 3]: hue is the direction, brightness the length."""
+    """Colour a motion field [H, W, 2]: hue is the direction, brightness the length.
+
+    Returns uint8 [H, W, 3], RGB.
+    """
     hsv = np.empty((*motion.shape[:2], 3), np.uint8)
     angle = np.arctan2(motion[..., 1], motion[..., 0]) % (2 * np.pi)
     hsv[..., 0] = angle * (90 / np.pi)

@@ -1,8 +1,8 @@
 """Motion during an exposure. Time s runs from -1 (shutter opens) over 0 (middle) to 1 (closes).
 
-Objects follow the parabola that M2AENet assumes (Shang et al. 2025): o(s) = a s + b s^2, nothing
-at the middle, plus a slight turn and zoom. A shaking camera follows a smooth spline through random
-points (in the spirit of Boracchi and Foi 2012).
+Objects follow the parabola that M2AENet assumes (Shang et al. 2025), o(s) = a s + b s^2, which is
+zero at the middle, with a slight rotation and zoom. A shaking camera follows a smooth spline
+through random points (in the spirit of Boracchi and Foi 2012).
 """
 
 from __future__ import annotations
@@ -18,26 +18,29 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ObjectMotion:
-    """Motion of a rigid layer.
+    """Motion of a layer by translation, rotation and zoom.
 
-    `linear` a and `bend` b are (x, y) in pixels; `turn` (radians) and `zoom` are what the layer
-    turns and grows about `centre` (x, y) between s = 0 and s = 1.
+    Attributes:
+        linear, bend: a and b of the parabola, (x, y) in pixels.
+        rotation: angle in radians by which the layer rotates about `centre` from s = 0 to s = 1.
+        zoom: fraction by which the layer grows about `centre` from s = 0 to s = 1.
+        centre: (x, y) in pixels.
     """
 
     linear: tuple[float, float]
     bend: tuple[float, float] = (0.0, 0.0)
-    turn: float = 0.0
+    rotation: float = 0.0
     zoom: float = 0.0
     centre: tuple[float, float] = (0.0, 0.0)
 
     @property
     def extent(self) -> float:
-        """Distance in pixels between the first and the last position, without turn and zoom."""
+        """Distance in pixels between first and last position, without rotation and zoom."""
         return 2 * math.hypot(*self.linear)
 
     def matrix(self, s: float) -> Floats:
-        """[2, 3]: where a point (x, y, 1) of the middle of the exposure is at time s."""
-        scale, angle = 1 + self.zoom * s, self.turn * s
+        """Affine matrix [2, 3] from a point (x, y, 1) at s = 0 to its position (x, y) at time s."""
+        scale, angle = 1 + self.zoom * s, self.rotation * s
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         x, y = self.centre
         dx, dy = (a * s + b * s * s for a, b in zip(self.linear, self.bend, strict=True))
@@ -46,17 +49,25 @@ class ObjectMotion:
         )
 
     def displacement(self) -> Floats:
-        """[2, 3]: from a point (x, y, 1) of the middle to its way (dx, dy) over the exposure."""
+        """Affine matrix [2, 3] from a point (x, y, 1) at s = 0 to its displacement (dx, dy) in
+        pixels over the exposure."""
         return self.matrix(1.0) - self.matrix(-1.0)
 
 
 def random_motion(
     rng: np.random.Generator, extent: float, centre: tuple[float, float], radius: float
 ) -> ObjectMotion:
-    """A motion of that extent in any direction; half of them bend, half turn and zoom slightly.
+    """Draw a motion in a random direction.
 
-    Turn and zoom together move a point at `radius` pixels from the centre by less than 0.6 times
-    the extent, so that no part of the object rests.
+    With probability 0.5 its path is bent, and with probability 0.5 the object rotates and zooms
+    slightly. Rotation and zoom together move a point at `radius` pixels from the centre by less
+    than 0.6 times the extent, so that no part of the object stands still.
+
+    Args:
+        rng: everything random comes from it.
+        extent: length of the motion in pixels; see `ObjectMotion.extent`.
+        centre: (x, y) of the object in pixels.
+        radius: of the object, in pixels.
     """
     angle = rng.uniform(0, 2 * math.pi)
     along = np.array([math.cos(angle), math.sin(angle)])
@@ -65,29 +76,36 @@ def random_motion(
     if rng.random() < 0.5:
         bend = extent * (rng.uniform(-0.2, 0.2) * across + rng.uniform(-0.08, 0.08) * along)
     most = min(0.03, 0.2 * extent / radius)
-    turn, zoom = rng.uniform(-most, most, 2) if rng.random() < 0.5 else (0.0, 0.0)
+    rotation, zoom = rng.uniform(-most, most, 2) if rng.random() < 0.5 else (0.0, 0.0)
     a, b = along * extent / 2, bend
-    return ObjectMotion((a[0], a[1]), (b[0], b[1]), float(turn), float(zoom), centre)
+    return ObjectMotion((a[0], a[1]), (b[0], b[1]), float(rotation), float(zoom), centre)
 
 
 def moments(count: int) -> Floats:
-    """The middles of `count` equal parts of the exposure."""
+    """The midpoints of `count` equal intervals of the exposure, [count] in -1..1."""
     return np.asarray((2 * np.arange(count) + 1) / count - 1)
 
 
 def shake(rng: np.random.Generator, extent: float) -> Floats:
-    """The way of a shaking camera's image [n, 2], (x, y) in pixels, about four points a pixel.
+    """Draw the path of the image of a shaking camera.
 
-    A Catmull-Rom spline through a random walk with inertia. Its widest distance is `extent`, its
-    mean is 0: where it starts cannot be told from the blur, so the sharp image sits at the mean.
+    It is a Catmull-Rom spline through a random walk with inertia. Its mean is 0: the blur does not
+    tell where the path starts, so the sharp image is at the mean.
+
+    Args:
+        rng: everything random comes from it.
+        extent: largest distance between two points of the path in pixels.
+
+    Returns:
+        [n, 2], displacement (x, y) in pixels at equal steps of time, about four points per pixel.
     """
-    way = _spline(np.cumsum(_velocities(rng, count=int(rng.integers(4, 8))), axis=0))
-    span = np.linalg.norm(way[:, None] - way[None], axis=-1).max()
-    return np.asarray((way - way.mean(0)) * (extent / span))
+    path = _spline(np.cumsum(_velocities(rng, count=int(rng.integers(4, 8))), axis=0))
+    span = np.linalg.norm(path[:, None] - path[None], axis=-1).max()
+    return np.asarray((path - path.mean(0)) * (extent / span))
 
 
 def _velocities(rng: np.random.Generator, count: int) -> Floats:
-    """[count, 2]: a start velocity, and changes to it, sometimes a jerk."""
+    """Velocities [count, 2]; they change at random from step to step, sometimes abruptly."""
     velocity = rng.normal(size=2)
     steps = [velocity]
     for _ in range(count - 1):
@@ -98,7 +116,7 @@ def _velocities(rng: np.random.Generator, count: int) -> Floats:
 
 
 def _spline(points: Floats, steps: int = 40) -> Floats:
-    """Catmull-Rom through `points` [k, 2] -> [(k - 1) * steps, 2]."""
+    """Sample the Catmull-Rom spline through `points` [k, 2]; returns [(k - 1) * steps, 2]."""
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     t = (np.arange(steps) / steps)[:, None]
     parts = []
@@ -113,15 +131,22 @@ def _spline(points: Floats, steps: int = 40) -> Floats:
     return np.concatenate(parts)
 
 
-def kernel(way: Floats) -> NDArray[np.float32]:
-    """Share of the exposure spent at each displacement: odd square [k, k], sum 1, centre (0, 0).
+def kernel(path: Floats) -> NDArray[np.float32]:
+    """The blur kernel of a path: the fraction of the exposure spent at each displacement.
 
-    Every point of `way` [n, 2] counts the same and is shared by the four pixels around it.
+    Every point of the path has the same weight, distributed bilinearly over the four pixels around
+    it.
+
+    Args:
+        path: [n, 2], displacement (x, y) in pixels.
+
+    Returns:
+        float32 [k, k] with odd k; the centre is displacement (0, 0), and the sum is 1.
     """
-    radius = math.ceil(np.abs(way).max()) + 1
+    radius = math.ceil(np.abs(path).max()) + 1
     out = np.zeros((2 * radius + 1, 2 * radius + 1))
-    low = np.floor(way).astype(int)
-    x, y = (way - low).T
+    low = np.floor(path).astype(int)
+    x, y = (path - low).T
     for dy, wy in ((0, 1 - y), (1, y)):
         for dx, wx in ((0, 1 - x), (1, x)):
             np.add.at(out, (low[:, 1] + dy + radius, low[:, 0] + dx + radius), wx * wy)

@@ -17,10 +17,10 @@ LAYOUTS = ("tensorrt", "cpu")
 @click.argument("file", type=PATH)
 @click.option("--images", type=PATH, help="Folder of photos to calibrate on.")
 @click.option(
-    "--pool",
+    "--dataset",
     type=PATH,
-    help="Pairs of deblur-export pairs: val judges by the sharp images, train calibrates without "
-    "--images.",
+    help="Dataset made by `deblur-export pairs`: the PSNR is measured on its split val; its split "
+    "train is used for calibration if --images is not given.",
 )
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option(
@@ -28,7 +28,7 @@ LAYOUTS = ("tensorrt", "cpu")
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="tensorrt: symmetric int8 activations. cpu: uint8 ones, faster in OpenVINO.",
+    help="tensorrt: symmetric int8 activations. cpu: uint8 activations, faster in OpenVINO.",
 )
 @click.option(
     "--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images to use."
@@ -38,7 +38,7 @@ LAYOUTS = ("tensorrt", "cpu")
     type=click.IntRange(min=16),
     default=256,
     show_default=True,
-    help="Side of what is cut out of photos, in pixels.",
+    help="Side of the crops from the photos, in pixels.",
 )
 @click.option(
     "--max-psnr-drop",
@@ -46,15 +46,17 @@ LAYOUTS = ("tensorrt", "cpu")
     type=float,
     default=0.1,
     show_default=True,
-    help="dB that may be lost; the most harmful blocks stay float32 until it holds.",
+    help="Allowed loss of PSNR in dB; the most harmful blocks stay float32 until it is met.",
 )
-@click.option("--table", is_flag=True, help="What every block costs, even if all may be int8.")
-@click.option("--plot", type=PATH, help="Draw drop against share of int8 as PNG.")
+@click.option(
+    "--table", is_flag=True, help="Print the loss of PSNR by every block, even if all can be int8."
+)
+@click.option("--plot", type=PATH, help="Plot loss of PSNR against fraction of int8 (PNG).")
 @click.option("-o", "--output", type=PATH, help="The file to write.  [default: FILE_int8.onnx]")
 def calibrate(
     file: Path,
     images: Path | None,
-    pool: Path | None,
+    dataset: Path | None,
     method: Any,
     layout: Any,
     count: int,
@@ -64,10 +66,10 @@ def calibrate(
     plot: Path | None,
     output: Path | None,
 ) -> None:
-    """Make an int8 file of a float32 FILE: calibrate it on images and hold a budget of PSNR.
+    """Quantize a float32 FILE to int8: calibrate it on images and keep the loss of PSNR in budget.
 
-    The drop is measured against the sharp images of --pool; without, it is what a network at 33 dB
-    would lose, estimated from the difference to FILE on photos kept aside.
+    With --dataset, the loss of PSNR is measured against its sharp images. Without, it is the loss
+    of a network that reaches 33 dB, estimated from the difference to FILE on held-out photos.
     """
     console = make_console()
     with console.status("loading") as status:
@@ -77,7 +79,7 @@ def calibrate(
         from deblur_export.manifest import read_artifact
 
         whole = table or plot is not None
-        options = Calibration(images, pool, method, layout, count, crop, max_drop, whole)
+        options = Calibration(images, dataset, method, layout, count, crop, max_drop, whole)
         path = output or file.with_name(f"{file.stem}_int8.onnx")
         result = run(read_artifact(file), options, path, status.update)
         if plot is not None:

@@ -72,21 +72,24 @@ io_option = click.option(
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Of the graph. int8 is calibrated on --images or --pool.",
+    help="Of the graph. int8 is calibrated on --images or --dataset.",
 )
 @io_option
 @click.option("--ranges", type=PATH, help="fp16: what `ranges --json` found; large tensors stay.")
 @click.option("--images", type=PATH, help="Photos to calibrate int8 on, or to find ranges on.")
-@click.option("--pool", type=PATH, help="int8: pairs to calibrate on, as of `calibrate`.")
+@click.option("--dataset", type=PATH, help="int8: dataset to calibrate on, as in `calibrate`.")
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="int8: as of `calibrate`.",
+    help="int8: as in `calibrate`.",
 )
 @click.option(
-    "--max-psnr-drop", "max_drop", type=float, help="int8: dB that may be lost.  [default: 0.1]"
+    "--max-psnr-drop",
+    "max_drop",
+    type=float,
+    help="int8: allowed loss of PSNR in dB.  [default: 0.1]",
 )
 @click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
 def onnx_command(
@@ -102,7 +105,7 @@ def onnx_command(
     io: str,
     ranges: Path | None,
     images: Path | None,
-    pool: Path | None,
+    dataset: Path | None,
     layout: Any,
     max_drop: float | None,
     output: Path | None,
@@ -116,11 +119,13 @@ def onnx_command(
         )
     int8 = precision == "int8"
     if int8 and ranges is not None:
-        raise click.UsageError("--ranges is for --precision fp16; int8 takes --images or --pool")
-    if int8 and images is None and pool is None:
-        raise click.UsageError("--precision int8 needs images to calibrate on: --images or --pool")
-    if not int8 and (pool, max_drop, layout) != (None, None, LAYOUTS[0]):
-        raise click.UsageError("--pool, --layout and --max-psnr-drop are for --precision int8")
+        raise click.UsageError("--ranges is for --precision fp16; int8 takes --images or --dataset")
+    if int8 and images is None and dataset is None:
+        raise click.UsageError(
+            "--precision int8 needs images to calibrate on: --images or --dataset"
+        )
+    if not int8 and (dataset, max_drop, layout) != (None, None, LAYOUTS[0]):
+        raise click.UsageError("--dataset, --layout and --max-psnr-drop are for --precision int8")
     console = make_console()
     with console.status("loading PyTorch") as status:
         from deblur_export.calibration.calibrate import MAX_DROP, Calibration
@@ -140,7 +145,7 @@ def onnx_command(
         if int8:
             options = ExportOptions(target, shape, not no_reparam)
             drop = MAX_DROP if max_drop is None else max_drop
-            calibration = Calibration(images, pool, layout=layout, max_drop=drop)
+            calibration = Calibration(images, dataset, layout=layout, max_drop=drop)
             artifact = export_int8(loaded, options, calibration, output, status.update)
         else:
             keep = keep_rule(precision, ranges, images, shape, status.update)

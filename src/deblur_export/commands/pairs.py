@@ -12,21 +12,21 @@ from deblur_export.commands.common import PATH, make_console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deblur_export.models.training.data.make import PoolPlan
+    from deblur_export.models.training.data.make import DatasetPlan
     from deblur_export.models.training.data.photos import Split
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.argument("folder", type=PATH, required=False)
-@click.option("--photos", type=PATH, help="Folder of photos to make the pairs from.")
-@click.option("--fetch", "target", type=PATH, help="Get the listed photos into this folder.")
-@click.option("--sheet", type=PATH, help="Write a picture of pairs (.jpg, .png).")
-@click.option("--train", default=3000, show_default=True, type=click.IntRange(0))
-@click.option("--val", default=60, show_default=True, type=click.IntRange(0))
-@click.option("--test", default=120, show_default=True, type=click.IntRange(0))
-@click.option("--size", default=256, show_default=True, type=click.IntRange(64))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--photos", type=PATH, help="Folder of sharp photos to make the pairs from.")
+@click.option("--fetch", "target", type=PATH, help="Download the listed photos into this folder.")
+@click.option("--sheet", type=PATH, help="Write a contact sheet of pairs (.jpg, .png).")
+@click.option("--train", default=3000, type=click.IntRange(0), help="Number of training pairs.")
+@click.option("--val", default=60, type=click.IntRange(0), help="Number of validation pairs.")
+@click.option("--test", default=120, type=click.IntRange(0), help="Number of test pairs.")
+@click.option("--size", default=256, type=click.IntRange(64), help="Side of the images in pixels.")
+@click.option("--seed", default=0, type=click.IntRange(0))
+@click.option("--jobs", default=1, type=click.IntRange(1), help="Number of processes.")
 def pairs(
     folder: Path | None,
     photos: Path | None,
@@ -39,17 +39,17 @@ def pairs(
     seed: int,
     jobs: int,
 ) -> None:
-    """Make FOLDER of blurred and sharp pairs, with masks and motion, from photos.
+    """Make a dataset of blurred and sharp pairs, with masks and motion, from photos in FOLDER.
 
-    --fetch downloads about 65 MB of packages with apt-get (Debian, Ubuntu) and installs nothing;
-    the photos stay under their own licences, which FOLDER records. --photos may be any folder of
-    your own photos.
+    --fetch downloads about 65 MB of packages with apt-get (Debian, Ubuntu) and installs nothing.
+    The photos stay under their own licences, which FOLDER/dataset.json records. --photos may be any
+    folder of your own sharp photos.
     """
     source = photos or target
     if source is None:
-        raise click.UsageError("name the photos: --photos FOLDER, or --fetch FOLDER to get some")
+        raise click.UsageError("give photos: --photos FOLDER, or --fetch FOLDER to download some")
     if not (target or sheet or folder):
-        raise click.UsageError("nothing to do: name a folder, --fetch or --sheet")
+        raise click.UsageError("nothing to do: give FOLDER, --fetch or --sheet")
     console = make_console()
     if target is not None:
         fetch_photos(target, console)
@@ -58,14 +58,14 @@ def pairs(
 
         write_sheet(sheet, source, seed)
     if folder is not None:
-        from deblur_export.models.training.data.make import PoolPlan
+        from deblur_export.models.training.data.make import DatasetPlan
 
         counts: dict[Split, int] = {"train": train, "val": val, "test": test}
-        write_pool(folder, PoolPlan(source, counts, seed, size), jobs, console)
+        write_dataset(folder, DatasetPlan(source, counts, seed, size), jobs, console)
 
 
 def fetch_photos(folder: Path, console: Console) -> None:
-    """Copy the listed photos, and say what was not found."""
+    """Download the listed photos, and print which were not found."""
     from deblur_export.models.training.data.fetch import fetch
 
     missing = []
@@ -77,14 +77,14 @@ def fetch_photos(folder: Path, console: Console) -> None:
     console.print(f"{folder}: {len(list(folder.iterdir()))} files")
 
 
-def write_pool(folder: Path, plan: PoolPlan, jobs: int, console: Console) -> None:
-    """Make the pairs behind a progress bar."""
+def write_dataset(folder: Path, plan: DatasetPlan, jobs: int, console: Console) -> None:
+    """Make the dataset and show a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from deblur_export.models.training.data.make import make_pool
+    from deblur_export.models.training.data.make import make_dataset
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("pairs", total=sum(plan.counts.values()))
-        made = make_pool(folder, plan, jobs, lambda: progress.advance(bar))
-    console.print(f"{folder}: {'written' if made else 'there already, the same pairs'}")
+        made = make_dataset(folder, plan, jobs, lambda: progress.advance(bar))
+    console.print(f"{folder}: {'written' if made else 'exists already, with the same pairs'}")

@@ -36,18 +36,23 @@ POSITIVE = Positive()
 @click.command(context_settings={"show_default": True})
 @click.option("--model", required=True, help=f"Network: {', '.join(NAMES)}.")
 @click.option("--variant", default="tiny", help="See `deblur-export models`.")
-@click.option("--pool", type=PATH, required=True, help="Pairs that `deblur-export pairs` made.")
+@click.option("--dataset", type=PATH, required=True, help="Dataset made by `deblur-export pairs`.")
 @click.option("-o", "--output", type=PATH, required=True, help="Folder of the run.")
-@click.option("--steps", type=COUNT, help="Length of the run in steps.")
-@click.option("--minutes", type=POSITIVE, help="Length in minutes; the shorter one counts.")
-@click.option("--batch", type=COUNT, default=8, help="Crops in a step.")
+@click.option("--steps", type=COUNT, help="Number of training steps.")
+@click.option(
+    "--minutes", type=POSITIVE, help="Training time in minutes; the run ends at the first limit."
+)
+@click.option("--batch", type=COUNT, default=8, help="Batch size in crops.")
 @click.option("--crop", type=COUNT, default=128, help="Side of the crops in pixels.")
 @click.option(
-    "--focus", type=click.FloatRange(0, 1), default=0.75, help="Fraction of crops with blur inside."
+    "--focus",
+    type=click.FloatRange(0, 1),
+    default=0.75,
+    help="Fraction of crops placed so that they contain blur.",
 )
-@click.option("--longest", type=POSITIVE, help="Longest motion to train on, in pixels.")
-@click.option("--lr", type=POSITIVE, default=1e-3, help="Highest learning rate.")
-@click.option("--clip", type=POSITIVE, default=0.01, help="Largest norm of the gradient.")
+@click.option("--longest", type=POSITIVE, help="Leave out pairs with longer motion, in pixels.")
+@click.option("--lr", type=POSITIVE, default=1e-3, help="Peak learning rate.")
+@click.option("--clip", type=POSITIVE, default=0.01, help="Gradients are clipped to this norm.")
 @click.option(
     "--images", type=click.Choice(["paper", "relative"]), default="paper", help="Image loss."
 )
@@ -66,9 +71,9 @@ POSITIVE = Positive()
 @click.option(
     "--from-nafnet",
     metavar="FILE|demo",
-    help="NAFNet weights that algnet, dhnet, aibnet or ufpnet starts with.",
+    help="NAFNet weights from which algnet, dhnet, aibnet or ufpnet is initialised.",
 )
-@click.option("--frozen-encoder", is_flag=True, help="AIBNet: as in the paper.")
+@click.option("--frozen-encoder", is_flag=True, help="AIBNet: do not train the encoder (paper).")
 @click.option("--bf16", type=click.Choice(["auto", "on", "off"]), default="auto")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=COUNT, help="CPU threads.")
@@ -76,11 +81,11 @@ POSITIVE = Positive()
 @click.option("--val-images", type=COUNT, default=32)
 @click.option("--save-every", type=POSITIVE, default=180, help="Seconds between state files.")
 def train(**options: Any) -> None:
-    """Train a network on synthetic pairs (`deblur-export pairs` makes them).
+    """Train a network on a dataset of synthetic pairs, made by `deblur-export pairs`.
 
-    The output folder gets best.safetensors and last.safetensors (averaged weights in float32 with
-    official key names), log.jsonl, and state.pt, from which the same command continues after an
-    interruption.
+    The output folder receives best.safetensors and last.safetensors (averaged float32 weights under
+    the official key names), log.jsonl, and state.pt, from which the same command continues after
+    an interruption.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")

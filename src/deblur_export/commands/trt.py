@@ -26,13 +26,16 @@ BACKENDS = ("auto", "tensorrt", "rtx")
     "--int8",
     is_flag=True,
     help="Compute in int8, what it leaves in float32 or as --fp16 or --bf16 say. FILE is one of "
-    "`calibrate`, or is calibrated now on --images or --pool.",
+    "`calibrate`, or is calibrated now on --images or --dataset.",
 )
 @io_option
 @click.option("--images", type=PATH, help="Folder of photos to calibrate on.")
-@click.option("--pool", type=PATH, help="Pairs to calibrate on, as of `deblur-export calibrate`.")
+@click.option("--dataset", type=PATH, help="Dataset to calibrate on, as in `calibrate`.")
 @click.option(
-    "--max-psnr-drop", "max_drop", type=float, help="dB that int8 may cost.  [default: 0.1]"
+    "--max-psnr-drop",
+    "max_drop",
+    type=float,
+    help="int8: allowed loss of PSNR in dB.  [default: 0.1]",
 )
 @click.option(
     "--backend",
@@ -69,7 +72,7 @@ def trt(
     int8: bool,
     io: str,
     images: Path | None,
-    pool: Path | None,
+    dataset: Path | None,
     max_drop: float | None,
     backend: Any,
     smallest: str | None,
@@ -95,8 +98,8 @@ def trt(
         raise click.UsageError("FILE and --model or --weights exclude each other")
     if not exporting and (variant is not None or local):
         raise click.UsageError("--variant and --local belong to --model")
-    if not int8 and (images, pool, max_drop) != (None, None, None):
-        raise click.UsageError("--images, --pool and --max-psnr-drop belong to --int8")
+    if not int8 and (images, dataset, max_drop) != (None, None, None):
+        raise click.UsageError("--images, --dataset and --max-psnr-drop belong to --int8")
     console = make_console()
     with console.status("looking for TensorRT") as status:
         from dataclasses import replace
@@ -115,7 +118,7 @@ def trt(
         from deblur_export.manifest import read_artifact
 
         asked = given.precision_from(fp16, bf16, int8)
-        data = Data(images, pool, MAX_DROP if max_drop is None else max_drop)
+        data = Data(images, dataset, MAX_DROP if max_drop is None else max_drop)
         options = given.BuildOptions(
             sizes=given.parse_sizes(smallest, typical, largest, batch),
             plugins=plugins,

@@ -40,11 +40,11 @@ class Data:
     """What an int8 engine of a float32 file is calibrated on; see `Calibration`."""
 
     images: Path | None = None
-    pool: Path | None = None
+    dataset: Path | None = None
     max_drop: float = MAX_DROP
 
     def __bool__(self) -> bool:
-        return self.images is not None or self.pool is not None
+        return self.images is not None or self.dataset is not None
 
 
 def calibrated_for_engine(
@@ -61,12 +61,12 @@ def calibrated_for_engine(
     if not data:
         raise DeblurExportError(
             f"--int8: {artifact.path} is {artifact.manifest['precision']}, and int8 needs images "
-            "to calibrate on: give --images or --pool, or the file of deblur-export calibrate "
+            "to calibrate on: give --images or --dataset, or the file of deblur-export calibrate "
             "instead"
         )
     if choice.backend is not None:
         choice.backend.check(artifact)
-    options = Calibration(data.images, data.pool, max_drop=data.max_drop)
+    options = Calibration(data.images, data.dataset, max_drop=data.max_drop)
     path = folder / f"{artifact.path.stem}_int8.onnx"
     return calibrate(artifact, options, path, progress).artifact
 

@@ -223,7 +223,7 @@ def test_a_file_of_fixed_shape_needs_no_shapes() -> None:
         (["--backend", "rtx"], "TensorRT for RTX is not installed; pip install"),
         (["net.onnx", "--int8"], "net.onnx is fp32, and int8 needs images to calibrate on"),
         (["net.onnx", "--int8", "--images", "gone"], "gone: no such folder"),
-        (["net.onnx", "--int8", "--pool", "gone"], "gone"),
+        (["net.onnx", "--int8", "--dataset", "gone"], "gone"),
         (["net.onnx", "--fp16", "--images", "gone"], "belong to --int8"),
         (["--fp16", "--bf16"], "exclude each other"),
         (["gone.onnx"], "no such file"),

@@ -41,7 +41,7 @@ def masks(count: int) -> NDArray[np.uint8]:
     return mask
 
 
-def write_pool(folder: Path, count: int) -> Path:
+def write_dataset(folder: Path, count: int) -> Path:
     folder.mkdir(parents=True)
     arrays = {"blurred": images(count, 1), "sharp": images(count), "mask": masks(count)}
     arrays["motion"] = np.zeros((count, HEIGHT, WIDTH, 2), np.float16)  # type: ignore[assignment]
@@ -127,9 +127,9 @@ def test_what_fails(theirs: float, ours: float, bounds: tuple[float, float], rea
 
 
 def test_pools_and_folders_hold_the_same_pairs(tmp_path: Path) -> None:
-    write_pool(tmp_path / "pool" / "val", 3)
+    write_dataset(tmp_path / "dataset" / "val", 3)
     folders = write_folders(tmp_path / "folders", 3)
-    sources = [tmp_path / "pool", tmp_path / "pool" / "val", folders]
+    sources = [tmp_path / "dataset", tmp_path / "dataset" / "val", folders]
     kinds = [list(open_pairs(source, DYNAMIC)) for source in sources]
     for pairs in zip(*kinds, strict=True):
         for pair in pairs[1:]:
@@ -142,8 +142,8 @@ def test_pools_and_folders_hold_the_same_pairs(tmp_path: Path) -> None:
                 assert one.dtype == np.float32
                 np.testing.assert_allclose(one, other, atol=1e-7)
     assert [pair.name for pair in kinds[0]] == ["val 0", "val 1", "val 2"]
-    write_pool(tmp_path / "pool" / "test", 2)
-    assert open_pairs(tmp_path / "pool", DYNAMIC).count == 2, "the part held out longest"
+    write_dataset(tmp_path / "dataset" / "test", 2)
+    assert open_pairs(tmp_path / "dataset", DYNAMIC).count == 2, "the part held out longest"
     for path in (folders / "masks").iterdir():
         path.unlink()
     (folders / "masks").rmdir()
@@ -157,7 +157,7 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(DeblurExportError, match=words):
             list(open_pairs(source, shape))
 
-    refused("takes a pool of deblur-export pairs, or a folder", source=tmp_path)
+    refused("takes a dataset of deblur-export pairs, or a folder", source=tmp_path)
     refused("23x17, and the file takes 32x16 only", (1, 3, 16, 32))
     refused("takes 2; export with batch 1", (2, 3, HEIGHT, WIDTH))
     Image.fromarray(images(1)[0, 1:]).save(folder / "sharp" / "1.tiff")
@@ -175,15 +175,15 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_reports_name_the_worst_and_escape() -> None:
     whole = judged(0.01, 0.02)
-    many = TruthReport("<pool>", 0.1, 0.0, whole.pairs * 5)
+    many = TruthReport("<dataset>", 0.1, 0.0, whole.pairs * 5)
     stream = io.StringIO()
     Console(file=stream, width=120, color_system=None).print(truth_table(many))
     text = stream.getvalue()
-    assert "<pool>: 15 pairs" in text
+    assert "<dataset>: 15 pairs" in text
     assert text.count("+6.0") == SHOWN + 1
     assert f"{15 - SHOWN} more lose less" in text
     html = truth_section(many)
-    assert "&lt;pool&gt;" in html
+    assert "&lt;dataset&gt;" in html
     assert html.count("<tr>") == 1 + 2 + 1 + 15
     assert "and 0.1 dB are allowed" in html
 

@@ -1,4 +1,4 @@
-"""A pool for all training tests."""
+"""A dataset for all training tests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.training.small_pool import write_pool
+from tests.models.training.small_dataset import write_dataset
 
 
 @pytest.fixture(scope="session")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train/ and val/; see `small_pool`."""
-    return write_pool(tmp_path_factory.mktemp("pool"))
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train/ and val/; see `small_dataset`."""
+    return write_dataset(tmp_path_factory.mktemp("dataset"))

@@ -14,7 +14,7 @@ from deblur_export import models
 from deblur_export.models import algnet, m2aenet, saphn
 from deblur_export.models.random_weights import randomize
 from deblur_export.models.training import losses, phases
-from deblur_export.models.training.data.dataset import Batch, Pool
+from deblur_export.models.training.data.dataset import Batch, Dataset
 from deblur_export.models.training.objective import Weights, restoration, terms
 from deblur_export.models.training.reblur import reblur_loss
 
@@ -28,8 +28,8 @@ UNUSED = {
 
 
 @pytest.fixture(scope="module")
-def batch(pool: Path) -> Batch:
-    return Pool(pool, "train").draw(np.random.default_rng(0), 2, 32)
+def batch(dataset: Path) -> Batch:
+    return Dataset(dataset, "train").draw(np.random.default_rng(0), 2, 32)
 
 
 def ready(name: str, variant: str, phase: int) -> nn.Module:

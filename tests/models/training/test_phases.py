@@ -13,7 +13,7 @@ from deblur_export import models
 from deblur_export.models.aibnet import AIBNet
 from deblur_export.models.checkpoint import load_model
 from deblur_export.models.training import phases
-from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import Folder
 from deblur_export.models.training.trainer import Options, Trainer
@@ -81,14 +81,14 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_run_through_both_phases(pool: Path, tmp_path: Path) -> None:
+def test_run_through_both_phases(dataset: Path, tmp_path: Path) -> None:
     """Each phase changes its own part, goes on from the averages and from the images of the one
     before, and leaves a whole network."""
     net = build("aibnet")
     schedule = Schedule(steps=4, minutes=None, phases=2)
     options = Options(schedule, {"model": "aibnet:tiny"}, batch=2, crop=16, validate=100)
     folder = Folder(tmp_path)
-    trainer = Trainer(net, Pool(pool, "train"), Pool(pool, "val"), folder, options)
+    trainer = Trainer(net, Dataset(dataset, "train"), Dataset(dataset, "val"), folder, options)
     states = [copied(net)]
     ended = trainer.next_phase
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.nafnet import NAFNet
 from deblur_export.models.training import phases, trainer
-from deblur_export.models.training.data.dataset import Pool
+from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import LOG, STATE, Folder
 from deblur_export.models.training.trainer import Options, Trainer
 from tests.models.training.quiet import quiet
-from tests.models.training.small_pool import write_pool
+from tests.models.training.small_dataset import write_dataset
 
 
-def make(pool: Path, path: Path, steps: int = 8, validate: int = 4, lr: float = 2e-3) -> Trainer:
+def make(dataset: Path, path: Path, steps: int = 8, validate: int = 4, lr: float = 2e-3) -> Trainer:
     """A trainer of a small NAFNet; the same each time."""
     torch.manual_seed(0)
     net = NAFNet(4, (1, 1, 1, 1), 1, (1, 1, 1, 1))
@@ -35,7 +35,7 @@ def make(pool: Path, path: Path, steps: int = 8, validate: int = 4, lr: float = 
         validate=validate,
     )
     folder = Folder(path)
-    return Trainer(net, Pool(pool, "train"), Pool(pool, "val"), folder, options)
+    return Trainer(net, Dataset(dataset, "train"), Dataset(dataset, "val"), folder, options)
 
 
 def run(made: Trainer, stop_at: int | None = None) -> bool:
@@ -53,9 +53,9 @@ def run(made: Trainer, stop_at: int | None = None) -> bool:
 
 
 def test_thirty_steps_reduce_the_loss(tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "faded", fade=0.6)
-    made = make(pool, tmp_path / "run", steps=30, validate=100, lr=1e-2)
-    held_out = next(Pool(pool, "val").whole(2, 2))
+    dataset = write_dataset(tmp_path / "faded", fade=0.6)
+    made = make(dataset, tmp_path / "run", steps=30, validate=100, lr=1e-2)
+    held_out = next(Dataset(dataset, "val").whole(2, 2))
     before = made.loss(held_out).item()
     assert run(made)
     assert made.loss(held_out).item() < 0.8 * before
@@ -64,14 +64,16 @@ def test_thirty_steps_reduce_the_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [3, 4])
-def test_an_interrupted_run_goes_on_bit_for_bit(pool: Path, tmp_path: Path, stop_at: int) -> None:
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    dataset: Path, tmp_path: Path, stop_at: int
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(make(pool, whole))
-    first = make(pool, parts)
+    assert run(make(dataset, whole))
+    first = make(dataset, parts)
     assert not run(first, stop_at)
     assert first.step == stop_at
     assert not (parts / "last.safetensors").exists()
-    second = make(pool, parts)
+    second = make(dataset, parts)
     assert second.step == stop_at
     torch.manual_seed(99)  # nothing depends on the state of the generator
     assert run(second)
@@ -83,47 +85,49 @@ def test_an_interrupted_run_goes_on_bit_for_bit(pool: Path, tmp_path: Path, stop
     assert [step for step, _ in scores[0]] == [4, 8]
 
 
-def test_a_killed_run_repeats_what_was_not_saved(pool: Path, tmp_path: Path) -> None:
-    made = make(pool, tmp_path, validate=2)
+def test_a_killed_run_repeats_what_was_not_saved(dataset: Path, tmp_path: Path) -> None:
+    made = make(dataset, tmp_path, validate=2)
     assert not run(made, stop_at=3)
     Folder(tmp_path).log({"step": 4, "psnr": 1.0})  # written after the state
     with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 6, "ps')  # and cut off
-    assert run(make(pool, tmp_path, validate=2))
+    assert run(make(dataset, tmp_path, validate=2))
     steps = [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()]
     assert steps == [2, 4, 6, 8]
 
 
-def test_a_run_with_other_arguments_is_refused(pool: Path, tmp_path: Path) -> None:
-    assert not run(make(pool, tmp_path), stop_at=1)
+def test_a_run_with_other_arguments_is_refused(dataset: Path, tmp_path: Path) -> None:
+    assert not run(make(dataset, tmp_path), stop_at=1)
     with pytest.raises(DeblurExportError, match=r"other arguments \(lr 0\.002 -> 0\.003\)"):
-        make(pool, tmp_path, lr=3e-3)
+        make(dataset, tmp_path, lr=3e-3)
 
 
-def test_a_finished_run_stays_as_it_is(pool: Path, tmp_path: Path) -> None:
-    assert run(make(pool, tmp_path))
+def test_a_finished_run_stays_as_it_is(dataset: Path, tmp_path: Path) -> None:
+    assert run(make(dataset, tmp_path))
     before = (tmp_path / LOG).read_bytes()
-    again = make(pool, tmp_path)
+    again = make(dataset, tmp_path)
     assert run(again)
     assert again.step == 8
     assert (tmp_path / LOG).read_bytes() == before
 
 
-def test_a_damaged_state_is_refused(pool: Path, tmp_path: Path) -> None:
+def test_a_damaged_state_is_refused(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / STATE).write_bytes(b"damaged")
     with pytest.raises(DeblurExportError, match="damaged"):
-        make(pool, tmp_path)
+        make(dataset, tmp_path)
 
 
-def test_crops_larger_than_the_images_are_refused(pool: Path, tmp_path: Path) -> None:
+def test_crops_larger_than_the_images_are_refused(dataset: Path, tmp_path: Path) -> None:
     options = Options(Schedule(1, None), {}, crop=64)
-    parts = Pool(pool, "train"), Pool(pool, "val")
-    with pytest.raises(DeblurExportError, match="48 pixels a side, fewer than the crop of 64"):
+    parts = Dataset(dataset, "train"), Dataset(dataset, "val")
+    with pytest.raises(
+        DeblurExportError, match="48 pixels wide or high, fewer than the crop of 64"
+    ):
         Trainer(nn.Conv2d(3, 3, 1), *parts, Folder(tmp_path), options)
 
 
-def test_bad_steps_are_skipped_and_many_stop_the_run(pool: Path, tmp_path: Path) -> None:
-    made = make(pool, tmp_path, steps=40, validate=100)
+def test_bad_steps_are_skipped_and_many_stop_the_run(dataset: Path, tmp_path: Path) -> None:
+    made = make(dataset, tmp_path, steps=40, validate=100)
     weights = [p.detach().clone() for p in made.net.parameters()]
     loss, bad = made.loss, {0, 1, *range(5, 40)}
 
@@ -142,11 +146,11 @@ def test_bad_steps_are_skipped_and_many_stop_the_run(pool: Path, tmp_path: Path)
 
 
 def test_the_clock_goes_on_after_an_interruption(
-    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
-    made = make(pool, tmp_path)
+    made = make(dataset, tmp_path)
     made.options = trainer.Options(
         Schedule(None, minutes=1), made.options.arguments, batch=2, crop=32, validate=100
     )

@@ -28,7 +28,7 @@ def photo() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path) -> Path:
-    """Photos of every split, by names of the table."""
+    """A folder with photos of every split, under file names of the table."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for index, name in enumerate(("farm-pig.webp", "farm-sheep.webp", "astronaut.png")):

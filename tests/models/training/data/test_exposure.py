@@ -56,7 +56,7 @@ def test_edge_is_averaged_in_linear_light() -> None:
 
 def test_light_is_kept() -> None:
     """What the square gives away at one side arrives at the other."""
-    layer = square(0.5, ObjectMotion((6.0, -4.0), bend=(1.0, 3.0), turn=0.02))
+    layer = square(0.5, ObjectMotion((6.0, -4.0), bend=(1.0, 3.0), rotation=0.02))
     pair = expose(black(), [layer])
     total = light.to_linear(pair.blurred).sum()
     assert total == pytest.approx(light.to_linear(pair.sharp).sum(), rel=2e-3)
@@ -80,9 +80,9 @@ def test_full_frame_is_the_sharp_frame_reblurred(scene: Image, linear: tuple[flo
 
 @pytest.mark.parametrize("linear", [(8.0, 0.0), (-3.0, 5.0)])
 def test_object_and_camera_agree(scene: Image, linear: tuple[float, float]) -> None:
-    """A scene that moves one way before a still camera, made by warping and by convolution."""
-    way = np.linspace(-1, 1, 400)[:, None] * np.array(linear)
-    camera = shaken(scene, way)
+    """A scene that moves along a path before a still camera, by warping and by convolution."""
+    path = np.linspace(-1, 1, 400)[:, None] * np.array(linear)
+    camera = shaken(scene, path)
     warped = expose(patch(scene), [full_frame(scene, ObjectMotion(linear))], count=200)
     assert np.abs(camera.blurred - warped.blurred).max() < 0.01
     np.testing.assert_allclose(camera.motion, warped.motion, atol=1e-5)
@@ -90,11 +90,11 @@ def test_object_and_camera_agree(scene: Image, linear: tuple[float, float]) -> N
 
 
 def test_asymmetric_shake_keeps_its_direction() -> None:
-    """A point of light draws the way itself, not its mirror image."""
+    """A point of light draws the path itself, not its mirror image."""
     scene = np.zeros((SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3), np.float32)
     scene[MARGIN + 64, MARGIN + 64] = 1.0
-    way = np.array([[0.0, 0.0], [6.0, 0.0], [6.0, 3.0]])
-    seen = light.to_linear(shaken(scene, way).blurred)[..., 0]
+    path = np.array([[0.0, 0.0], [6.0, 0.0], [6.0, 3.0]])
+    seen = light.to_linear(shaken(scene, path).blurred)[..., 0]
     assert {(int(y), int(x)) for y, x in np.argwhere(seen > 0.1)} == {(64, 64), (64, 70), (67, 70)}
 
 
@@ -128,7 +128,7 @@ def test_front_layer_hides_and_gives_the_motion() -> None:
 
 
 def test_turning_object_has_motion_at_each_pixel() -> None:
-    layer = square(1.0, ObjectMotion((0.0, 0.0), turn=0.05, centre=(64.0, 64.0)))
+    layer = square(1.0, ObjectMotion((0.0, 0.0), rotation=0.05, centre=(64.0, 64.0)))
     motion = expose(black(), [layer]).motion
     np.testing.assert_allclose(motion[64, 80], (0.0, 2 * 16 * np.sin(0.05)), atol=1e-3)
     np.testing.assert_allclose(motion[50, 64], (2 * 14 * np.sin(0.05), 0.0), atol=1e-3)

@@ -11,21 +11,21 @@ from PIL import Image
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.training.data import make
-from deblur_export.models.training.data.make import PoolPlan, make_pool
+from deblur_export.models.training.data.make import DatasetPlan, make_dataset
 from deblur_export.models.training.data.photos import SPLITS, split_of
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
 ARRAYS = ("blurred", "sharp", "mask", "motion")
 
 
-def plan(photos: Path, **changes: int) -> PoolPlan:
-    return PoolPlan(photos, COUNTS, **{"seed": 3, "size": 64, **changes})
+def plan(photos: Path, **changes: int) -> DatasetPlan:
+    return DatasetPlan(photos, COUNTS, **{"seed": 3, "size": 64, **changes})
 
 
 def test_two_jobs_make_what_one_makes(photo_folder: Path, tmp_path: Path) -> None:
     ticks: list[int] = []
-    assert make_pool(tmp_path / "one", plan(photo_folder), 1, lambda: ticks.append(1))
-    assert make_pool(tmp_path / "two", plan(photo_folder), 2)
+    assert make_dataset(tmp_path / "one", plan(photo_folder), 1, lambda: ticks.append(1))
+    assert make_dataset(tmp_path / "two", plan(photo_folder), 2)
     assert len(ticks) == 10
     for split in SPLITS:
         for name in ARRAYS:
@@ -33,14 +33,14 @@ def test_two_jobs_make_what_one_makes(photo_folder: Path, tmp_path: Path) -> Non
             np.testing.assert_array_equal(one, two)
             assert one.shape[:3] == (COUNTS[split], 64, 64)
             assert one.dtype == (np.float16 if name == "motion" else np.uint8)
-    one, two = ((tmp_path / p / "pool.json").read_text() for p in ("one", "two"))
+    one, two = ((tmp_path / p / "dataset.json").read_text() for p in ("one", "two"))
     assert one == two
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "photos", "two"]
 
 
 def test_description(photo_folder: Path, tmp_path: Path) -> None:
-    make_pool(tmp_path / "pool", plan(photo_folder))
-    told = json.loads((tmp_path / "pool/pool.json").read_text())
+    make_dataset(tmp_path / "dataset", plan(photo_folder))
+    told = json.loads((tmp_path / "dataset/dataset.json").read_text())
     assert told["counts"] == COUNTS and told["seed"] == 3 and told["size"] == 64
     photo = next(photo for photo in told["photos"] if photo["file"] == "farm-pig.webp")
     assert photo["licence"] == "public domain" and photo["split"] == "train"
@@ -48,37 +48,37 @@ def test_description(photo_folder: Path, tmp_path: Path) -> None:
 
 
 def test_pairs_show_photos_of_their_split(photo_folder: Path, tmp_path: Path) -> None:
-    """Flat photos of one colour a split: the sharp images have that colour and no other."""
+    """Each split has flat photos of one colour; its sharp images have that colour and no other."""
     colours = {"train": 40, "val": 120, "test": 200}
     for path in photo_folder.iterdir():
         flat = np.full((120, 120, 3), colours[split_of(path.name)], np.uint8)
         Image.fromarray(flat).save(path, "PNG")
-    make_pool(tmp_path / "pool", plan(photo_folder))
+    make_dataset(tmp_path / "dataset", plan(photo_folder))
     for split, value in colours.items():
-        sharp = np.load(tmp_path / "pool" / split / "sharp.npy", mmap_mode="r")
+        sharp = np.load(tmp_path / "dataset" / split / "sharp.npy", mmap_mode="r")
         assert np.abs(sharp.astype(int) - value).max() <= 2
 
 
-def test_another_pool_is_not_overwritten(photo_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "pool"
-    make_pool(folder, plan(photo_folder))
+def test_another_dataset_is_not_overwritten(photo_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    make_dataset(folder, plan(photo_folder))
     before = (folder / "train/sharp.npy").stat().st_mtime_ns
-    assert not make_pool(folder, plan(photo_folder)), "the same pool is there already"
+    assert not make_dataset(folder, plan(photo_folder)), "the same dataset is there already"
     with pytest.raises(DeblurExportError, match="another seed"):
-        make_pool(folder, plan(photo_folder, seed=4))
-    (folder / "pool.json").write_text("{")
-    with pytest.raises(DeblurExportError, match="no pool"):
-        make_pool(folder, plan(photo_folder))
+        make_dataset(folder, plan(photo_folder, seed=4))
+    (folder / "dataset.json").write_text("{")
+    with pytest.raises(DeblurExportError, match="is not a dataset"):
+        make_dataset(folder, plan(photo_folder))
     assert (folder / "train/sharp.npy").stat().st_mtime_ns == before
 
 
 def test_version_of_the_generator_counts(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_pool(tmp_path / "pool", plan(photo_folder))
+    make_dataset(tmp_path / "dataset", plan(photo_folder))
     monkeypatch.setattr(make, "VERSION", 10**6)
     with pytest.raises(DeblurExportError, match="another seed"):
-        make_pool(tmp_path / "pool", plan(photo_folder))
+        make_dataset(tmp_path / "dataset", plan(photo_folder))
 
 
 def test_failure_leaves_nothing(
@@ -88,17 +88,17 @@ def test_failure_leaves_nothing(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_pool(tmp_path / "pool", plan(photo_folder), 1, fail)
+        make_dataset(tmp_path / "dataset", plan(photo_folder), 1, fail)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(DeblurExportError, match="GB left"):
-        make_pool(tmp_path / "pool", plan(photo_folder))
+        make_dataset(tmp_path / "dataset", plan(photo_folder))
 
 
 def test_missing_split_and_small_photo(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DeblurExportError, match=r"too small.*256"):
-        make_pool(tmp_path / "pool", plan(photo_folder, size=256))
+        make_dataset(tmp_path / "dataset", plan(photo_folder, size=256))
     (photo_folder / "farm-sheep.webp").unlink()
-    with pytest.raises(DeblurExportError, match="for val"):
-        make_pool(tmp_path / "pool", plan(photo_folder))
-    assert not (tmp_path / "pool").exists()
+    with pytest.raises(DeblurExportError, match="for the split 'val'"):
+        make_dataset(tmp_path / "dataset", plan(photo_folder))
+    assert not (tmp_path / "dataset").exists()

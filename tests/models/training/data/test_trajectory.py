@@ -27,8 +27,8 @@ def test_motion_has_the_extent_asked_for(extent: float) -> None:
     for seed in range(20):
         motion = random_motion(np.random.default_rng(seed), extent, (50.0, 60.0), radius=40.0)
         assert motion.extent == pytest.approx(extent)
-        way = motion.displacement() @ (50.0, 60.0, 1.0)
-        assert np.linalg.norm(way) == pytest.approx(extent)
+        path = motion.displacement() @ (50.0, 60.0, 1.0)
+        assert np.linalg.norm(path) == pytest.approx(extent)
         np.testing.assert_allclose(motion.matrix(0.0), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
 
 
@@ -41,13 +41,13 @@ def test_no_part_of_a_turning_object_rests() -> None:
 
 
 def test_shake_has_its_extent_and_mean() -> None:
-    ways = [shake(np.random.default_rng(seed), 20.0) for seed in range(10)]
-    for way in ways:
-        distances = np.linalg.norm(way[:, None] - way[None], axis=-1)
+    paths = [shake(np.random.default_rng(seed), 20.0) for seed in range(10)]
+    for path in paths:
+        distances = np.linalg.norm(path[:, None] - path[None], axis=-1)
         assert distances.max() == pytest.approx(20.0)
-        np.testing.assert_allclose(way.mean(0), 0, atol=1e-9)
-        assert np.linalg.norm(np.diff(way, axis=0), axis=1).max() < 1.5, "the spline must not jump"
-    assert not np.allclose(ways[0][:40], ways[1][:40])
+        np.testing.assert_allclose(path.mean(0), 0, atol=1e-9)
+        assert np.linalg.norm(np.diff(path, axis=0), axis=1).max() < 1.5, "the spline must not jump"
+    assert not np.allclose(paths[0][:40], paths[1][:40])
 
 
 def test_kernel_is_where_the_light_goes() -> None:
