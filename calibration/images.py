@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.images.cases import IMAGE_SUFFIXES
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.restore import MASK
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
+from deblur_export.image_formats import SUFFIXES
 from deblur_export.manifest import Artifact
 from deblur_export.models.training.data.crop import gradient
 from deblur_export.models.training.data.dataset import Dataset
@@ -95,9 +95,9 @@ def photo_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
     if not files:
-        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(IMAGE_SUFFIXES)})")
+        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(SUFFIXES)})")
     return files
 
 

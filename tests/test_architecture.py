@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "deblur_export"
-GROUND = {"errors", "atomic", "manifest", "engine_file"}
+GROUND = {"errors", "atomic", "image_formats", "manifest", "engine_file"}
 # Which parts may import which; each may import itself and the ground floor.
 ALLOWED: Mapping[str, set[str]] = {
     "ground": set(),

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.images.cases import IMAGE_SUFFIXES
 from deblur_export.export.images.photo_file import read_photo
+from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.dataset import Dataset
 
 BLURRED, SHARP, MASKS = "blurred", "sharp", "masks"
@@ -110,7 +110,7 @@ def _from_folders(folder: Path) -> Pairs:
             )
     stems = sorted(blurred)
     if not stems:
-        raise DeblurExportError(f"{folder / BLURRED}: no photos ({', '.join(IMAGE_SUFFIXES)})")
+        raise DeblurExportError(f"{folder / BLURRED}: no photos ({', '.join(SUFFIXES)})")
 
     def load(number: int) -> Pair:
         stem = stems[number]
@@ -124,7 +124,7 @@ def _from_folders(folder: Path) -> Pairs:
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in SUFFIXES:
             if path.stem in found:
                 raise DeblurExportError(f"{path} and {found[path.stem]} have the same name")
             found[path.stem] = path

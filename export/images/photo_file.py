@@ -1,4 +1,4 @@
-"""Photos in and out: PNG, JPEG, WebP and TIFF, 8 or 16 bits a sample."""
+"""Photos in and out, in the formats of `image_formats`, with 8 or 16 bits per sample."""
 
 from __future__ import annotations
 
@@ -16,20 +16,9 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
+from deblur_export.image_formats import BY_SUFFIX, FORMATS, NAMES, SUFFIXES, ImageFormat
 
 Samples = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
-
-_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
-_DEEP_FORMATS = ("PNG", "TIFF")
-_MAX_SIDE = {"JPEG": 65500, "WEBP": 16383}
-_MAX_JPEG_EXIF = 65533
 
 _GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
@@ -62,11 +51,11 @@ class Photo:
 
     rgb:         [H, W, 3] float32 in 0..1; grey sources have three equal channels
     alpha:       [H, W], the file's own uint8 or uint16 values, or None
-    bits:        8 or 16 bits a sample in the file
+    bits:        8 or 16 bits per sample in the file
     grey:        the file stored no colour
     icc_profile: colour profile of `rgb`, or None
     exif:        EXIF block with orientation 1, or None
-    format:      PNG, JPEG, WEBP or TIFF
+    format:      name of one of `image_formats.FORMATS`
     notes:       what a person should know about the conversion, one line each
     """
 
@@ -81,7 +70,7 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """Read a PNG, JPEG, WebP or TIFF file: grey, palette, RGB or CMYK, with alpha or without.
+    """Read an image file: grey, palette, RGB or CMYK, with alpha or without.
 
     Raises DeblurExportError, naming the file, where it is missing, a folder, empty, damaged, too
     large (a decompression bomb) or of a kind not supported (floating point, 32-bit, Lab).
@@ -95,14 +84,14 @@ def read_photo(path: Path) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large photos and odd EXIF blocks
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "TIFF")) as image:
+            with Image.open(io.BytesIO(data), formats=[known.name for known in FORMATS]) as image:
                 return _decode(image, data)
     except DeblurExportError as exc:
         raise DeblurExportError(f"{path}: {exc}") from exc
     except UnidentifiedImageError as exc:
         raise DeblurExportError(
-            f"{path}: not a PNG, JPEG, WebP or TIFF image that can be read, or one that is "
-            "damaged; convert it to PNG"
+            f"{path}: not a {NAMES} image that can be read, or one that is damaged; convert it to "
+            "PNG"
         ) from exc
     except Image.DecompressionBombError as exc:
         raise DeblurExportError(f"{path}: too many pixels; crop or shrink it: {exc}") from exc
@@ -252,10 +241,10 @@ def write_photo(
     with NaN or infinity, an image too large for the format, and a file that cannot be written; a
     file is then either the old one or none.
     """
-    kind = _FORMATS.get(path.suffix.lower())
+    kind = BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise DeblurExportError(
-            f"{path}: unknown suffix '{path.suffix}'; use one of {', '.join(_FORMATS)}"
+            f"{path}: unknown suffix '{path.suffix}'; use one of {', '.join(SUFFIXES)}"
         )
     if rgb.shape != photo.rgb.shape:
         raise DeblurExportError(
@@ -266,63 +255,67 @@ def write_photo(
             f"{path}: not written: the restored image holds NaN or infinity; try fp32"
         )
     side = max(rgb.shape[:2])
-    if side > _MAX_SIDE.get(kind, side):
+    if kind.largest_side is not None and side > kind.largest_side:
         raise DeblurExportError(
-            f"{path}: {side} pixels are more than the {_MAX_SIDE[kind]} that {kind} allows; "
-            "write .png or .tif"
+            f"{path}: {side} pixels are more than the {kind.largest_side} that {kind.name} "
+            "allows; write .png or .tif"
         )
     notes: list[str] = []
     samples = _samples(photo, rgb, kind, notes)
     icc, exif = _metadata(photo, kind, notes)
     try:
         if samples.dtype == np.uint16:
-            data = (_png16 if kind == "PNG" else _tiff16)(samples, icc, exif)
+            data = _DEEP_WRITERS[kind.name](samples, icc, exif)
         else:
             buffer = io.BytesIO()
             options = {"icc_profile": icc, "exif": exif}
             Image.fromarray(samples.squeeze(-1) if samples.shape[2] == 1 else samples).save(
-                buffer, kind, quality=quality, **{k: v for k, v in options.items() if v}
+                buffer, kind.name, quality=quality, **{k: v for k, v in options.items() if v}
             )
             data = buffer.getvalue()
     except (OSError, ValueError) as exc:
-        raise DeblurExportError(f"{path}: cannot be written as {kind}: {exc}") from exc
+        raise DeblurExportError(f"{path}: cannot be written as {kind.name}: {exc}") from exc
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     return tuple(notes)
 
 
-def _samples(photo: Photo, rgb: NDArray[np.float32], kind: str, notes: list[str]) -> Samples:
+def _samples(
+    photo: Photo, rgb: NDArray[np.float32], kind: ImageFormat, notes: list[str]
+) -> Samples:
     """[H, W, 1..4] uint8 or uint16, as `kind` can store it."""
     dtype: type[np.unsignedinteger[Any]] = np.uint8
     if photo.bits == 16:
-        if kind in _DEEP_FORMATS:
+        if kind.bits == 16:
             dtype = np.uint16
         else:
-            notes.append(f"16 bits reduced to 8: {kind} holds no more")
+            notes.append(f"16 bits reduced to 8: {kind.name} holds no more")
     top = np.iinfo(dtype).max
     colours = rgb.mean(axis=2, keepdims=True) if photo.grey else rgb
     samples: Samples = np.rint(np.clip(colours, 0, 1) * np.float32(top)).astype(dtype)
     if photo.alpha is None:
         return samples
-    if kind == "JPEG":
-        notes.append("transparency dropped: JPEG cannot hold it; write .png to keep it")
+    if not kind.alpha:
+        notes.append(f"transparency dropped: {kind.name} cannot hold it; write .png to keep it")
         return samples
     alpha = photo.alpha
     if alpha.dtype != dtype:
         alpha = np.rint(alpha / np.float32(257)).astype(dtype)
-    if photo.grey and kind == "TIFF" and dtype is np.uint16:
+    if photo.grey and kind.name == "TIFF" and dtype is np.uint16:
         samples = samples.repeat(3, axis=2)  # few programs, Pillow not among them, read the pair
     return np.concatenate([samples, alpha[..., None]], axis=2)
 
 
-def _metadata(photo: Photo, kind: str, notes: list[str]) -> tuple[bytes | None, bytes | None]:
+def _metadata(
+    photo: Photo, kind: ImageFormat, notes: list[str]
+) -> tuple[bytes | None, bytes | None]:
     """ICC profile and EXIF block, each where `kind` can hold it."""
     icc, exif = photo.icc_profile, photo.exif
-    if kind == "WEBP" and icc is not None and icc[16:20] == b"GRAY":
-        notes.append("grey colour profile dropped: WebP stores RGB only")
+    if not kind.grey_profile and icc is not None and icc[16:20] == b"GRAY":
+        notes.append(f"grey colour profile dropped: {kind.name} stores RGB only")
         icc = None
-    if kind == "JPEG" and exif is not None and len(exif) > _MAX_JPEG_EXIF:
-        notes.append("EXIF data dropped: too long for JPEG")
+    if kind.largest_exif is not None and exif is not None and len(exif) > kind.largest_exif:
+        notes.append(f"EXIF data dropped: too long for {kind.name}")
         exif = None
     return icc, exif
 
@@ -367,3 +360,7 @@ def _tiff16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
     header = directory.tobytes().removeprefix(b"Exif\0\0")
     order = "<u2" if header[:2] == b"II" else ">u2"
     return header + samples.astype(order).tobytes()
+
+
+# Pillow writes no 16-bit colour.
+_DEEP_WRITERS = {"PNG": _png16, "TIFF": _tiff16}

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.photo_table import PHOTOS, SPLITS, Photo, Split
 
 __all__ = ["PHOTOS", "SPLITS", "Photo", "PhotoFile", "Split", "find_photos", "load_photo"]
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"))
 LONG_SIDE = 1600
 SHORT_SIDE = 480  # the short side is not downscaled below this to make a photo sharp
 SHARP = 0.8  # `sharpness` from which on a photo is not downscaled further

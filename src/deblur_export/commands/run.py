@@ -14,6 +14,7 @@ from deblur_export.commands.common import (
     plugins_option,
     precision_option,
 )
+from deblur_export.image_formats import OPTIONS
 
 
 @click.command()
@@ -22,7 +23,7 @@ from deblur_export.commands.common import (
 @click.option("-o", "--output", type=PATH, default="restored", show_default=True, help="Folder.")
 @click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
 @click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
-@click.option("--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff"]))
+@click.option("--format", "suffix", type=click.Choice(OPTIONS))
 @click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
