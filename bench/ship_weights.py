@@ -37,8 +37,8 @@ authors' weights: do not judge the network by them.
 
 **Data.** {train} pairs of 256x256 pixels made by `deblur-export pairs` (generator version
 {generator}, seed {seed}) from {photos} photos: object-shaped local motion blur, camera shake, and
-sharp images, with noise and JPEG. Licences of the photos: {licences}. They and their authors are
-listed in `models/training/data/photo_table.py`; validation and test use other photos.
+sharp images, with noise and JPEG. Licences of the photos: {licences}. They and their authors
+are listed in `CREDITS.md`; validation and test use other photos.
 
 **Training**, on {machine}:
 
@@ -51,7 +51,7 @@ listed in `models/training/data/photo_table.py`; validation and test use other p
 **Limits.** Real blur is not made of ellipses and polygons; rolling shutter, defocus, low light and
 saturated lights were never seen. {longest}{prior}
 
-**Licence.** None chosen yet for this project; the photos ask for attribution (see above).
+**Licence.** CC-BY-SA-4.0: the file `LICENSE` beside this one, with the credits in `CREDITS.md`.
 """
 LOCAL = "\n`--local` pools over windows of 1.5 times the crop."
 PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."

@@ -56,6 +56,12 @@ def test_wheel_holds_the_package_and_nothing_else(repository: Path, wheel: Path)
     assert "deblur_export/py.typed" in files
     assert any(name.endswith("/m2aenet_tiny.safetensors") for name in files)
     assert any(name.endswith(".h") for name in files)
+    (licence,) = [name for name in files if name.endswith(".dist-info/licenses/LICENSE")]
+    with zipfile.ZipFile(wheel) as archive:
+        assert b"Apache License" in archive.read(licence)
+        assert b"ShareAlike" in archive.read("deblur_export/models/weights/LICENSE")
+        metadata = archive.read(licence.replace("licenses/LICENSE", "METADATA")).decode()
+    assert "License-Expression: Apache-2.0 AND CC-BY-SA-4.0\n" in metadata
     assert not [name for name in files if "tests" in name.split("/") and "csrc" not in name]
 
 
@@ -64,7 +70,7 @@ def test_sdist_holds_the_package_without_tests(repository: Path, sdist: Path) ->
     assert {name.removeprefix(PACKAGE) for name in files if name.startswith(PACKAGE)} == (
         package_files(repository)
     )
-    assert {"README.md", "links.py", "pyproject.toml", "setup.py"} <= files
+    assert {"LICENSE", "README.md", "links.py", "pyproject.toml", "setup.py"} <= files
     assert not [name for name in files if "tests" in name.split("/") and "csrc" not in name]
 
 
