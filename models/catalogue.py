@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 from rich.table import Table
@@ -11,7 +12,7 @@ from torch import nn
 
 from deblur_export import models
 from deblur_export.models.complexity import count_macs, count_parameters
-from deblur_export.models.spec import ModelSpec, Published
+from deblur_export.models.spec import Published
 
 
 def models_table() -> Table:
@@ -20,7 +21,7 @@ def models_table() -> Table:
     for name in models.NAMES:
         spec = models.get(name)
         for variant in spec.variants:
-            net = _build(spec, variant)
+            net = _build(name, variant)
             table.add_row(
                 spec.name,
                 variant,
@@ -38,14 +39,27 @@ def sources() -> list[str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published figure beside ours, counted by the same rule. `unit` is M or GMACs."""
+    """One published figure beside ours, counted by the same rule. `unit` is M or GMACs.
+
+    Ours is counted when it is first asked for, so that listing the figures builds no network.
+    """
 
     name: str
     variant: str
     unit: str
-    ours: float
     published: float
     figure: Published
+
+    @cached_property
+    def ours(self) -> float:
+        """In `unit`."""
+        net = _build(self.name, self.variant)
+        if self.unit == "M":
+            return count_parameters(net, self.figure.without) / 1e6
+        macs = count_macs(net, *self.figure.size, self.figure.without)
+        if self.figure.convolutions:
+            return macs.convolutions / 1e9
+        return (macs.with_bias if self.figure.with_bias else macs.pure) / 1e9
 
     @property
     def difference(self) -> float:
@@ -60,25 +74,17 @@ class Comparison:
 def comparisons() -> Iterator[Comparison]:
     """Every figure of every paper."""
     for name in models.NAMES:
-        spec = models.get(name)
-        for variant, figures in spec.published.items():
-            net = _build(spec, variant)
+        for variant, figures in models.get(name).published.items():
             for figure in figures:
                 if figure.parameters is not None:
-                    ours = count_parameters(net, figure.without) / 1e6
-                    yield Comparison(name, variant, "M", ours, figure.parameters / 1e6, figure)
+                    yield Comparison(name, variant, "M", figure.parameters / 1e6, figure)
                 if figure.gmacs is not None:
-                    ours = _gmacs(net, figure)
-                    yield Comparison(name, variant, "GMACs", ours, figure.gmacs, figure)
+                    yield Comparison(name, variant, "GMACs", figure.gmacs, figure)
 
 
-def _build(spec: ModelSpec, variant: str) -> nn.Module:
+@cache
+def _build(name: str, variant: str) -> nn.Module:
+    """In eval mode on the meta device: sizes without values."""
+    spec = models.get(name)
     with torch.device("meta"):
         return spec.build(**spec.variants[variant]).eval()
-
-
-def _gmacs(net: nn.Module, figure: Published) -> float:
-    macs = count_macs(net, *figure.size, figure.without)
-    if figure.convolutions:
-        return macs.convolutions / 1e9
-    return (macs.with_bias if figure.with_bias else macs.pure) / 1e9
