@@ -147,7 +147,7 @@ def _bound(folder: Path) -> str:
 
 
 def _read(folder: Path, name: str) -> Any:
-    return json.loads((folder / f"{name}.json").read_text())
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _cases(folder: Path, name: str) -> dict[tuple[str, float | None], Any]:

@@ -355,7 +355,7 @@ def main() -> None:
         results[title] = result
         print_table(title, result, bandwidth)
         report["results"] = {name: asdict(done) for name, done in results.items()}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     plot(results, options.plot)
 
 

@@ -165,7 +165,7 @@ def main() -> None:
             console.print(f"  {name:40} {timing.median:9.1f}   {timing.error:.0e}")
         report[title] = {name: asdict(timing) for name, timing in timings.items()}
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

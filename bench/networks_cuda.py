@@ -133,7 +133,7 @@ def main() -> None:
                     flush=True,
                 )
             report["results"][title] = asdict(result)
-            options.json.write_text(json.dumps(report, indent=1) + "\n")
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

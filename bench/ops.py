@@ -347,7 +347,11 @@ def machine() -> dict[str, str]:
     """Processor, instruction sets that matter here, and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     fields = (
-        dict(line.split("\t", 1) for line in cpuinfo.read_text().splitlines() if "\t" in line)
+        dict(
+            line.split("\t", 1)
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if "\t" in line
+        )
         if cpuinfo.exists()
         else {}
     )
@@ -396,7 +400,7 @@ def main() -> None:
             },
             "pruned_conv": {k: [asdict(result) for result in v] for k, v in pruned.items()},
         }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

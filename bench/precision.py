@@ -183,7 +183,7 @@ def main() -> None:
         console.print(f"{key}: {value}")
     results = dict[str, dict[str, dict[str, Cell]]]()
     if arguments.json and arguments.json.exists():
-        results = json.loads(arguments.json.read_text())["results"]
+        results = json.loads(arguments.json.read_text(encoding="utf-8"))["results"]
     for name in arguments.network or models.NAMES:
         loaded = load_model(name, "tiny", default_weights(name, "tiny"))
         title = f"{loaded.title} ({loaded.weights})"
@@ -199,7 +199,7 @@ def main() -> None:
         results = {key: results[key] for key in sorted(kept)}
         if arguments.json:
             document = {"machine": about, "results": results}
-            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     console.print(f"\n{matrix(results)}")
 
 

@@ -82,7 +82,7 @@ def main() -> None:
     if arguments.json:
         fields = ("name", "variant", "unit", "ours", "published", "difference")
         content = [{key: getattr(row, key) for key in fields} for row in rows]
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

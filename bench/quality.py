@@ -197,7 +197,7 @@ def main() -> None:
             report[judged.title] = judged.figures()
     print("\n".join(lines))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

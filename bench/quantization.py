@@ -108,7 +108,7 @@ def main() -> None:
         console.print(f"{key}: {value}")
     results = dict[str, list[Row]]()
     if arguments.json and arguments.json.exists():
-        results = json.loads(arguments.json.read_text())["results"]
+        results = json.loads(arguments.json.read_text(encoding="utf-8"))["results"]
     for file in sorted(DEMO_FOLDER.glob("*.safetensors")):
         name, variant = file.stem.split("_")
         if name not in (arguments.network or [name]):
@@ -136,7 +136,7 @@ def main() -> None:
         if arguments.json:
             ordered = {title: results[title] for title in sorted(results)}
             document = {"machine": about, "pairs": arguments.pairs, "results": ordered}
-            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     console.print(f"\n{arguments.pairs} pairs of test\n\n{table(results)}")
 
 

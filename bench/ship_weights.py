@@ -101,7 +101,7 @@ def ship(runs: list[Path], dataset: Path, quality: dict[str, Any], options: Any)
         test=_test(quality.get(f"{model}:{variant}"), quality.get("input")),
         **_data(dataset),
     )
-    target.with_suffix(".md").write_text(card)
+    target.with_suffix(".md").write_text(card, encoding="utf-8")
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
@@ -139,7 +139,7 @@ def _options(arguments: dict[str, Any]) -> str:
 
 
 def _data(dataset: Path) -> dict[str, Any]:
-    about = json.loads((dataset / "dataset.json").read_text())
+    about = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     photos = [photo for photo in about["photos"] if photo["split"] == "train"]
     licences = Counter(photo["licence"] for photo in photos)
     listed = ", ".join(f"{name} ({count})" for name, count in licences.most_common())
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--quality", type=Path)
     parser.add_argument("--machine", default="one CPU core", help="what trained them, in words")
     options = parser.parse_args()
-    quality = json.loads(options.quality.read_text()) if options.quality else {}
+    quality = json.loads(options.quality.read_text(encoding="utf-8")) if options.quality else {}
     for run in options.runs:
         ship([Path(part) for part in run.split(",")], options.dataset, quality, options)
 

@@ -117,7 +117,7 @@ def networks() -> str:
     """A table for each file that `bench/networks.py` left: one column a precision and coverage."""
     text = ""
     for path in sorted(FOLDER.glob("network_*.json")):
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
         if "cases" not in report:
             continue
         columns, rows = [], {}
@@ -145,7 +145,7 @@ def memory() -> str:
     path = FOLDER / "memory_algnet.json"
     if not path.exists():
         return ""
-    report = json.loads(path.read_text())
+    report = json.loads(path.read_text(encoding="utf-8"))
     cases = report["cases"]
     labels = dict.fromkeys(label for case in cases for label in case["peers"])
     rows = {
@@ -159,15 +159,17 @@ def memory() -> str:
 
 def write_matrix(path: Path) -> None:
     """Put the matrix of precisions between the two marks in a Markdown file."""
-    report = json.loads((FOLDER / "precision.json").read_text())
+    report = json.loads((FOLDER / "precision.json").read_text(encoding="utf-8"))
     text = f"{machine_line(report['machine'])}\n\n{precision.matrix(report['results'])}"
-    before, rest = path.read_text().split(MARKS[0])
+    before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    path.write_text(f"{before}{MARKS[0]}\n\n{PRECISION}{text}\n\n{MARKS[1]}{after}")
+    path.write_text(
+        f"{before}{MARKS[0]}\n\n{PRECISION}{text}\n\n{MARKS[1]}{after}", encoding="utf-8"
+    )
 
 
 def quantization_table() -> str:
-    report = json.loads((FOLDER / "quantization.json").read_text())
+    report = json.loads((FOLDER / "quantization.json").read_text(encoding="utf-8"))
     lines = [quantization.HEAD, "|---" * (quantization.HEAD.count("|") - 1) + "|"]
     for title, rows in report["results"].items():
         lines += [quantization.text(title, row) for row in rows]
@@ -179,7 +181,7 @@ def kernels() -> str:
     path = FOLDER / "kernels.json"
     if not path.exists():
         return NOT_MEASURED
-    report = json.loads(path.read_text())
+    report = json.loads(path.read_text(encoding="utf-8"))
     text = f"{report['gpu']}, {report['versions']}.\n\n"
     for title, result in report["results"].items():
         rows = {}
@@ -195,7 +197,7 @@ def gpu_networks() -> str:
     path = FOLDER / "networks_cuda.json"
     if not path.exists():
         return GPU_NETWORKS + NOT_MEASURED
-    report = json.loads(path.read_text())
+    report = json.loads(path.read_text(encoding="utf-8"))
     rows = {
         f"{title}, {name}": [
             f"{timing['median']:.2f}",
@@ -231,7 +233,8 @@ def name_of(key: str) -> str:
 
 def main() -> None:
     ops, network = (
-        json.loads((FOLDER / name).read_text()) for name in ("ops.json", "network_ops.json")
+        json.loads((FOLDER / name).read_text(encoding="utf-8"))
+        for name in ("ops.json", "network_ops.json")
     )
     whole = goals.goals(FOLDER) + NETWORKS + networks() + memory() + goals.profiles(FOLDER)
     text = HEAD + whole + INT8 + quantization_table() + KERNELS + kernels() + gpu_networks() + OPS
@@ -244,7 +247,7 @@ def main() -> None:
     for op in ("SelectiveScan", "LocalMean"):
         found = {title: timings for title, timings in network.items() if title.startswith(op)}
         text += f"### {op}\n\n" + by_size(found)
-    (FOLDER / "README.md").write_text(text + NOTES["network"] + "\n")
+    (FOLDER / "README.md").write_text(text + NOTES["network"] + "\n", encoding="utf-8")
     write_matrix(FOLDER.parent / "README.md")
 
 

@@ -66,7 +66,7 @@ class Exports:
         wait: bool,
     ) -> Literal["made", "there", "busy"]:
         paths = self._paths(model, variant, weights, options, local)
-        with paths["portable"].with_suffix(".lock").open("w") as lock:
+        with paths["portable"].with_suffix(".lock").open("w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -111,7 +111,7 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
             [sys.executable, "-m", "deblur_export", *map(str, arguments)],
             cwd=cwd,
             capture_output=True,
-            text=True,
+            encoding="locale",
             check=False,
         )
 

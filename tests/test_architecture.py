@@ -44,7 +44,7 @@ def imported(file: Path, known: Mapping[str, Path]) -> set[str]:
     """Files of ours that a file imports, wherever the statement stands, under TYPE_CHECKING and
     inside functions too."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -118,7 +118,7 @@ def test_a_circle_is_found() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_stay_short(name: str) -> None:
-    assert len(FILES[name].read_text().splitlines()) <= 400
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -111,7 +111,7 @@ def test_a_real_file_size_limit(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-B", "-c", script, str(tmp_path / "a.bin")],
         capture_output=True,
-        text=True,
+        encoding="locale",
         check=True,
     )
     assert "File too large" in done.stdout

@@ -74,7 +74,7 @@ def test_onnx_then_verify_then_run(invoke: Invoke, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "using demo\n" in out
     assert "m2aenet_tiny.onnx" in out
-    manifest = json.loads((tmp_path / "m2aenet_tiny.onnx.json").read_text())
+    manifest = json.loads((tmp_path / "m2aenet_tiny.onnx.json").read_text(encoding="utf-8"))
     assert manifest["weights"]["source"] == "demo"
 
     photo(tmp_path / "small.png", size=(40, 30))
@@ -86,8 +86,8 @@ def test_onnx_then_verify_then_run(invoke: Invoke, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "PASS: 4 cases" in out
     assert "runtime: " not in out, "its default does not depend on what is installed"
-    assert json.loads((tmp_path / "r.json").read_text())["passed"] is True
-    assert "data:image" in (tmp_path / "r.html").read_text()
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["passed"] is True
+    assert "data:image" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
     code, out, err = invoke("run", "m2aenet_tiny.onnx", "small.png", "photos/one.jpg", "-o", "out")
     assert (code, err) == (0, "")
@@ -218,7 +218,7 @@ def test_bad_checkpoints(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_onnx_files_that_are_not_ours(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "text.onnx").write_text("hello", encoding="utf-8")
     assert_refused(invoke("verify", "text.onnx"), "not an ONNX file")
     foreign = onnx.parser.parse_model(
         '<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
@@ -271,7 +271,7 @@ def test_small_and_unusual_images_are_restored(
 
 def test_outputs_that_cannot_be_written(invoke: Invoke, tiny: Artifact, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert_refused(invoke("run", tiny.path, "a.png", "-o", "file", *CPU), "file")
     assert_refused(invoke("run", tiny.path, "a.png", "-o", "file/below", *CPU), "file/below")
     assert_refused(invoke("run", tiny.path, "a.png", "-o", ".", *CPU), "overwritten")
@@ -297,7 +297,7 @@ def test_no_disk_space_leaves_nothing(tiny: Artifact, tmp_path: Path) -> None:
         cwd=tmp_path,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True,
-        text=True,
+        encoding="locale",
         check=False,
     )
     assert_refused((result.returncode, result.stdout, result.stderr), "out/a.png")
@@ -310,7 +310,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="locale",
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         # A shell's background jobs inherit an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -96,7 +96,7 @@ def _write(
         temporary.write_bytes(built.data)
     if built.layers:
         with atomic_path(engine.with_suffix(".layers.json")) as temporary:
-            temporary.write_text(built.layers)
+            temporary.write_text(built.layers, encoding="utf-8")
     described = describe(typed, profile, options, backend, built, proof)
     file = {"sha256": file_sha256(engine), "bytes": engine.stat().st_size}
     write_sidecar(engine, described | {"file": file})

@@ -186,7 +186,7 @@ def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
         DeblurExportError: not such a file; when called, also if it speaks of another graph.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         close = too_close(document["tensors"], headroom)
         observed = str(document["graph_sha256"])
     except FileNotFoundError as error:
@@ -215,7 +215,7 @@ def write_ranges(path: Path, ranges: Sequence[TensorRange], about: Mapping[str, 
     document = dict(about) | {"float16_max": LARGEST, "tensors": [r.as_dict() for r in ranges]}
     text = json.dumps(_strict(document), indent=1, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _strict(value: Any) -> Any:

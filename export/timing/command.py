@@ -93,7 +93,9 @@ def bench(options: Options, console: Console) -> None:
         }
         document = tables.as_json(cases, about, chosen)
         with atomic_path(options.json_path) as temporary:
-            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+            temporary.write_text(
+                json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )
         console.print(f"wrote {options.json_path}")
     if options.plot_path is not None:
         draw(cases, options.plot_path)

@@ -57,7 +57,7 @@ def bf16_reason() -> str:
 def _siblings(number: int) -> str:
     path = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return str(number)
 
@@ -65,7 +65,7 @@ def _siblings(number: int) -> str:
 def _cpuinfo(name: str) -> str:
     """A field of the first processor; empty where there is none."""
     try:
-        lines = CPUINFO.read_text().splitlines()
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     fields = (line.partition(":") for line in lines)

@@ -14,7 +14,7 @@ SINCE_START = "highest resident memory of the process since it started (ru_maxrs
 def reset_peak() -> bool:
     """Forget the peak so far; False where the system cannot."""
     try:
-        CLEAR.write_text("5")
+        CLEAR.write_text("5", encoding="utf-8")
     except OSError:
         return False
     return _high_water() is not None
@@ -33,7 +33,7 @@ def peak_bytes(was_reset: bool) -> int:
 
 def _high_water() -> int | None:
     try:
-        found = re.search(r"^VmHWM:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
+        found = re.search(r"^VmHWM:\s*(\d+) kB", STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return None
     return 1024 * int(found[1]) if found else None

@@ -48,13 +48,13 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
+                encoding="locale",
                 env=environment(threads, folder),
                 # Ctrl-C is for the parent, which then ends the workers.
                 start_new_session=True,
             )
         with contextlib.suppress(OSError):
-            Path(f"/proc/{self.process.pid}/oom_score_adj").write_text(OOM_FIRST)
+            Path(f"/proc/{self.process.pid}/oom_score_adj").write_text(OOM_FIRST, encoding="utf-8")
 
     def ask(self, request: str, limit: float | None = None, **fields: Any) -> dict[str, Any]:
         """Send a request and wait for its reply.
@@ -97,7 +97,7 @@ class WorkerProcess:
         code = self.process.wait()
         if code == KILLED:
             return "killed (out of memory?)"
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.log.read_text(errors="replace", encoding="utf-8").strip().splitlines()
         said = f": {lines[-1].strip()}"[:LOG_LENGTH] if lines else ""
         if code < 0:
             return f"crashed ({signal.Signals(-code).name}){said}"

@@ -39,7 +39,7 @@ def _onnxruntime(job: Job, feed: Feed) -> Counter[str]:
         )
         for _ in range(1 + RUNS):
             session.run(None, dict(feed))
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return _by_operator(events)
 
 

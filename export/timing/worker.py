@@ -117,7 +117,7 @@ def _listen(requests: queue.SimpleQueue[str]) -> None:
 
 def main() -> None:
     # Libraries print on stdout; the replies keep the real one for themselves.
-    replies = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()

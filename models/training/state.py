@@ -69,13 +69,13 @@ class Folder:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
-        with (self.path / LOG).open("a") as file:
+        with (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def entries(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl; a last one that was cut off is left out."""
         path = self.path / LOG
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found = []
         for line in lines:
             try:
@@ -88,4 +88,6 @@ class Folder:
         """Drop what the log says about later steps, which will be done again."""
         kept = [line for line in self.entries() if line["step"] <= step]
         with atomic_path(self.path / LOG) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.write_text(
+                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+            )

@@ -150,7 +150,7 @@ def run(command: list[str]) -> None:
     Raises:
         BuildError: it failed; its first error.
     """
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, encoding="locale", check=False)
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error" in line.lower()]
         reason = (errors or result.stderr.splitlines() or ["it failed"])[0]

@@ -43,7 +43,7 @@ def known_architectures(command: list[str]) -> tuple[int, ...]:
         BuildError: it has none of them.
     """
     listing = subprocess.run(
-        [*command, "--list-gpu-code"], capture_output=True, text=True, check=False
+        [*command, "--list-gpu-code"], capture_output=True, encoding="locale", check=False
     )
     names = listing.stdout.split()
     known = tuple(a for a in ARCHITECTURES if f"sm_{a}" in names)

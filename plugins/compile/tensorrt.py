@@ -74,7 +74,7 @@ def release(headers: Path) -> tuple[int, int]:
     Raises:
         BuildError: NvInferVersion.h does not say it.
     """
-    text = (headers / "NvInferVersion.h").read_text()
+    text = (headers / "NvInferVersion.h").read_text(encoding="utf-8")
     numbers = [
         re.search(rf"#define (?:NV_TENSORRT_{part}|TRT_{part}_ENTERPRISE) (\d+)", text)
         for part in ("MAJOR", "MINOR")

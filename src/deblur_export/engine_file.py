@@ -42,7 +42,7 @@ def read_engine(path: Path) -> Artifact:
             "unknown; copy that too, or build the engine with deblur-export trt"
         )
     try:
-        manifest = json.loads(sidecar.read_text())
+        manifest = json.loads(sidecar.read_text(encoding="utf-8"))
         recorded, known = manifest["file"]["sha256"], manifest["format"]
         manifest["engine"]["backend"], manifest["engine"]["profile"]
     except (ValueError, KeyError, TypeError) as error:

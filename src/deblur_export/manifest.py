@@ -49,7 +49,7 @@ def file_sha256(path: Path) -> str:
 def write_sidecar(path: Path, manifest: dict[str, Any]) -> None:
     """Write `<path>.json`, replacing it whole or not at all."""
     with atomic_path(sidecar_path(path)) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -86,7 +86,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     if not sidecar.is_file():
         return {}
     try:
-        content = json.loads(sidecar.read_text())
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
         recorded = content["file"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise DeblurExportError(f"{sidecar}: not a manifest; delete it or export again") from error

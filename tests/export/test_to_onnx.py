@@ -152,7 +152,7 @@ def test_polygraphy_runs_and_inspects_the_file(exported: Exported, target: Targe
     tool = Path(sys.executable).with_name("polygraphy")
     for arguments in (["run", path, "--onnxrt"], ["inspect", "model", path]):
         result = subprocess.run(
-            [tool, *map(str, arguments)], capture_output=True, text=True, check=False
+            [tool, *map(str, arguments)], capture_output=True, encoding="locale", check=False
         )
         assert result.returncode == 0, result.stdout + result.stderr
     assert "deblur" in result.stdout

@@ -82,7 +82,7 @@ def test_random_bytes(suffix: str, seed: int, tmp_path: Path) -> None:
 )
 def test_text_file(suffix: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: {DAMAGED}")
 
 

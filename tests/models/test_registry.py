@@ -98,5 +98,7 @@ def test_listing_names_imports_no_torch() -> None:
         "import json, sys; from deblur_export import models; "
         "print(json.dumps([models.NAMES, 'torch' in sys.modules]))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="locale", check=True
+    )
     assert json.loads(run.stdout) == [list(models.NAMES), False]

@@ -30,7 +30,7 @@ def run(*command: object, cwd: Path, compiler: bool = False) -> str:
         cwd=cwd,
         env=environment(compiler),
         capture_output=True,
-        text=True,
+        encoding="locale",
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

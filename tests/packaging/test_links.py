@@ -49,7 +49,7 @@ def test_links_hold_when_the_tree_moves(tree: Path) -> None:
 
 def test_what_git_writes_in_place_of_a_link_is_replaced(tree: Path) -> None:
     text, nowhere, *_ = links_of(tree)
-    text.write_text(f"../../{text.name}")
+    text.write_text(f"../../{text.name}", encoding="utf-8")
     nowhere.symlink_to("../elsewhere")
     LINKS["make_links"](tree)
     assert hold(tree)
@@ -64,10 +64,10 @@ def test_folders_of_a_source_distribution_stay(tree: Path) -> None:
 
 def test_another_file_in_the_place_of_a_link_is_refused_and_kept(tree: Path) -> None:
     mine = links_of(tree)[0]
-    mine.write_text("my notes")
+    mine.write_text("my notes", encoding="utf-8")
     with pytest.raises(LINKS["LinkError"], match="is a file in the place of a link"):
         LINKS["make_links"](tree)
-    assert mine.read_text() == "my notes"
+    assert mine.read_text(encoding="utf-8") == "my notes"
 
 
 def test_a_link_to_another_tree_is_refused(tree: Path) -> None:
@@ -85,10 +85,12 @@ def test_a_missing_folder_is_named(tree: Path) -> None:
 
 
 def test_a_refused_link_is_one_line_and_exit_code_2(tree: Path) -> None:
-    (tree / "links.py").write_text((ROOT / "links.py").read_text())
+    (tree / "links.py").write_text(
+        (ROOT / "links.py").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     (tree / "src/deblur_export").rmdir()
     command = [sys.executable, str(tree / "links.py")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, encoding="locale", check=False)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: cannot link") and "No such file" in line

@@ -32,7 +32,7 @@ def build(folder: Path, *flags: str) -> Path:
     """The library of csrc/emulation/ in `folder`; the first process that asks compiles it."""
     folder.mkdir(exist_ok=True)
     target = folder / "libdeblur_emulated.so"
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             compiler = [*cpu_compiler.compiler(), *FLAGS, *flags]

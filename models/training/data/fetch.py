@@ -67,7 +67,7 @@ def _unpack(package: str, folder: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="locale", check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         raise DeblurExportError(f"{' '.join(command)} failed: {said[-1]}")

@@ -81,7 +81,7 @@ def _probe(package: str, code: str, install: str) -> Finding:
         result = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
-            text=True,
+            encoding="locale",
             timeout=PROBE_SECONDS,
             check=False,
         )
@@ -115,7 +115,7 @@ def _native() -> Finding:
     result = subprocess.run(
         [sys.executable, "-c", NATIVE_PROBE],
         capture_output=True,
-        text=True,
+        encoding="locale",
         timeout=PROBE_SECONDS,
         check=False,
     )
@@ -152,7 +152,7 @@ def _openvino_ops() -> Finding:
     result = subprocess.run(
         [sys.executable, "-c", OPENVINO_PROBE, str(path)],
         capture_output=True,
-        text=True,
+        encoding="locale",
         timeout=PROBE_SECONDS,
         check=False,
     )

@@ -109,7 +109,7 @@ def verify(
     for path, text in ((json_path, to_json), (html_path, to_html)):
         if path is not None:
             with atomic_path(path) as temporary:
-                temporary.write_text(text(report))
+                temporary.write_text(text(report), encoding="utf-8")
             console.print(f"wrote {path}")
     if not report.passed:
         raise CheckFailedError(_failure(file, report))

@@ -122,7 +122,7 @@ def test_the_only_file_is_found(exported: Exported, tmp_path: Path) -> None:
 
     with pytest.raises(DeblurExportError, match=r"no \.onnx file at all"):
         found()
-    (tmp_path / "strange.onnx").write_text("hello")
+    (tmp_path / "strange.onnx").write_text("hello", encoding="utf-8")
     with pytest.raises(DeblurExportError, match=r"not ours or damaged: strange\.onnx"):
         found()
     net = copy(exported("nafnet"), tmp_path / "net.onnx")
@@ -242,9 +242,9 @@ def test_bad_requests(
     artifact = exported("nafnet", options=ExportOptions("rtx"))
     copy(artifact, tmp_path / "net.onnx")
     changed = copy(exported("nafnet"), tmp_path / "changed.onnx")
-    half = json.loads(Path(f"{changed}.json").read_text())
+    half = json.loads(Path(f"{changed}.json").read_text(encoding="utf-8"))
     half["file"]["sha256"] = "0" * 64
-    Path(f"{changed}.json").write_text(json.dumps(half))
+    Path(f"{changed}.json").write_text(json.dumps(half), encoding="utf-8")
     before = set(tmp_path.iterdir())
     code, _, err = invoke(*arguments)
     assert code == 2, err

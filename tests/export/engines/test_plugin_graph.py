@@ -77,7 +77,9 @@ def test_the_packaged_library_is_in_the_commands(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = tmp_path / "libdeblur_plugins.so"
-    library.write_text(f"deblur plugins {tensorrt_library.VERSION} for TensorRT 11.1")
+    library.write_text(
+        f"deblur plugins {tensorrt_library.VERSION} for TensorRT 11.1", encoding="utf-8"
+    )
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", str(library))
     text = lines(artifact, BuildOptions())
     assert f"--dynamicPlugins={library}" in text

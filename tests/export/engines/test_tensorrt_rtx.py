@@ -96,7 +96,7 @@ def test_engine_has_the_precision_asked_for(
     options = BuildOptions(precision, Sizes(), compute_capabilities=("8.9",))
     outcome = rtx(artifact, tmp_path / "net.engine", options)
     assert outcome.engine is not None
-    manifest = json.loads((tmp_path / "net.engine.json").read_text())
+    manifest = json.loads((tmp_path / "net.engine.json").read_text(encoding="utf-8"))
     assert manifest["precision"] == precision
     assert manifest["weights"] == artifact.manifest["weights"]
     assert manifest["engine"]["profile"]["largest"] == [1, 3, 2560, 2560]
@@ -137,10 +137,10 @@ def test_an_engine_that_is_not_what_the_graph_says_is_not_kept(
         return real(trt, plain, nvinfer.configure(trt, plain, profile, options), *arguments)
 
     monkeypatch.setattr(nvinfer, "serialize", forgetful)
-    (tmp_path / "net.engine").write_text("an older one")
+    (tmp_path / "net.engine").write_text("an older one", encoding="utf-8")
     with pytest.raises(CheckFailedError, match=r"the built engine is not .*32 fp32"):
         rtx(artifact, tmp_path / "net.engine", options)
-    assert (tmp_path / "net.engine").read_text() == "an older one"
+    assert (tmp_path / "net.engine").read_text(encoding="utf-8") == "an older one"
 
 
 def test_stored_weights_are_told_apart(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_int8_engine_holds_int8_and_float16(calibrated: Artifact, tmp_path: Path
     options = BuildOptions("int8+fp16", SMALL, half_io=True)
     outcome = rtx(calibrated, tmp_path / "net.engine", options)
     assert outcome.typed.path.name == "net_int8_fp16_io16.onnx"
-    manifest = json.loads((tmp_path / "net.engine.json").read_text())
+    manifest = json.loads((tmp_path / "net.engine.json").read_text(encoding="utf-8"))
     assert (manifest["precision"], manifest["high_precision"]) == ("int8", "fp16")
     assert manifest["input"]["dtype"] == manifest["output"]["dtype"] == "float16"
     network, engine = (manifest["proof"][part]["counts"] for part in ("network", "engine"))
@@ -300,8 +300,8 @@ def test_tensorrt_builds_inspects_and_keeps_its_timing_cache(
     outcome = build_engine(artifact, options, choice, engine, Silence())
     assert any("without a plugin: MotionDeformConv" in line for line in outcome.lines)
     assert cache.stat().st_size > 0
-    assert json.loads((tmp_path / "net.layers.json").read_text())["Layers"]
-    manifest = json.loads((tmp_path / "net.engine.json").read_text())
+    assert json.loads((tmp_path / "net.layers.json").read_text(encoding="utf-8"))["Layers"]
+    manifest = json.loads((tmp_path / "net.engine.json").read_text(encoding="utf-8"))
     assert manifest["engine"]["version"] == "10.3.0"
     assert manifest["proof"]["engine"]["counts"] == {"fp32": 1}
 

@@ -196,11 +196,11 @@ def test_verify_with_pairs(invoke: Invoke, exported: Exported, tmp_path: Path) -
     )
     assert (code, err) == (0, "")
     assert "2 pairs lose" in out
-    truth = json.loads((tmp_path / "r.json").read_text())["truth"]
+    truth = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["truth"]
     assert abs(truth["drop"]) < 1e-4
     assert [pair["candidate"]["psnr_w"] is None for pair in truth["pairs"]] == [True, False]
     assert truth["reference"]["ssim_w"] == pytest.approx(truth["candidate"]["ssim_w"], abs=1e-5)
-    assert "Against the sharp truth" in (tmp_path / "r.html").read_text()
+    assert "Against the sharp truth" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
     code, out, err = invoke("verify", fixed.path, "--pairs", "pairs", "--max-psnr-drop", -1)
     assert code == 1

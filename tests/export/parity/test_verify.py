@@ -163,7 +163,7 @@ def test_weights_that_moved_or_changed(exported: Exported, tmp_path: Path) -> No
 def test_changed_file_beside_its_manifest_is_refused(exported: Exported, tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(exported().path.read_bytes())
-    sidecar_path(path).write_text(json.dumps({"file": {"sha256": "0" * 64}}))
+    sidecar_path(path).write_text(json.dumps({"file": {"sha256": "0" * 64}}), encoding="utf-8")
     with pytest.raises(DeblurExportError, match="SHA-256"):
         read_artifact(path)
 

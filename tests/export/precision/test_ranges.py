@@ -115,7 +115,7 @@ def test_the_ranges_verb_says_what_it_leaves_out(exported: Exported, tmp_path: P
 
 def test_damaged_ranges_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    path.write_text("{}")
+    path.write_text("{}", encoding="utf-8")
     with pytest.raises(DeblurExportError, match="not written by"):
         keep_by_file(path)
     with pytest.raises(DeblurExportError, match="no such file"):

@@ -85,7 +85,10 @@ def test_openvino_tells_that_it_does_without_native_ops(
     import openvino
 
     path, release = tmp_path / EXTENSION, openvino.__version__.split("-")[0]
-    path.write_text(f"deblur ops 1 for OpenVINO {release if library == 'broken' else '2025.3.0'}")
+    path.write_text(
+        f"deblur ops 1 for OpenVINO {release if library == 'broken' else '2025.3.0'}",
+        encoding="utf-8",
+    )
     monkeypatch.setenv("DEBLUR_OPENVINO_LIBRARY", library if library == "none" else str(path))
     artifact = exported("m2aenet")
     session = open_session(artifact.path, "openvino")

@@ -57,7 +57,7 @@ def make_engine(exported: Exported, tmp_path: Path) -> Make:
         flags = changes.pop("flags", {})
         manifest["engine"] |= changes
         manifest["engine"]["flags"] |= flags
-        sidecar_path(path).write_text(json.dumps(manifest))
+        sidecar_path(path).write_text(json.dumps(manifest), encoding="utf-8")
         return read_runnable(path)
 
     return make
@@ -282,15 +282,15 @@ def test_files_that_are_no_engines_of_ours(make_engine: Make, tmp_path: Path) ->
     shutil.copy(artifact.path, other)
     with pytest.raises(DeblurExportError, match=r"no other\.plan\.json beside it"):
         read_runnable(other)
-    sidecar_path(other).write_text("{}")
+    sidecar_path(other).write_text("{}", encoding="utf-8")
     with pytest.raises(DeblurExportError, match="not the manifest of an engine"):
         read_runnable(other)
     shutil.copy(sidecar_path(artifact.path), sidecar_path(other))
     other.write_bytes(b"changed")
     with pytest.raises(DeblurExportError, match="SHA-256"):
         read_runnable(other)
-    manifest = json.loads(sidecar_path(artifact.path).read_text())
-    sidecar_path(other).write_text(json.dumps(manifest | {"format": 99}))
+    manifest = json.loads(sidecar_path(artifact.path).read_text(encoding="utf-8"))
+    sidecar_path(other).write_text(json.dumps(manifest | {"format": 99}), encoding="utf-8")
     with pytest.raises(DeblurExportError, match="format 99"):
         read_runnable(other)
 

@@ -250,7 +250,7 @@ def test_bench_command(
     assert f"ratio to {baseline}" in result.stdout
     assert ours in result.stdout
     assert f"{file}: deblur-export run takes " in result.stdout
-    (case,) = json.loads((tmp_path / "bench.json").read_text())["cases"]
+    (case,) = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["cases"]
     assert case["size"] == [32, 48]
     assert set(case["median_seconds"]) == {*peers, ours} - {"ort-ours"}
     for peer in case["peers"].values():
@@ -317,7 +317,7 @@ def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Pa
         [sys.executable, "-m", "deblur_export", *endless],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="locale",
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     try:
@@ -328,7 +328,9 @@ def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Pa
             time.sleep(0.05)
         children = [
             int(pid)
-            for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            .read_text(encoding="utf-8")
+            .split()
         ]
         assert children
         process.send_signal(signal.SIGINT)
@@ -373,7 +375,7 @@ def test_plot_without_matplotlib(invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 
 
 def test_runtime_that_is_missing_is_a_skipped_row(tmp_path: Path) -> None:
-    (tmp_path / "openvino.py").write_text("raise ImportError('not here')")
+    (tmp_path / "openvino.py").write_text("raise ImportError('not here')", encoding="utf-8")
     file = onnx.parser.parse_model(
         '<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
     )

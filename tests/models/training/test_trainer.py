@@ -89,10 +89,13 @@ def test_a_killed_run_repeats_what_was_not_saved(dataset: Path, tmp_path: Path) 
     made = make(dataset, tmp_path, validate=2)
     assert not run(made, stop_at=3)
     Folder(tmp_path).log({"step": 4, "psnr": 1.0})  # written after the state
-    with (tmp_path / LOG).open("a") as file:
+    with (tmp_path / LOG).open("a", encoding="utf-8") as file:
         file.write('{"step": 6, "ps')  # and cut off
     assert run(make(dataset, tmp_path, validate=2))
-    steps = [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / LOG).read_text(encoding="utf-8").splitlines()
+    ]
     assert steps == [2, 4, 6, 8]
 
 

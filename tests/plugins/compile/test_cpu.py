@@ -47,7 +47,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_versions_agree() -> None:
-    header = (CSRC / "deblur_cpu.h").read_text()
+    header = (CSRC / "deblur_cpu.h").read_text(encoding="utf-8")
     (version,) = re.findall(r"#define DEBLUR_CPU_VERSION (\d+)", header)
     assert int(version) == cpu.VERSION
     # Every function that Python calls is declared with as many arguments.
@@ -74,7 +74,7 @@ def test_a_broken_library_is_left_out(
     expected = result()
     broken = tmp_path / cpu_compiler.LIBRARY
     if content is not None:
-        broken.write_text(content)
+        broken.write_text(content, encoding="utf-8")
     use(broken)
     assert not cpu.available()
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_a_stale_library_is_left_out(
     tmp_path: Path,
 ) -> None:
     code, stale = tmp_path / "stale.cpp", tmp_path / cpu_compiler.LIBRARY
-    code.write_text(source)
+    code.write_text(source, encoding="utf-8")
     command = [*cpu_compiler.compiler(), "-shared", "-fPIC", str(code), "-o", str(stale)]
     subprocess.run(command, check=True)
     use(stale)
@@ -142,11 +142,11 @@ def test_no_compiler(wish: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_a_compiler_error_leaves_the_old_library(tmp_path: Path) -> None:
     sources, target = tmp_path / "csrc", tmp_path / "library.so"
     (sources / "op").mkdir(parents=True)
-    (sources / "op" / "kernel.cpp").write_text("nonsense;")
-    target.write_text("old")
+    (sources / "op" / "kernel.cpp").write_text("nonsense;", encoding="utf-8")
+    target.write_text("old", encoding="utf-8")
     with pytest.raises(cpu_compiler.BuildError, match="nonsense"):
         cpu_compiler.build(sources, target)
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert {p.name for p in tmp_path.iterdir()} == {"csrc", "library.so"}
 
 
@@ -176,5 +176,7 @@ def test_memory_and_threads_are_clean(sanitizers: str, tmp_path: Path) -> None:
     """tests/plugins/csrc/clean.cpp under the sanitizers, on every instruction set."""
     configure = ["cmake", "-S", CSRC, "-B", tmp_path, f"-DDEBLUR_SANITIZE={sanitizers}"]
     for command in (configure, ["cmake", "--build", tmp_path], [tmp_path / "deblur_clean"]):
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, encoding="locale", check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr

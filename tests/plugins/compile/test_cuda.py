@@ -59,7 +59,7 @@ def test_a_stale_library_is_left_out(
     stale = tmp_path / cuda_compiler.LIBRARY
     if source is not None:
         code = tmp_path / "stale.cpp"
-        code.write_text(source)
+        code.write_text(source, encoding="utf-8")
         command = [*cpu_compiler.compiler(), "-shared", "-fPIC", str(code), "-o", str(stale)]
         subprocess.run(command, check=True)
     use(stale)
@@ -121,11 +121,11 @@ def test_a_compiler_error_leaves_the_old_library(tmp_path: Path) -> None:
     (sources / "op").mkdir(parents=True)
     with pytest.raises(cpu_compiler.BuildError, match="no CUDA sources"):
         cuda_compiler.build(sources, target, [80])
-    (sources / "op" / "kernel.cu").write_text("nonsense;")
-    target.write_text("old")
+    (sources / "op" / "kernel.cu").write_text("nonsense;", encoding="utf-8")
+    target.write_text("old", encoding="utf-8")
     with pytest.raises(cpu_compiler.BuildError, match=r"nvcc: .*error"):
         cuda_compiler.build(sources, target, [80])
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert {p.name for p in tmp_path.iterdir()} == {"csrc", "library.so"}
 
 

@@ -21,7 +21,9 @@ SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".h", ".cpp
 
 def includes(source: Path) -> list[str]:
     """The files that `source` includes in quotes."""
-    return re.findall(r'^\s*#\s*include\s+"([^"]+)"', source.read_text(), re.MULTILINE)
+    return re.findall(
+        r'^\s*#\s*include\s+"([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def test_there_are_sources() -> None:
@@ -64,7 +66,7 @@ def test_the_emulation_is_included_under_its_macro_only() -> None:
     users = {
         str(source.relative_to(CSRC)): re.findall(
             r'^#if defined\(DEBLUR_EMULATION\)\n#include "\.\./emulation/\w+\.h"\n#el',
-            source.read_text(),
+            source.read_text(encoding="utf-8"),
             re.MULTILINE,
         )
         for source in SOURCES

@@ -354,7 +354,7 @@ def test_workspaces_never_shrink(
 
 
 def test_python_and_header_agree() -> None:
-    header = (emulation.CSRC / "deblur_cuda.h").read_text()
+    header = (emulation.CSRC / "deblur_cuda.h").read_text(encoding="utf-8")
     (version,) = re.findall(r"#define DEBLUR_CUDA_VERSION (\d+)", header)
     assert int(version) == cuda.VERSION
     declared = re.findall(r"(deblur_cuda_\w+)\(([^)]*)\);", header)

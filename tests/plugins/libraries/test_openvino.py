@@ -374,7 +374,7 @@ def test_none_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_op_is_in_the_library() -> None:
     """Also those that no case of a network uses."""
-    source = "".join(path.read_text() for path in (CSRC / "openvino").glob("*.cpp"))
+    source = "".join(path.read_text(encoding="utf-8") for path in (CSRC / "openvino").glob("*.cpp"))
     for name in OPS:
         assert re.search(
             rf"\b{name.rstrip('0123456789') if 'Conv' not in name else name}\b", source
@@ -390,7 +390,7 @@ def test_openvino_that_is_not_there_is_told(
     monkeypatch.setattr(cpu_compiler, "FLAGS", ("-fPIC", "-std=c++17"))
     sources = tmp_path / "csrc"
     (sources / "op").mkdir(parents=True)
-    (sources / "op" / "kernel.cpp").write_text("int nothing;")
+    (sources / "op" / "kernel.cpp").write_text("int nothing;", encoding="utf-8")
 
     def missing() -> Path:
         raise cpu_compiler.BuildError("OpenVINO is not installed")

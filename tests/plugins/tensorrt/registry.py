@@ -53,7 +53,7 @@ def parsed(trt: Any, model: onnx.ModelProto) -> str:
         trt.OnnxParser(network, log).parse(model.SerializeToString())
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading, errors="replace") as stream:
+    with os.fdopen(reading, errors="replace", encoding="utf-8") as stream:
         text = stream.read()
     os.waitpid(child, 0)
     return text

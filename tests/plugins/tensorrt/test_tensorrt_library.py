@@ -32,14 +32,14 @@ NAMES = sorted(name for name in OPS if name != "LocalMean")
 
 
 def test_versions_agree() -> None:
-    header = (CSRC / "tensorrt" / "plugin.h").read_text()
+    header = (CSRC / "tensorrt" / "plugin.h").read_text(encoding="utf-8")
     (version,) = re.findall(r"#define DEBLUR_PLUGINS_VERSION (\d+)", header)
     assert int(version) == tensorrt_library.VERSION
 
 
 def test_the_table_says_what_the_specifications_say() -> None:
     """Read as text: this needs no headers."""
-    table = (CSRC / "tensorrt" / "ops.cpp").read_text()
+    table = (CSRC / "tensorrt" / "ops.cpp").read_text(encoding="utf-8")
     kinds = {"T": "T", "F": "tensor(float)", "I": "tensor(int64)"}
     seen = []
     for function, row in re.findall(r"^Op (\w+)\(.*?\{(.*?)^\}", table, re.MULTILINE | re.DOTALL):
@@ -72,7 +72,7 @@ def answers(module: str, library: Path, nodes: Path, *order: str) -> dict[str, A
         pytest.skip(f"{module} is not installed; pip install {module}")
     command = [sys.executable, str(HERE / "registry.py"), module, str(library), str(nodes)]
     command += order
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="locale", check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -112,12 +112,16 @@ def test_without_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         tensorrt_compiler.build(CSRC, tmp_path / "lib.so", tmp_path / "kernels.so")
     (tmp_path / "NvInferRuntime.h").touch()
     version = tmp_path / "NvInferVersion.h"
-    version.write_text("#define NV_TENSORRT_MAJOR 10 //\n#define NV_TENSORRT_MINOR 2 //\n")
+    version.write_text(
+        "#define NV_TENSORRT_MAJOR 10 //\n#define NV_TENSORRT_MINOR 2 //\n", encoding="utf-8"
+    )
     with pytest.raises(BuildError, match=r"is of TensorRT 10\.2; 10\.3 is the least"):
         tensorrt_compiler.tensorrt_headers()
-    version.write_text("#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 0\n")
+    version.write_text(
+        "#define TRT_MAJOR_ENTERPRISE 11\n#define TRT_MINOR_ENTERPRISE 0\n", encoding="utf-8"
+    )
     assert tensorrt_compiler.tensorrt_headers() == tmp_path
-    version.write_text("")
+    version.write_text("", encoding="utf-8")
     with pytest.raises(BuildError, match="does not say of which release"):
         tensorrt_compiler.tensorrt_headers()
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
@@ -154,7 +158,7 @@ def test_finding(
 ) -> None:
     path = tmp_path / tensorrt_compiler.LIBRARY
     if content is not None:
-        path.write_text(f"\0{content}\0")
+        path.write_text(f"\0{content}\0", encoding="utf-8")
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", str(path))
     found = tensorrt_library.find(11)
     assert (found.path is None) == bool(reason)

@@ -33,14 +33,14 @@ def test_two_jobs_make_what_one_makes(photo_folder: Path, tmp_path: Path) -> Non
             np.testing.assert_array_equal(one, two)
             assert one.shape[:3] == (COUNTS[split], 64, 64)
             assert one.dtype == (np.float16 if name == "motion" else np.uint8)
-    one, two = ((tmp_path / p / "dataset.json").read_text() for p in ("one", "two"))
+    one, two = ((tmp_path / p / "dataset.json").read_text(encoding="utf-8") for p in ("one", "two"))
     assert one == two
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "photos", "two"]
 
 
 def test_description(photo_folder: Path, tmp_path: Path) -> None:
     make_dataset(tmp_path / "dataset", plan(photo_folder))
-    told = json.loads((tmp_path / "dataset/dataset.json").read_text())
+    told = json.loads((tmp_path / "dataset/dataset.json").read_text(encoding="utf-8"))
     assert told["counts"] == COUNTS and told["seed"] == 3 and told["size"] == 64
     photo = next(photo for photo in told["photos"] if photo["file"] == "farm-pig.webp")
     assert photo["licence"] == "public domain" and photo["split"] == "train"
@@ -66,7 +66,7 @@ def test_another_dataset_is_not_overwritten(photo_folder: Path, tmp_path: Path) 
     assert not make_dataset(folder, plan(photo_folder)), "the same dataset is there already"
     with pytest.raises(DeblurExportError, match="another seed"):
         make_dataset(folder, plan(photo_folder, seed=4))
-    (folder / "dataset.json").write_text("{")
+    (folder / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(DeblurExportError, match="is not a dataset"):
         make_dataset(folder, plan(photo_folder))
     assert (folder / "train/sharp.npy").stat().st_mtime_ns == before

@@ -42,7 +42,7 @@ def test_own_photos_are_split_by_name(tmp_path: Path) -> None:
 def test_find_photos(tmp_path: Path) -> None:
     with pytest.raises(DeblurExportError, match="no such folder"):
         find_photos(tmp_path / "none")
-    (tmp_path / "readme.txt").write_text("no photo")
+    (tmp_path / "readme.txt").write_text("no photo", encoding="utf-8")
     with pytest.raises(DeblurExportError, match="no photos inside"):
         find_photos(tmp_path)
     for name in ("b.PNG", "astronaut.png", "a.jpg"):
