@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every variant beside the published ones.
+"""Compare the parameters and multiply-adds of every variant with the published figures.
 
     python bench/published.py [--json FILE]
 
@@ -20,7 +20,7 @@ from deblur_export.models.complexity import count_macs
 
 
 def counted(row: Comparison) -> str:
-    """What is counted, and why it may not match."""
+    """How the figure is counted, and why it may not match."""
     figure = row.figure
     parts = []
     if row.unit == "GMACs":
@@ -39,10 +39,10 @@ def counted(row: Comparison) -> str:
 
 def cells(row: Comparison) -> list[str]:
     title = models.get(row.name).title
-    digits = 4 if row.ours < 100 else 5
+    digits = 4 if row.counted < 100 else 5
     return [
         f"{title} {row.variant}",
-        f"{row.ours:.{digits}g} {row.unit}",
+        f"{row.counted:.{digits}g} {row.unit}",
         f"{row.published:g} {row.unit}",
         f"{100 * row.difference:+.2f} %",
         counted(row),
@@ -54,17 +54,21 @@ RANKS = {0: 106, 1: 107, 2: 109, 4: 111, 8: 119}
 
 
 def print_ranks() -> None:
-    """The published row is not linear in Q, which any filter of rank Q is: it cannot be matched."""
+    """Print the cost of DHNet over the rank Q.
+
+    The published row is not linear in Q, as the cost of any filter of rank Q is, so it cannot be
+    matched.
+    """
     spec = models.get("dhnet")
     print("\n| DHNet 64, rank Q | " + " | ".join(map(str, RANKS)) + " |")
     print("|---|" + len(RANKS) * "---|")
     print("| published, GMACs | " + " | ".join(map(str, RANKS.values())) + " |")
-    ours = []
+    here = []
     for rank in RANKS:
         with torch.device("meta"):
             net = spec.build(**{**spec.variants["64"], "rank": rank}).eval()
-        ours.append(f"{count_macs(net, 256, 256, ('prior',)).pure / 1e9:.1f}")
-    print("| ours, GMACs | " + " | ".join(ours) + " |")
+        here.append(f"{count_macs(net, 256, 256, ('prior',)).pure / 1e9:.1f}")
+    print("| here, GMACs | " + " | ".join(here) + " |")
 
 
 def main() -> None:
@@ -75,12 +79,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = list(comparisons())
     print(f"Counted with torch {torch.__version__}.\n")
-    print("| | ours | published | difference | counted |\n|---|---|---|---|---|")
+    print("| | here | published | difference | counted |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(cells(row))} |")
     print_ranks()
     if arguments.json:
-        fields = ("name", "variant", "unit", "ours", "published", "difference")
+        fields = ("name", "variant", "unit", "counted", "published", "difference")
         content = [{key: getattr(row, key) for key in fields} for row in rows]
         arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

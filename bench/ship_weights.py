@@ -55,9 +55,9 @@ saturated lights were never seen. {longest}{prior}
 """
 LOCAL = "\n`--local` pools over windows of 1.5 times the crop."
 PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."
-HEIR = """The first run began with the weights of `nafnet:tiny` (`models/training/inherit.py`; where
-a stage has fewer blocks, with its last ones): compare the figures with theirs. Only what the
-network adds to NAFNet began anew. """
+FROM_NAFNET = """The first run began with the weights of `nafnet:tiny`
+(`models/training/nafnet_weights.py`; where a stage has fewer blocks, with its last ones): compare
+the figures with theirs. Only what the network adds to NAFNet was newly initialised. """
 CHAIN = "Each run but the first began with the averaged weights that the one before ended with. "
 
 
@@ -90,7 +90,7 @@ def ship(runs: list[Path], dataset: Path, quality: dict[str, Any], options: Any)
         file=target.name,
         training="\n".join(map(_training, runs)),
         machine=options.machine,
-        chain=(HEIR if _state(runs[0])["arguments"].get("from_nafnet") else "")
+        chain=(FROM_NAFNET if _state(runs[0])["arguments"].get("from_nafnet") else "")
         + (CHAIN if len(runs) > 1 else ""),
         step=f"{about['step']:,}",
         which="its end" if options.which == "last" else "where validation PSNR was highest",

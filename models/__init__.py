@@ -1,4 +1,4 @@
-"""The networks, by name. Listing them imports neither torch nor any network."""
+"""The networks by name. Listing the names imports neither torch nor any network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NAMES = ("aibnet", "algnet", "dhnet", "m2aenet", "nafnet", "saphn", "ufpnet")
 
 
 def get(name: str) -> ModelSpec:
-    """The specification of the network called `name`.
+    """Return the specification of the network called `name`, one of `NAMES`.
 
     Raises:
-        DeblurExportError: no such network; the message names the nearest one.
+        DeblurExportError: there is no such network; the message suggests the closest name.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.4)

@@ -1,16 +1,17 @@
-"""AIBNet: one frozen encoder, one to four decoders in a row (Gao and Dang 2025, arXiv:2502.20880).
+"""AIBNet: a frozen encoder and one to four decoders in sequence (Gao and Dang 2025,
+arXiv:2502.20880, "Adaptive Identification of Blurred Regions for Accurate Image Deblurring").
 
-"Adaptive Identification of Blurred Regions for Accurate Image Deblurring". A reconstruction from
-the paper: the official code was not available to compare with, so the names are ours (the paper's
-symbols where it has some) and checkpoints of the authors need their keys renamed. The encoder is
-UFPNet's under its official names, below `encoder.`. Sub-decoder t refines the features of
-sub-decoder t-1; the first starts from the encoder's.
+A reconstruction from the paper: the official code was not available for comparison, so parameter
+names are chosen here (the paper's symbols where it has some), and the keys of the authors'
+checkpoints have to be renamed. The encoder is that of UFPNet with its official names, below
+`encoder.`. Sub-decoder t refines the features of sub-decoder t-1; the first one starts from the
+features of the encoder.
 
-Readings. The paper leaves the inner layout of its blocks open; the one used here (see
-`blocks/aibnet_*.py`) gives the published 41.1 M parameters and 114 GMACs of one sub-decoder, the
-encoder not counted in either. Every sub-decoder starts from the same bottom features e5: a block
-at 1/16 of the size would cost 100 M parameters. The encoder pools locally (TLC) as its authors
-publish it, and its noise input is zero, where UFPNet draws it anew at every call.
+Interpretation. The paper does not specify the inner structure of its blocks. The one used here (see
+`blocks/aibnet_*.py`) has the published 41.1 M parameters and 114 GMACs of one sub-decoder, without
+the encoder in both figures. Every sub-decoder starts from the same bottom features e5, because a
+block at 1/16 of the size would cost 100 M parameters. The encoder pools locally (TLC), as published
+by its authors, and its noise input is zero, whereas UFPNet draws it at every call.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ SCALES = 4
 
 
 class TrainingOutput(NamedTuple):
-    """The images [N, 3, H, W] of the sub-decoders that ran: the last one, and all in order."""
+    """The images [N, 3, H, W] of the sub-decoders that ran: the last one, and all of them in
+    order."""
 
     restored: Tensor
     images: tuple[Tensor, ...]
 
 
 class SubDecoder(nn.Module):
-    """From the bottom features up to full size: at each scale SFDHBlocks, then one HFSBlock.
+    """Decoder from the bottom features to full size, with SFDHBlocks and an HFSBlock at each scale.
 
     Args:
         width: channels at full resolution.
-        blocks: SFDHBlocks at each scale.
-        filter_size: of the decoupler in HFSBlock.
+        blocks: number of SFDHBlocks at each scale.
+        filter_size: kernel size of the decoupler in HFSBlock.
         train_size, normalize_qk: as in `AIBNet`.
     """
 
@@ -74,7 +76,8 @@ class SubDecoder(nn.Module):
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, bottom: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
-        """bottom [N, 16w, H/16, W/16] and one skip a scale, coarse to fine -> as the skips."""
+        """bottom [N, 16w, H/16, W/16] and one skip connection per scale, coarse to fine ->
+        features of the same shapes as the skip connections."""
         x, features = bottom, []
         for up, scale, skip in zip(self.ups, self.scales, skips, strict=True):
             x = scale(up(x) + skip)
@@ -83,21 +86,22 @@ class SubDecoder(nn.Module):
 
 
 class AIBNet(nn.Module):
-    """UFPNet's encoder and `sub_decoders` decoders one after the other.
+    """The encoder of UFPNet and `sub_decoders` decoders in sequence.
 
-    The encoder never trains: its parameters require no gradient and it stays in eval mode, also
-    when the network is in training mode.
+    The encoder is never trained: its parameters require no gradient, and it stays in eval mode when
+    the network is in training mode.
 
     Args:
-        width, encoder_blocks, middle_blocks, kernel_size, prior_width: of the encoder, see
+        width, encoder_blocks, middle_blocks, kernel_size, prior_width: of the encoder; see
             `UFPEncoder`.
         sub_decoders: 1, 2 and 4 in the paper's S, B and L.
-        blocks: SFDHBlocks at each scale of a sub-decoder.
-        filter_size: of the decoupler's low-pass.
-        train_size: side of the training crops, for local pooling (TLC) in the sub-decoders.
-        encoder_train_size: the same for the encoder, which pools locally unless this is None.
-            `--local` takes the checkpoint's crops for both, unless the encoder was frozen then.
-        normalize_qk: divide queries and keys by their norm over the pixels; not in the paper.
+        blocks: number of SFDHBlocks at each scale of a sub-decoder.
+        filter_size: kernel size of the decoupler's low-pass filter.
+        train_size: side of the training crops in pixels, for local pooling (TLC) in the
+            sub-decoders; None pools globally.
+        encoder_train_size: the same for the encoder. `--local` sets both to the crops of the
+            checkpoint, unless the encoder was frozen in that training.
+        normalize_qk: divide queries and keys by their norms over the pixels; not in the paper.
     """
 
     def __init__(
@@ -127,10 +131,13 @@ class AIBNet(nn.Module):
         self.train(self.training)
 
     def train_only(self, index: int | None) -> None:
-        """Choose what trains: sub-decoder `index` (from 0) alone, or all of them (None).
+        """Select what is trained: only sub-decoder `index` (from 0), or all of them (None).
 
-        The paper trains one after the other. Those before `index` are frozen, in eval mode and
-        their images are computed without gradient; those behind it do not run in training mode.
+        The paper trains them one by one. Those before `index` are frozen and in eval mode, and
+        their images are computed without gradient; those after it do not run in training mode.
+
+        Raises:
+            ValueError: there is no such sub-decoder.
         """
         if index is not None and not 0 <= index < len(self.sub_decoders):
             raise ValueError(f"there is no sub-decoder {index}; 0 to {len(self.sub_decoders) - 1}")
@@ -151,10 +158,10 @@ class AIBNet(nn.Module):
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size; N at least 2 in training mode.
+            image: [N, 3, H, W], RGB in 0..1, of any size; N is at least 2 in training mode.
 
         Returns:
-            In eval mode [N, 3, H, W], not clamped; in training mode a `TrainingOutput`.
+            In eval mode [N, 3, H, W], not clamped to 0..1; in training mode a `TrainingOutput`.
         """
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, STRIDE, "reflect")
@@ -164,14 +171,17 @@ class AIBNet(nn.Module):
         return TrainingOutput(images[-1], images)
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        """Inference for H and W that are multiples of 16; earlier sub-decoders make no image."""
+        """Like `forward` in eval mode, for H and W that are multiples of 16.
+
+        Only the last sub-decoder computes an image.
+        """
         bottom, features = self.encode(image)
         for decoder in self.sub_decoders:
             features = decoder(bottom, features)
         return decoder.get_submodule("ending")(features[-1]) + image  # type: ignore[no-any-return]
 
     def forward_training(self, image: Tensor) -> list[Tensor]:
-        """The images of all sub-decoders up to the one that trains."""
+        """The images of all sub-decoders up to the one that is trained."""
         bottom, features = self.encode(image)
         images = []
         last = len(self.sub_decoders) - 1 if self.trained is None else self.trained
@@ -182,14 +192,14 @@ class AIBNet(nn.Module):
         return images
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Bottom features e5, and e4 to e1; without gradient, without noise."""
+        """The bottom features e5, and the features e4 to e1, without gradient and without noise."""
         with torch.no_grad():
             *skips, bottom = self.encoder(image)
         return bottom, skips[::-1]
 
 
 def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Constructor arguments read from the shapes and keys of a state dict."""
+    """Read the constructor arguments from keys and shapes of a state dict."""
     first = "sub_decoders.0.scales.0."
     blocks = count_blocks(state, first) - 1
     return {
@@ -232,12 +242,13 @@ TINY: dict[str, object] = {
 }
 
 
-def calm_attention(net: nn.Module) -> None:
-    """Finish a random network: features stay bounded, attentions are neither flat nor saturated.
+def rescale_random_weights(net: nn.Module) -> None:
+    """Rescale random weights so that features stay bounded and attentions are neither uniform nor
+    saturated.
 
-    Logits are sums over all pixels, so b grows with the pixels of a scale (of a 128 x 128 image).
-    HFSBlock has no norm: its layer is scaled down as far as features go up. The factors a stay
-    near 0.8.
+    Logits are sums over all pixels, so b is multiplied by the number of pixels of its scale (of a
+    128 x 128 image). HFSBlock has no norm: its layer is scaled down as much as the features grow.
+    The factors a stay near 0.8.
     """
     assert isinstance(net, AIBNet)
     amplify_prior(net)
@@ -250,10 +261,10 @@ def calm_attention(net: nn.Module) -> None:
             for level, scale in zip(reversed(range(SCALES)), decoder.scales, strict=True):
                 for module in scale.modules():
                     if isinstance(module, ChannelAttention):
-                        _calm(module, (128 >> level) ** 2)
+                        _rescale_attention(module, (128 >> level) ** 2)
 
 
-def _calm(attention: ChannelAttention, pixels: int) -> None:
+def _rescale_attention(attention: ChannelAttention, pixels: int) -> None:
     attention.get_parameter("b").mul_(pixels)
     if isinstance(attention, HFSBlock):
         attention.qkv.weight.mul_(0.25)
@@ -263,7 +274,7 @@ def _calm(attention: ChannelAttention, pixels: int) -> None:
 
 
 def published(gmacs: float, parameters: float | None = None) -> tuple[Published, ...]:
-    """Figures of the paper's tables: convolutions without bias, no attention, no encoder."""
+    """Figures of the paper's tables: convolutions without bias, without attention and encoder."""
     figures = Published(
         parameters=parameters,
         gmacs=gmacs,
@@ -293,5 +304,5 @@ SPEC = ModelSpec(
     padding="reflect",
     local=("train_size", "encoder_train_size"),
     published={"s": published(114, 41.1e6), "b": published(228), "l": published(456)},
-    after_random=calm_attention,
+    after_random=rescale_random_weights,
 )

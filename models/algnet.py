@@ -1,14 +1,15 @@
-"""ALGNet: global features by Mamba, local ones by channel attention, on NAFNet's skeleton (Gao and
-Dang, "Learning Enriched Features via Selective State Spaces Model for Efficient Image Deblurring",
-2024, arXiv:2403.20106).
+"""ALGNet: global features by Mamba and local ones by channel attention in the U-Net of NAFNet (Gao
+and Dang, "Learning Enriched Features via Selective State Spaces Model for Efficient Image
+Deblurring", 2024, arXiv:2403.20106).
 
-Layout and parameter names follow the official code (Tombs98/ALGNet, Apache-2.0), so that its
-checkpoints load unchanged, unused parameters included. Which of the two configurations the
-released weights have is not stated: the paper's 17 GMACs are those of 36 blocks ("32"), the code's
-default are 40 ("32-deep"). The count leaves out everything inside Mamba, which doubles it.
+Architecture and parameter names follow the official code (Tombs98/ALGNet, Apache-2.0), so that its
+checkpoints load unchanged, including unused parameters. It is not stated which of the two
+configurations the released weights have: the paper's 17 GMACs are those of 36 blocks ("32"), and
+the default of the code is 40 blocks ("32-deep"). The paper's count leaves out everything inside
+Mamba, which would double it.
 
-Three reduced images enter the encoder; three more outputs at these sizes leave the decoder, in
-training only.
+The encoder has three reduced images as additional inputs. In training, the decoder has three
+additional outputs at these sizes.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ SMALLER = (2, 4, 8)  # the reduced sizes, as divisors
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses need: the image at an eighth, a quarter, half and full size.
+    """The restored image at an eighth, a quarter, half and full size, for the loss.
 
-    Each [N, 3, ceil(H/s), ceil(W/s)], the counterpart of every s-th pixel: image[..., ::s, ::s].
+    Each is [N, 3, ceil(H/s), ceil(W/s)] and corresponds to image[..., ::s, ::s].
     """
 
     eighth: Tensor
@@ -43,13 +44,14 @@ class TrainingOutput(NamedTuple):
 
 
 class ALGNet(nn.Module):
-    """Four encoder and four decoder stages around a middle stage, skips by concatenation.
+    """A U-Net of four encoder stages, a middle stage and four decoder stages. Skip connections are
+    concatenated.
 
     Args:
         width: channels at full resolution; they double at each stage.
-        encoder_blocks, middle_blocks, decoder_blocks: blocks a stage.
-        train_size: pool locally in the local layers as after training on such crops (TLC);
-            None pools globally.
+        encoder_blocks, middle_blocks, decoder_blocks: number of blocks in each stage.
+        train_size: side of the training crops in pixels, for local pooling in the local layers
+            (TLC); None pools globally.
     """
 
     def __init__(
@@ -87,10 +89,10 @@ class ALGNet(nn.Module):
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size.
+            image: [N, 3, H, W], RGB in 0..1, of any size.
 
         Returns:
-            In eval mode [N, 3, H, W], not clamped; in training mode a `TrainingOutput`.
+            In eval mode [N, 3, H, W], not clamped to 0..1; in training mode a `TrainingOutput`.
         """
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, STRIDE)
@@ -100,7 +102,7 @@ class ALGNet(nn.Module):
         return TrainingOutput(*(y[..., : -(-height // s), : -(-width // s)] for s, y in outputs))
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        """Inference for H and W that are multiples of 16."""
+        """Like `forward` in eval mode, for H and W that are multiples of 16."""
         return self.ending(self.decode(image, self.reduced(image))[-1]) + image  # type: ignore[no-any-return]
 
     def forward_training(self, image: Tensor) -> list[Tensor]:
@@ -111,7 +113,7 @@ class ALGNet(nn.Module):
         return [*(conv(x) + small for conv, x, small in outputs), self.ending(last) + image]
 
     def reduced(self, image: Tensor) -> list[Tensor]:
-        """Every second, fourth and eighth pixel."""
+        """The image reduced to every second, fourth and eighth pixel."""
         smaller = []
         for _ in SMALLER:
             image = image[..., ::2, ::2]
@@ -119,7 +121,7 @@ class ALGNet(nn.Module):
         return smaller
 
     def decode(self, image: Tensor, smaller: Sequence[Tensor]) -> list[Tensor]:
-        """What leaves each decoder stage, the smallest first."""
+        """The output of each decoder stage, the smallest first."""
         x, skips = self.intro(image), []
         for level, (stage, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
             skips.append(stage(x))
@@ -136,10 +138,11 @@ class ALGNet(nn.Module):
         return outputs
 
 
-def prepare_scans(net: nn.Module) -> None:
-    """Give a random network scans that remember: rates and steps around their initial values.
+def initialise_scans(net: nn.Module) -> None:
+    """Set the decay rates and step sizes of a network with random weights to values near their
+    usual initialisation, so that the scans have memory.
 
-    Made from the values already there, in float64, so that every machine gets the same.
+    They are computed in float64 from the random values, so that all machines get the same.
     """
     low, high = (math.log(bound) for bound in STEP_RANGE)
     for mamba in net.modules():
@@ -148,8 +151,8 @@ def prepare_scans(net: nn.Module) -> None:
         assert mamba.A_log is not None
         rates = torch.arange(1, mamba.states + 1, dtype=torch.float64).log()
         mamba.A_log.data.copy_(rates + mamba.A_log.data.double() - 0.35)  # was 0.2..0.5
-        share = 0.5 + 0.2 * (mamba.dt_proj.bias.data.double() / 0.1).clamp(-2.5, 2.5)
-        steps = (low + (high - low) * share).exp()
+        fraction = 0.5 + 0.2 * (mamba.dt_proj.bias.data.double() / 0.1).clamp(-2.5, 2.5)
+        steps = (low + (high - low) * fraction).exp()
         mamba.dt_proj.bias.data.copy_(steps + torch.log(-torch.expm1(-steps)))
 
 
@@ -188,9 +191,9 @@ SPEC = ModelSpec(
                 gmacs=17,
                 without=("g_layer.mamba",),
                 tolerance=0.03,
-                note="the inside of Mamba, which is more than as much again, left out",
+                note="without the layers inside Mamba, which would more than double the count",
             ),
         ),
     },
-    after_random=prepare_scans,
+    after_random=initialise_scans,
 )

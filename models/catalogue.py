@@ -1,4 +1,4 @@
-"""The tables of networks: sizes, and how they compare with the papers."""
+"""Tables of the networks: their sizes, and how these compare with the figures of the papers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deblur_export.models.spec import Published
 
 
 def models_table() -> Table:
-    """Every variant with its measured size beside the paper's figures."""
+    """A table of every variant with its counted size and the figures of its paper."""
     table = Table("model", "variant", "parameters", "GMACs", "published")
     for name in models.NAMES:
         spec = models.get(name)
@@ -33,15 +33,16 @@ def models_table() -> Table:
 
 
 def sources() -> list[str]:
-    """One line a network: its name and where it comes from."""
+    """One line for each network with its name and its paper."""
     return [f"{spec.name}: {spec.source}" for spec in map(models.get, models.NAMES)]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published figure beside ours, counted by the same rule. `unit` is M or GMACs.
+    """A published figure and the figure of this implementation, counted by the same rule.
 
-    Ours is counted when it is first asked for, so that listing the figures builds no network.
+    The latter is counted at its first use, so that listing the figures builds no network. `unit` is
+    M (millions of parameters) or GMACs.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Comparison:
     figure: Published
 
     @cached_property
-    def ours(self) -> float:
-        """In `unit`."""
+    def counted(self) -> float:
+        """The figure of this implementation in `unit`."""
         net = _build(self.name, self.variant)
         if self.unit == "M":
             return count_parameters(net, self.figure.without) / 1e6
@@ -63,8 +64,8 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Relative to the published figure."""
-        return self.ours / self.published - 1
+        """The difference relative to the published figure."""
+        return self.counted / self.published - 1
 
     @property
     def within_tolerance(self) -> bool:
@@ -72,7 +73,7 @@ class Comparison:
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Every figure of every paper."""
+    """Compare every figure of every paper."""
     for name in models.NAMES:
         for variant, figures in models.get(name).published.items():
             for figure in figures:
@@ -84,7 +85,7 @@ def comparisons() -> Iterator[Comparison]:
 
 @cache
 def _build(name: str, variant: str) -> nn.Module:
-    """In eval mode on the meta device: sizes without values."""
+    """Build a network in eval mode on the meta device, where tensors have no values."""
     spec = models.get(name)
     with torch.device("meta"):
         return spec.build(**spec.variants[variant]).eval()

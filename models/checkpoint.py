@@ -1,4 +1,4 @@
-"""Weights in: checkpoint files, the demo weights of this package, or reproducible random ones."""
+"""Load networks with weights: from checkpoints, the demo weights of this package, or at random."""
 
 from __future__ import annotations
 
@@ -29,14 +29,23 @@ WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 RANDOM = re.compile(r"random:0*(\d+)")
 DEMO = "demo"
 DEMO_FOLDER = Path(models.__file__).parent / "weights"
-# What torch says when a pickle names something else than a tensor or container.
+# torch's message if a pickle contains anything but tensors and containers.
 FOREIGN_OBJECT = re.compile("GLOBAL|TorchScript")
 SHOWN_KEYS = 3
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, in eval mode and float32, and where they came from."""
+    """A network with its weights.
+
+    Attributes:
+        spec: the network.
+        variant: name of the variant, or "custom"; with "-local" for local pooling.
+        arguments: constructor arguments.
+        net: the network in eval mode and float32.
+        weights: the argument of `load_model`: a path, "demo" or "random:SEED".
+        sha256: `fingerprint` of the weights.
+    """
 
     spec: ModelSpec
     variant: str
@@ -51,30 +60,31 @@ class LoadedModel:
 
 
 def default_weights(name: str | None, variant: str | None) -> str:
-    """What stands in for no weights: the demo ones of a variant that has them, else random ones."""
+    """The weights used if none are given: demo weights if the variant has any, or else random."""
     return DEMO if name and variant and demo_path(name, variant).is_file() else "random:0"
 
 
 def demo_path(name: str, variant: str) -> Path:
-    """Where the demo weights of a variant lie in the package, if it has any."""
+    """The path of a variant's demo weights in the package, whether they exist or not."""
     return DEMO_FOLDER / f"{name}_{variant}.safetensors"
 
 
 def load_model(
     name: str | None, variant: str | None, weights: str, local: bool = False
 ) -> LoadedModel:
-    """Build a network and fill it.
+    """Build a network and load its weights.
 
     Args:
         name: a name of `models.NAMES`, or None to recognise a checkpoint by its keys.
-        variant: a variant of the model; None is the paper's for random weights, the first that
-            has any for demo weights, and the one read from the shapes for a checkpoint.
+        variant: a variant of the network. None selects the paper's variant for random weights, the
+            first variant with demo weights for these, and for a checkpoint the variant that its
+            shapes imply.
         weights: "demo", "random:SEED" or the path of a .pth, .pt, .ckpt or .safetensors file.
         local: pool over windows of 1.5 times the training crop (see `train_size`) instead of the
-            image (TLC).
+            whole image (TLC).
 
     Raises:
-        DeblurExportError: unknown name, unreadable file, or a file that does not fit.
+        DeblurExportError: the name is unknown, or the file cannot be read or does not fit.
     """
     seed = RANDOM.fullmatch(weights)
     if seed:
@@ -142,13 +152,13 @@ def _loaded(
 
 
 def _arguments(spec: ModelSpec, state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """Constructor arguments that the shapes imply."""
+    """The constructor arguments that the shapes of a state dict imply."""
     try:
         arguments = spec.hyperparameters(state)
         spec.build(**arguments)
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise DeblurExportError(
-            f"{source}: the shapes of its tensors make no {spec.title}"
+            f"{source}: the shapes of its tensors do not fit {spec.title}"
         ) from error
     return arguments
 
@@ -163,12 +173,12 @@ def _variant(spec: ModelSpec, variant: str) -> Mapping[str, Any]:
 def _pooling(
     spec: ModelSpec, arguments: Mapping[str, Any], train_size: int, training: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The arguments with local pooling for crops of this size; an encoder that was frozen in
-    training has not seen them and keeps its own."""
+    """The arguments with local pooling for training crops of this size. An encoder that was frozen
+    in that training keeps its own."""
     if not spec.local:
         having = ", ".join(name for name in models.NAMES if models.get(name).local)
         raise DeblurExportError(
-            f"{spec.name} pools nothing that TLC could make local; --local is for {having}"
+            f"{spec.name} has no global pooling that TLC could replace; --local is for {having}"
         )
     frozen = ("encoder_train_size",) if training.get("frozen_encoder") else ()
     return {**arguments, **{name: train_size for name in spec.local if name not in frozen}}
@@ -177,15 +187,15 @@ def _pooling(
 def train_size(path: Path) -> int:
     """Side in pixels of the crops that a checkpoint was trained on.
 
-    `deblur-export train` writes it into its .safetensors files; what other files do not say is
-    taken to be 256, as in all papers, and so is a size that local pooling does not come in.
+    `deblur-export train` records it in its .safetensors files. For other files, and for sizes that
+    local pooling does not support, it is assumed to be 256, as in all papers.
     """
     size = _training(path).get("crop")
     return next((known for known in LOCAL_SIZES if known == size), TRAIN_SIZE)
 
 
 def _training(path: Path) -> Mapping[str, Any]:
-    """What `deblur-export train` wrote into a checkpoint; empty for other files."""
+    """The metadata that `deblur-export train` wrote into a checkpoint; empty for other files."""
     if path.suffix != ".safetensors":
         return {}
     with safe_open(path, "pt") as file:
@@ -198,7 +208,10 @@ def _training(path: Path) -> Mapping[str, Any]:
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, dtypes and values; independent of the container file."""
+    """SHA-256 of the names, shapes, dtypes and values of a state dict as hexadecimal digits.
+
+    It does not depend on the format of the checkpoint.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -208,21 +221,24 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, training wrappers removed, floating point as float32.
+    """Read the tensors of a checkpoint by their key.
 
-    Unwraps {"params_ema" | "params" | "state_dict" | ...: tensors} and "module." prefixes.
-    Nothing is unpickled but tensors and plain containers.
+    Wrappers of training code, {"params_ema" | "params" | "state_dict" | ...: tensors}, and
+    "module." prefixes are removed. Only tensors and plain containers are unpickled.
+
+    Returns:
+        Floating-point tensors as float32, others with their own dtype.
 
     Raises:
-        DeblurExportError: missing, empty, truncated or foreign file, code in the pickle, values
-            that are not finite.
+        DeblurExportError: the file is missing, empty, truncated or of another kind, its pickle
+            contains code, or values are not finite.
     """
     if path.suffix not in SUFFIXES:
         raise DeblurExportError(
             f"{path}: weights must be one of {', '.join(SUFFIXES)}, demo or random:SEED"
         )
     if not path.is_file():
-        what = "a folder, not a file" if path.is_dir() else "no such file"
+        what = "is a folder, not a file" if path.is_dir() else "no such file"
         raise DeblurExportError(f"{path}: {what}")
     if path.stat().st_size == 0:
         raise DeblurExportError(f"{path}: the file is empty")
@@ -233,8 +249,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
         raise DeblurExportError(
-            f"{path}: {len(broken)} tensors hold nan or inf ({_some(broken)}); the training "
-            "diverged or the file is damaged"
+            f"{path}: {len(broken)} tensors contain NaN or infinity ({_some(broken)}); the "
+            "training diverged or the file is damaged"
         )
     return {
         key: tensor.float() if tensor.is_floating_point() else tensor
@@ -243,21 +259,21 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> object:
-    damaged = f"{path}: truncated, corrupt or no checkpoint; copy or download it again"
+    damaged = f"{path}: truncated, corrupt or not a checkpoint; copy or download it again"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings():  # about the pickle protocol; what matters is raised
+        with warnings.catch_warnings():  # about the pickle protocol; real problems are raised
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise DeblurExportError(f"{damaged} ({error})") from error
-    except Exception as error:  # torch's unpickler raises whatever damaged bytes lead it to
+    except Exception as error:  # torch raises many types of errors for damaged files
         refused = isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path)
         if refused or FOREIGN_OBJECT.search(str(error)):
             raise DeblurExportError(
-                f"{path}: holds Python objects other than tensors, which could run code; refused. "
-                "Save only the state dict: torch.save(model.state_dict(), FILE)"
+                f"{path}: contains Python objects other than tensors, which could run code; "
+                "refused. Save only the state dict: torch.save(model.state_dict(), FILE)"
             ) from error
         raise DeblurExportError(damaged) from error
 
@@ -278,16 +294,20 @@ def _unwrap(content: object) -> dict[str, Tensor]:
 
 
 def identify(state: Mapping[str, Tensor], source: str) -> ModelSpec:
-    """The one network whose signature the keys match.
+    """Find the network that a state dict belongs to by its keys.
+
+    Args:
+        state: the state dict.
+        source: name of the checkpoint, for messages.
 
     Raises:
-        DeblurExportError: none, or several.
+        DeblurExportError: the keys match no network, or several.
     """
     found = [spec for spec in map(models.get, models.NAMES) if spec.matches(state)]
     if len(found) != 1:
         what = " and ".join(spec.name for spec in found) or "none of the known models"
         raise DeblurExportError(
-            f"{source}: its keys match {what} ({', '.join(models.NAMES)}); name it with --model"
+            f"{source}: its keys match {what} ({', '.join(models.NAMES)}); select one with --model"
         )
     return found[0]
 

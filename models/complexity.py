@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, with the counting rule stated."""
+"""Count the parameters and multiply-adds of a network by a stated rule."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ PRUNABLE = pruned_conv.SPEC.torch_op.overloadpacket
 class Macs:
     """Multiply-adds of one image.
 
-    `pure` counts the products of convolutions, matrix products and the selective scan.
-    `with_bias` adds one for every output value of an `nn.Conv2d` with a bias, every value an
-    average pooling reads and every value a pixel shuffle moves, which is the rule of the ptflops
-    tool that several papers quote.
-    `prunable` is the part of `pure` that a mask can save, `convolutions` the part of
-    convolutions outside custom ops.
+    Attributes:
+        pure: the products of convolutions, matrix products and the selective scan.
+        with_bias: `pure`, plus one for every output value of an `nn.Conv2d` with a bias, every
+            input value of an average pooling and every value that a pixel shuffle moves. This is
+            the rule of the ptflops tool, which several papers quote.
+        prunable: the part of `pure` that a mask can save.
+        convolutions: the part of `pure` in convolutions outside custom ops.
     """
 
     pure: int
@@ -40,7 +41,7 @@ class Macs:
 
 
 def count_parameters(net: nn.Module, without: Sequence[str] = ()) -> int:
-    """Learnable values, buffers excluded; `without` as in `count_macs`."""
+    """Count the learnable values, without buffers; `without` as in `count_macs`."""
     return sum(
         parameter.numel()
         for name, parameter in net.named_parameters()
@@ -49,9 +50,9 @@ def count_parameters(net: nn.Module, without: Sequence[str] = ()) -> int:
 
 
 def count_macs(net: nn.Module, height: int, width: int, without: Sequence[str] = ()) -> Macs:
-    """Multiply-adds of one 3 x height x width image in eval mode, padding included.
+    """Count the multiply-adds of one image [1, 3, height, width] in eval mode, including padding.
 
-    `without` leaves out the modules whose dotted path has one of these as a part.
+    Modules whose dotted path contains one of `without` are left out.
     """
     return count_macs_of(net, (torch.empty(1, 3, height, width, device="meta"),), without)
 
@@ -60,21 +61,22 @@ def _left_out(path: str, without: Sequence[str]) -> bool:
     return any(f".{part}." in path for part in without)
 
 
-def m2aenet_macs_at(net: nn.Module, height: int, width: int, kept: float) -> int:
-    """Pure multiply-adds when the mask keeps this share (0..1) of the pixels.
+def m2aenet_macs_at(net: nn.Module, height: int, width: int, blurred: float) -> int:
+    """Count the pure multiply-adds if the mask selects a fraction `blurred` (0..1) of the pixels.
 
-    Pruning saves the first 1x1 and depth-wise 3x3 of every motion-aware block in proportion to
-    the sharp pixels. The 1x1 results that blurred pixels need from sharp neighbours are not added.
+    Pruning saves the first 1x1 and depth-wise 3x3 convolution of every motion-aware block in
+    proportion to the sharp pixels. The 1x1 results that blurred pixels need from sharp neighbours
+    are not added.
     """
     macs = count_macs(net, height, width)
-    return round(macs.pure - (1 - kept) * macs.prunable)
+    return round(macs.pure - (1 - blurred) * macs.prunable)
 
 
 def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[str] = ()) -> Macs:
-    """Multiply-adds of one call in eval mode.
+    """Count the multiply-adds of one call with `inputs` in eval mode.
 
-    Custom ops count as their dense form, as if every pixel of a mask were set. Runs on the meta
-    device: nothing is computed.
+    Custom ops are counted in their dense form, as if every pixel of a mask were set. The network
+    runs on the meta device, so nothing is computed.
     """
     net = copy.deepcopy(net).to("meta").eval()
     extra = unfolded = 0
@@ -103,7 +105,7 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[
 
 
 def _flops_by_op(counter: FlopCounterMode, without: Sequence[str]) -> Counter[Any]:
-    """Totals less those of the outermost modules that are left out."""
+    """Totals by op, minus those of the modules that are left out."""
     counts = counter.get_flop_counts()
     total: Counter[Any] = Counter(counts.get("Global", {}))
     for path, flops in counts.items():

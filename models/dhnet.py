@@ -1,26 +1,27 @@
 """DHNet and DHNet-B: Volterra filters and routed experts (Gao and Dang 2025, arXiv:2502.19677).
 
 "Towards Differential Handling of Various Blur Regions for Accurate Image Deblurring". A
-reconstruction: no code is public, and the text of the paper at hand has lost its equations, so
-that names are ours and official weights, should they appear, will need their keys mapped and may
-change the design. Chosen, each with its reason:
+reconstruction: no code is public, and the available text of the paper lacks its equations.
+Parameter names are therefore chosen here; official weights, should they appear, will need their
+keys mapped and may change the design. The following is chosen here, each with its reason:
 
-- NAFNet's layout with [1, 1, 1, 28], 1, [1, 1, 1, 1] blocks, the configuration of the NAFNet
-  baselines in the paper's tables; a stage is its blocks, then one mixture of experts (DDRE).
-- A block keeps NAFNet's second half, its gated 1x1 convolutions, and there are R = 3 routers, each
-  with experts of its own. The published multiply-adds settle most of this: experts shared by the
+- The U-Net of NAFNet with [1, 1, 1, 28], 1, [1, 1, 1, 1] blocks, the configuration of the NAFNet
+  baselines in the paper's tables. A stage consists of its blocks and one mixture of experts (DDRE).
+- A block has NAFNet's second half, its gated 1x1 convolutions, and there are R = 3 routers, each
+  with its own experts. The published multiply-adds determine most of this: experts shared by the
   routers, dense 3x3 Volterra kernels, or a count that includes the prior network all miss by far.
   Blocks without a second half and R = 5 would fit about as well.
-- Router weights are one number an expert and image. The prior reaches the routers only: in DHNet-B
-  the features of a frozen UFPNet (`models/ufpnet.py`) of the same scale are joined to the stage's
-  own. The encoder's features e1..e4 serve the decoder stages again, e5 the middle.
-- Images are filled up with zeros, as in NAFNet; the prior sees the same filled image (UFPNet by
-  itself mirrors) and adds no noise to its kernel codes.
+- A router has one weight per expert and image. Only the routers read the prior: in DHNet-B, the
+  features of a frozen UFPNet (`models/ufpnet.py`) at the same scale are concatenated with those of
+  the stage. The encoder features e1..e4 are used again in the decoder stages, and e5 in the middle.
+- Images are padded with zeros, as in NAFNet. The prior receives the same padded image (UFPNet by
+  itself pads by reflection) and adds no noise to its kernel codes.
 
-Multiply-adds at 256x256 come out at 31.4 G (published 32) and 112.1 G (111, prior not counted).
-The published row over the rank, 106, 107, 109, 111 and 119 G for Q = 0, 1, 2, 4 and 8, fits no
-filter of rank Q, whose cost is linear from Q = 1 on: with rounding, the row rises by at most 1.5 G
-a rank from 2 to 4 and by at least 1.75 from 4 to 8. Here it is 107.2, 108.8, 109.9, 112.1, 116.4.
+The multiply-adds at 256x256 are 31.4 G (published: 32) and 112.1 G (published: 111, without the
+prior). The published dependence on the rank, 106, 107, 109, 111 and 119 G for Q = 0, 1, 2, 4 and 8,
+fits no filter of rank Q, whose cost is linear from Q = 1 on: with rounding, it rises by at most
+1.5 G per rank from 2 to 4 and by at least 1.75 G per rank from 4 to 8. Here it is 107.2, 108.8,
+109.9, 112.1 and 116.4 G.
 """
 
 from __future__ import annotations
@@ -61,21 +62,24 @@ class DHStage(nn.Module):
         self.ddre = DDRE(channels, prior_channels, routers)
 
     def forward(self, x: Tensor, prior: Tensor | None) -> Tensor:
-        """x [N, C, H, W] and the prior's means [N, P, 1, 1] -> as x."""
+        """x [N, C, H, W] and the means of the prior [N, P, 1, 1] -> [N, C, H, W]."""
         return self.ddre(self.blocks(x), prior)  # type: ignore[no-any-return]
 
 
 class DHNet(nn.Module):
-    """Four encoder and four decoder stages around a middle stage, skips by addition.
+    """A U-Net of four encoder stages, a middle stage and four decoder stages. Skip connections are
+    added.
 
     Args:
         width: channels at full resolution; they double at each stage.
-        encoder_blocks, middle_blocks, decoder_blocks: blocks a stage.
-        rank: Q, products in a Volterra filter; 0 is NAFNet's gate.
-        routers: R in the mixtures of experts.
-        prior: arguments of the `UFPEncoder` that informs the routers (DHNet-B), or None (DHNet).
-        train_size: side of the training crops for local pooling (TLC) in the channel attention,
-            the prior's included; the routers always see the whole image. None pools globally.
+        encoder_blocks, middle_blocks, decoder_blocks: number of blocks in each stage.
+        rank: Q, the number of products in a Volterra filter; 0 is NAFNet's gate.
+        routers: R, the number of routers in each mixture of experts.
+        prior: arguments of the `UFPEncoder` whose features the routers read (DHNet-B), or None
+            (DHNet).
+        train_size: side of the training crops in pixels, for local pooling (TLC) in the channel
+            attention, including that of the prior. The routers always pool over the whole image.
+            None pools globally.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class DHNet(nn.Module):
         self.freeze_prior()
 
     def freeze_prior(self) -> None:
-        """The prior is trained beforehand and never again: no gradient, always in eval mode."""
+        """Keep the prior, which is trained in advance, in eval mode and without gradient."""
         if self.prior is not None:
             self.prior.eval().requires_grad_(False)
 
@@ -129,16 +133,16 @@ class DHNet(nn.Module):
         """Restore a blurred image, in training mode as in eval mode.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size.
+            image: [N, 3, H, W], RGB in 0..1, of any size.
 
         Returns:
-            [N, 3, H, W], not clamped.
+            [N, 3, H, W], not clamped to 0..1.
         """
         height, width = image.shape[-2:]
         return self.forward_padded(pad_to_multiple(image, STRIDE))[..., :height, :width]
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        """`forward` for H and W that are multiples of 16, without padding and cropping."""
+        """Like `forward`, for H and W that are multiples of 16, without padding and cropping."""
         *priors, prior = self.prior_means(image)
         x, skips = self.intro(image), []
         for encoder, down, mean in zip(self.encoders, self.downs, priors, strict=True):
@@ -151,9 +155,9 @@ class DHNet(nn.Module):
         return self.ending(x) + image  # type: ignore[no-any-return]
 
     def prior_means(self, image: Tensor) -> list[Tensor | None]:
-        """Means over the image of the prior's features, [N, P, 1, 1], encoder stages and middle.
+        """Means of the prior's features over the image, [N, P, 1, 1], of encoder stages and middle.
 
-        The routers read nothing else of them. None everywhere without a prior.
+        The routers need only the means. Without a prior, all are None.
         """
         if self.prior is None:
             return [None] * (len(self.encoders) + 1)
@@ -162,7 +166,7 @@ class DHNet(nn.Module):
 
 
 def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments read from the shapes and keys of a state dict."""
+    """Read the constructor arguments from keys and shapes of a state dict."""
     counts = {
         "rank": (count_blocks(state, "encoders.0.blocks.0.volterra.wa."), RANK),
         "routers": (count_blocks(state, "encoders.0.ddre.routers."), ROUTERS),
@@ -182,12 +186,11 @@ def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return found
 
 
-def balance(net: nn.Module) -> None:
-    """Damp what lets the features of a random network grow from stage to stage.
+def rescale_random_weights(net: nn.Module) -> None:
+    """Rescale random weights so that features do not grow from stage to stage.
 
-    Volterra factors are halved, the experts and the routers scaled so that a mixture adds a
-    fraction of its input and no router decides for one expert alone. The prior gets its own
-    treatment.
+    Volterra factors are halved. Experts and routers are scaled so that a mixture adds a fraction of
+    its input and no router selects a single expert. `amplify_prior` rescales the prior.
     """
     amplify_prior(net)
     for module in net.modules():
@@ -248,5 +251,5 @@ SPEC = ModelSpec(
         "32": (Published(gmacs=32),),
         "64": (Published(gmacs=111, without=("prior",)),),
     },
-    after_random=balance,
+    after_random=rescale_random_weights,
 )

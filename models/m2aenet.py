@@ -1,10 +1,10 @@
 """M2AENet: mask- and motion-aware deblurring on NAFNet-32 (Shang et al. 2025, arXiv:2507.07708).
 
-A reconstruction from the paper: names are ours where NAFNet has none. Encoder stage 4 gets a mask
-predictor (which pixels are blurred), an intra-motion analyzer (how each pixel moved) and blocks
-that compute their first half only at blurred pixels and sample their second half along the
-motion. The readings chosen here reproduce the published 17.44 M parameters. The published MACs
-cannot be reproduced by any reading; see the README.
+A reconstruction from the paper; parameter names are chosen here where NAFNet has none. Encoder
+stage 4 has a mask predictor (which pixels are blurred), an intra-motion analyzer (how each pixel
+moved) and blocks that compute their first half only at blurred pixels and sample their second half
+along the motion. The interpretation chosen here reproduces the published 17.44 M parameters. No
+interpretation reproduces the published MACs; see the README.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ MOTION_LEVEL = 3  # index of the encoder stage with masks and motion
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses need.
+    """The inputs of the loss; h x w = H/8 x W/8 of the padded image.
 
-    restored [N, 3, H, W]; logits [N, 2, h, w] with channel 0 = blurred; mask [N, 1, h, w] hard
-    samples with straight-through gradient; flow [N, 4, h, w] the displacement at the first and
-    last moment of the exposure as (x0, y0, x8, y8) in pixels of h x w = H/8 x W/8 (padded).
+    Attributes:
+        restored: [N, 3, H, W].
+        logits: [N, 2, h, w]; channel 0 is the class "blurred".
+        mask: [N, 1, h, w], binary samples with straight-through gradient.
+        flow: [N, 4, h, w], displacements (x0, y0, x8, y8) at the first and last moment of the
+            exposure, in pixels of the h x w grid.
     """
 
     restored: Tensor
@@ -52,10 +55,10 @@ class TrainingOutput(NamedTuple):
 
 
 class MaskPredictor(nn.Module):
-    """Blurred or sharp, for each pixel (the predictor of LMD-ViT, Li et al. 2023).
+    """Classifies each pixel as blurred or sharp (the predictor of LMD-ViT, Li et al. 2023).
 
-    Half of the embedding is replaced by its mean over the image, so that a pixel is judged
-    against its surroundings. `head` ends in two logits, or in one margin once folded.
+    Half of the embedding is replaced by its mean over the image, so that a pixel is compared with
+    its surroundings. `head` returns two logits, or a single margin after folding.
     """
 
     def __init__(self, channels: int) -> None:
@@ -75,23 +78,23 @@ class MaskPredictor(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [N, C, H, W] -> logits [N, 2, H, W] (channel 0 = blurred), or a margin
-        [N, 1, H, W] once folded."""
+        """Features [N, C, H, W] -> logits [N, 2, H, W] (channel 0 is "blurred"), or a margin
+        [N, 1, H, W] after folding."""
         tokens = self.embed(x.permute(0, 2, 3, 1))
         local, context = tokens.chunk(2, dim=-1)
-        # In two steps for the sake of float32 accuracy, see GlobalAveragePool.
+        # In two steps for float32 accuracy; see GlobalAveragePool.
         context = context.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).expand_as(local)
         return self.head(torch.cat([local, context], dim=-1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
 class MaskThreshold(Decision):
-    """Scores of the predictor to a hard mask: 1 where softmax(logits)[0] > threshold.
+    """Thresholds the scores of the predictor to a binary mask: 1 if softmax(logits)[0] > threshold.
 
-    p0 > t is z0 - z1 > log(t / (1 - t)), so the comparison needs no softmax.
+    p0 > t is equivalent to z0 - z1 > log(t / (1 - t)), so no softmax is computed.
     """
 
     tolerance = 1e-4
-    least = 1
+    min_flips = 1
 
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
@@ -103,13 +106,13 @@ class MaskThreshold(Decision):
         return math.log(self.threshold / (1 - self.threshold))
 
     def margin(self, scores: Tensor) -> Tensor:
-        """[N, 2, H, W] logits, or an already folded margin [N, 1, H, W] -> margin."""
+        """Logits [N, 2, H, W], or an already folded margin [N, 1, H, W] -> margin [N, 1, H, W]."""
         if scores.shape[1] == 1:
             return scores
         return scores[:, :1] - scores[:, 1:] - self.logit
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Scores -> mask [N, 1, H, W] of 0 and 1, dtype of the scores."""
+        """Scores, as of `margin` -> mask [N, 1, H, W] of 0 and 1 in the dtype of the scores."""
         return (self.margin(scores) > 0).to(scores.dtype)
 
     def is_choice(self, own: Tensor, other: Tensor) -> bool:
@@ -119,15 +122,16 @@ class MaskThreshold(Decision):
         return own != other
 
     def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
-        """[N, 1, H, W], in logits."""
+        """[N, 1, H, W], in units of a logit."""
         return self.margin(inputs[0]).abs()
 
 
 def trajectory_matrix() -> Tensor:
-    """[18, 4] float64: end displacements (x0, y0, x8, y8) to (dy, dx) of the nine taps.
+    """The matrix [18, 4], float64, from (x0, y0, x8, y8) to the offsets (dy, dx) of the nine taps.
 
-    o(t_n) = (o0 + o8)/2 s^2 + (o8 - o0)/2 s with s = 2n/8 - 1: the parabola through the first
-    moment, the middle (no displacement) and the last moment (M2AENet, quadratic motion).
+    o(t_n) = (o0 + o8)/2 s^2 + (o8 - o0)/2 s with s = 2n/8 - 1: the parabola through the
+    displacements at the first and last moment and zero displacement at the middle (quadratic motion
+    of M2AENet).
     """
     matrix = torch.zeros(TAPS, 2, 4, dtype=torch.float64)
     for n in range(TAPS):
@@ -139,10 +143,10 @@ def trajectory_matrix() -> Tensor:
 
 
 class MotionAnalyzer(nn.Module):
-    """Displacement of each pixel at nine moments of the exposure.
+    """Predicts the displacement of each pixel at nine moments of the exposure.
 
-    `flow` predicts the displacement at the first and last moment; once the interpolation is
-    folded in, it predicts all nine.
+    `flow` predicts the displacement at the first and last moment; after the interpolation is folded
+    into it, it predicts all nine.
     """
 
     def __init__(self, channels: int) -> None:
@@ -150,7 +154,7 @@ class MotionAnalyzer(nn.Module):
         self.flow = nn.Conv2d(channels, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [N, C, H, W] -> offsets [N, 18, H, W], (dy, dx) a tap, in pixels."""
+        """Features [N, C, H, W] -> offsets [N, 18, H, W], (dy, dx) of each tap, in pixels."""
         flow = self.flow(x)
         return flow if flow.shape[1] == 2 * TAPS else self.interpolate(flow)
 
@@ -160,8 +164,10 @@ class MotionAnalyzer(nn.Module):
 
 
 class MotionDeformConv2d(nn.Module):
-    """Depth-wise 3x3 deformable convolution along the motion, with `gate` the product of the two
-    halves of its channels; see plugins/ops."""
+    """Depth-wise 3x3 deformable convolution along the motion (see plugins/ops).
+
+    With `gate`, the output is the product of the two halves of the channels.
+    """
 
     def __init__(self, channels: int, gate: bool = False) -> None:
         super().__init__()
@@ -171,7 +177,7 @@ class MotionDeformConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        """[N, C, H, W] and offsets [N, 18, H, W] -> [N, C, H, W], with the gate half of C."""
+        """x [N, C, H, W] and offset [N, 18, H, W] -> [N, C, H, W]; with `gate`, half of C."""
         return motion_deform_conv(  # type: ignore[no-any-return]
             x, offset, self.weight, self.bias, group=self.weight.shape[0], gate=int(self.gate)
         )
@@ -181,26 +187,28 @@ class M2ASBlock(NAFBlock):
     """NAFNet's block with a masked first half and a motion-aware second half (Eq. 5 and 6)."""
 
     layer_norms: ClassVar[Sequence[tuple[str, ...]]] = (("norm2", "conv4"),)
-    layer_norms_kept: ClassVar[Mapping[str, str]] = {
+    unfolded_layer_norms: ClassVar[Mapping[str, str]] = {
         "norm1": "sharp pixels copy its output past conv1, which therefore cannot absorb it"
     }
 
     def __init__(self, channels: int, window: int | None = None) -> None:
         super().__init__(channels, window)
         self.deform = MotionDeformConv2d(2 * channels, gate=True)
-        self.unfolded: UnfoldedMaskedConv | None = None  # replaces conv1 and conv2 once merged
+        self.unfolded: UnfoldedMaskedConv | None = None  # replaces conv1 and conv2 after merging
 
     def forward(self, x: Tensor, mask: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
-        """x [N, C, H, W], mask [N, 1, H, W] (1 = blurred), offset [N, 18, H, W] -> as x."""
+        """x [N, C, H, W], mask [N, 1, H, W] (1 = blurred), offset [N, 18, H, W] ->
+        [N, C, H, W]."""
         x = self.attend(x, self.masked_gate(self.norm1(x), mask))
         y = self.deform(self.conv4(self.norm2(x)), offset)
         return add_scaled(x, self.conv5(y), self.gamma)
 
     def masked_gate(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Gate of dw3x3(1x1 x) at blurred pixels, of the repeated input at sharp ones."""
+        """The gate of the depth-wise 3x3 of the 1x1 of x at blurred pixels, and the gate of x
+        concatenated with itself at sharp ones."""
         if self.unfolded is not None:
             return self.unfolded(x, mask)  # type: ignore[no-any-return]
-        if self.training:  # dense, so that the straight-through mask gets its gradient
+        if self.training:  # dense, so that the straight-through mask receives its gradient
             computed = self.conv2(self.conv1(x))
             return self.gate(mask * computed + (1 - mask) * torch.cat([x, x], dim=1))  # type: ignore[no-any-return]
         conv1, conv2 = self.conv1, self.conv2
@@ -223,7 +231,7 @@ class M2AENet(NAFNet):
 
     Args:
         width, encoder_blocks, middle_blocks, decoder_blocks, train_size: as in `NAFNet`.
-        threshold: a pixel counts as blurred when its probability is above this (epsilon).
+        threshold: a pixel counts as blurred if its probability is above this (the paper's epsilon).
     """
 
     def __init__(
@@ -250,12 +258,12 @@ class M2AENet(NAFNet):
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size.
+            image: [N, 3, H, W], RGB in 0..1, of any size.
             mask: [N, 1, ceil(H/16)*2, ceil(W/16)*2] of 0 and 1 to use instead of the predicted
                 one (inference only).
 
         Returns:
-            In eval mode [N, 3, H, W], not clamped; in training mode a `TrainingOutput`.
+            In eval mode [N, 3, H, W], not clamped to 0..1; in training mode a `TrainingOutput`.
         """
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, STRIDE)
@@ -265,14 +273,15 @@ class M2AENet(NAFNet):
         return self.forward_padded(padded, mask)[..., :height, :width]
 
     def forward_padded(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Inference for H and W that are multiples of 16."""
+        """Like `forward` in eval mode, for H and W that are multiples of 16."""
         x, skips = self.encode_shallow(image)
         predicted = self.mask(self.mask_predictor(x))
         offset = self.motion_analyzer(x)
         return self.finish(x, predicted if mask is None else mask, offset, skips, image)
 
     def forward_training(self, image: Tensor) -> TrainingOutput:
-        """Dense masked forward with Gumbel-softmax samples (Jang et al. 2017), tau 1."""
+        """The dense forward pass in training, with masks from Gumbel-softmax samples with tau = 1
+        (Jang et al. 2017)."""
         x, skips = self.encode_shallow(image)
         logits = self.mask_predictor(x)
         mask = F.gumbel_softmax(logits, tau=1.0, hard=True, dim=1)[:, :1]
@@ -281,7 +290,7 @@ class M2AENet(NAFNet):
         return TrainingOutput(self.finish(x, mask, offset, skips, image), logits, mask, flow)
 
     def encode_shallow(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features that enter the motion-aware stage, and the skips before it."""
+        """The input features of the motion-aware stage, and the skip connections before it."""
         x = self.intro(image)
         skips = []
         for level in range(MOTION_LEVEL):
@@ -293,17 +302,17 @@ class M2AENet(NAFNet):
     def finish(
         self, x: Tensor, mask: Tensor, offset: Tensor, skips: list[Tensor], image: Tensor
     ) -> Tensor:
-        """The motion-aware stage and everything after it."""
+        """Run the motion-aware stage and everything after it."""
         x = self.encoders[MOTION_LEVEL](x, mask, offset)
         bottom = self.middle_blks(self.downs[MOTION_LEVEL](x))
         return self.decode(bottom, [*skips, x], image)
 
 
 def balance_mask(net: nn.Module) -> None:
-    """Shift the mask decision of a random network so that both branches run.
+    """Shift the mask threshold of a network with random weights so that both branches are used.
 
-    The shift is the median margin on a probe image, rounded to 1/16 so that it does not depend
-    on the machine's rounding.
+    The shift is the median margin on a test image, rounded to 1/16 so that it does not depend on
+    the rounding of the machine.
     """
     assert isinstance(net, M2AENet)
     yy, xx = torch.meshgrid(torch.linspace(0, 9, 128), torch.linspace(0, 7, 128), indexing="ij")
@@ -337,7 +346,7 @@ SPEC = ModelSpec(
                 size=(1436, 2152),
                 tolerance=0.005,
                 matched=False,
-                note="depends on the share of pixels kept, which is not given; deformable "
+                note="depends on the fraction of blurred pixels, which is not given; deformable "
                 "convolution is listed with 37 times its products",
             ),
         )

@@ -1,7 +1,7 @@
-"""NAFNet (Chen et al., ECCV 2022), the U-Net the deblurring networks here are built on.
+"""NAFNet (Chen et al., ECCV 2022), the U-Net that most of the networks here are based on.
 
-Layout and parameter names follow the official code (megvii-research/NAFNet, MIT), so that its
-GoPro checkpoints load unchanged.
+Architecture and parameter names follow the official code (megvii-research/NAFNet, MIT), so that
+its GoPro checkpoints load unchanged.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ STRIDE = 16
 
 
 def naf_stage(channels: int, count: int, window: int | None) -> nn.Sequential:
-    """`count` NAF blocks one after the other."""
+    """A sequence of `count` NAF blocks."""
     return nn.Sequential(*(NAFBlock(channels, window) for _ in range(count)))
 
 
 class NAFNet(nn.Module):
-    """Four encoder and four decoder stages around a middle stage, skips by addition.
+    """A U-Net of four encoder stages, a middle stage and four decoder stages. Skip connections are
+    added.
 
     Args:
         width: channels at full resolution; they double at each stage.
-        encoder_blocks, middle_blocks, decoder_blocks: blocks a stage.
-        train_size: pool over 1.5 times this many pixels around each pixel instead of the whole
-            image (TLC, "NAFNetLocal" in the official code); for inference. None: pool globally.
+        encoder_blocks, middle_blocks, decoder_blocks: number of blocks in each stage.
+        train_size: side of the training crops in pixels; the network pools over a window of 1.5
+            times this size around each pixel (TLC, "NAFNetLocal" in the official code). For
+            inference only. None pools over the whole image.
     """
 
     def __init__(
@@ -62,23 +64,23 @@ class NAFNet(nn.Module):
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
 
     def encoder_stage(self, level: int, channels: int, count: int, window: int | None) -> nn.Module:
-        """The blocks of one encoder stage."""
+        """Build the blocks of one encoder stage."""
         return naf_stage(channels, count, window)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size.
+            image: [N, 3, H, W], RGB in 0..1, of any size.
 
         Returns:
-            [N, 3, H, W], not clamped.
+            [N, 3, H, W], not clamped to 0..1.
         """
         height, width = image.shape[-2:]
         return self.forward_padded(pad_to_multiple(image, STRIDE))[..., :height, :width]
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        """`forward` for H and W that are multiples of 16, without padding and cropping."""
+        """Like `forward`, for H and W that are multiples of 16, without padding and cropping."""
         x = self.intro(image)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
@@ -88,14 +90,14 @@ class NAFNet(nn.Module):
         return self.decode(self.middle_blks(x), skips, image)
 
     def decode(self, x: Tensor, skips: Sequence[Tensor], image: Tensor) -> Tensor:
-        """The decoder half: middle features and encoder skips to the restored image."""
+        """Run the decoder: from middle features and skip connections to the restored image."""
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = stage(up(x) + skip)
         return self.ending(x) + image  # type: ignore[no-any-return]
 
 
 def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Constructor arguments read from the shapes and keys of a NAFNet-like state dict."""
+    """Read the constructor arguments from keys and shapes of a state dict with NAFNet's layout."""
     return {
         "width": state["intro.weight"].shape[0],
         "encoder_blocks": [count_blocks(state, f"encoders.{i}.") for i in range(4)],
@@ -113,7 +115,7 @@ TINY: dict[str, object] = {
 
 
 def paper_variant(width: int) -> dict[str, object]:
-    """The deblurring configuration of the paper at the given width."""
+    """The paper's configuration for deblurring at the given width."""
     return {
         "width": width,
         "encoder_blocks": [1, 1, 1, 28],

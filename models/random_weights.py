@@ -11,12 +11,17 @@ from deblur_export.models.spec import ModelSpec
 
 
 def randomize(net: nn.Module, spec: ModelSpec, seed: int) -> None:
-    """Fill every parameter from `seed`, none of them zero, one or negligible.
+    """Fill every parameter of a network with reproducible random values, in place.
 
-    Matrices and kernels keep the variance of their input; norms, gates and residual scales lie
-    well away from 0 and 1; the last convolution is small, so that the output stays near the
-    range of an image and 8-bit comparisons mean something. Batch statistics differ from their
-    defaults; other buffers keep theirs. `spec.after_random` sets what needs more care.
+    No parameter is zero, one or negligible. Matrices and convolution kernels preserve the variance
+    of their input; weights of norms, gates and residual scales are well away from 0 and 1. The last
+    convolution is small, so that the output stays near the range of an image and 8-bit comparisons
+    are meaningful. Batch statistics differ from their defaults; other buffers keep them.
+
+    Args:
+        net: the network.
+        spec: its `after_random` makes the adjustments that a network needs besides.
+        seed: all values follow from it.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -1,18 +1,18 @@
 """SAPHN, the spatially-attentive patch-hierarchical network, uniform and non-uniform (SAPHN+).
 
 Suin, Purohit, Rajagopalan, CVPR 2020 (arXiv:2004.05343), and 2024 (arXiv:2402.06117). Three
-stages restore four quarters, two halves and the whole image, each with the residual of the one
-before.
+stages restore four quarters, two halves and the whole image, each with the residual of the
+previous one.
 
 A reconstruction: no official code was found, and the table of layers is in a supplement that was
-not available. Chosen here, because it gives the published 23 M parameters and 136 GMACs (uniform)
-and 140 GMACs (non-uniform) at 256x256: widths 32, 64, 128, 128 at four scales, two residual
-blocks a scale in the encoder and in the decoder, one content-aware module in each with dense
-pixel-dependent filters, cross attention to the encoder at each scale and, in stages two and three,
-to the decoder of the stage before. Chosen without such evidence: bounded offsets, reflected
-borders, images in 0..1 without a shift, OP_k = OP_(k-1) + residual_k, a stage's input is the image
-plus the residual before it, and all of how points and grids meet in the non-uniform stages
-(blocks/saphn_nonuniform.py).
+not available. The following is chosen because it has the published 23 M parameters and 136 GMACs
+(uniform) and 140 GMACs (non-uniform) at 256x256: widths 32, 64, 128 and 128 at four scales; two
+residual blocks per scale in the encoder and in the decoder, each with one content-aware module with
+dense pixel-dependent filters; cross attention to the encoder at each scale and, in stages two and
+three, to the decoder of the previous stage. The following is chosen without such evidence: bounded
+offsets, padding by reflection, images in 0..1 without a shift, OP_k = OP_(k-1) + residual_k, the
+image plus the previous residual as input of a stage, and the whole interaction of points and grids
+in the non-uniform stages (blocks/saphn_nonuniform.py).
 """
 
 from __future__ import annotations
@@ -31,18 +31,22 @@ from deblur_export.models.blocks.saphn_stage import Stage
 from deblur_export.models.spec import ModelSpec, Padding, Published, count_blocks
 
 SCALES = 4
-STRIDE = 16  # two patches a side of three strided convolutions
+STRIDE = 16  # two patches along each axis, and three convolutions with stride 2
 PADDING: Padding = "reflect"
-PATCHES = ((2, 2), (2, 1), (1, 1))  # rows and columns of each stage
-OVERDRAWN = 0.5  # what drawing more points than at test time costs
+PATCHES = ((2, 2), (2, 1), (1, 1))  # rows and columns of patches in each stage
+OVERDRAWN = 0.5  # penalty in the reward for drawing more points than at test time
 
 
 class Policy(NamedTuple):
-    """What the policy gradient of the samplers needs; two non-uniform stages, padded size.
+    """The inputs of the policy gradient of the samplers, at the padded size.
 
-    probability: G of each stage, [N, 1, H, W]. samples: of each stage the pixels drawn at scales
-    2, 4, 8, 0 or 1, [N, 1, H, W]. log_prob [N]: of all draws. drawn [N]: points of all scales and
-    stages; budget: as many are used at test time.
+    Attributes:
+        probability: G of each of the two non-uniform stages, [N, 1, H, W].
+        samples: for each stage the masks, 0 or 1, of the pixels drawn at scales 2, 4 and 8,
+            [N, 1, H, W].
+        log_prob: log-probability of all draws, [N].
+        drawn: number of points drawn in all scales and stages, [N].
+        budget: number of points that are used at test time.
     """
 
     probability: tuple[Tensor, ...]
@@ -53,7 +57,8 @@ class Policy(NamedTuple):
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses need: OP_3 (`restored`), all three OP_k, and the draws if non-uniform."""
+    """The inputs of the loss: OP_3 (`restored`), all three OP_k (`outputs`), and for the
+    non-uniform network the draws (`policy`)."""
 
     restored: Tensor
     outputs: tuple[Tensor, ...]
@@ -61,10 +66,14 @@ class TrainingOutput(NamedTuple):
 
 
 def reward(output: TrainingOutput, target: Tensor) -> Tensor:
-    """R of each image, [N]: the error of both non-uniform stages, and a price for overdrawing.
+    """The reward R of each image, [N].
 
-    R = -(mean |OP_3 - GT| + mean |OP_2 - GT|) - 0.5 where more points were drawn than at test
+    R = -(mean |OP_3 - GT| + mean |OP_2 - GT|), minus 0.5 if more points were drawn than at test
     time. REINFORCE maximises it with the loss -(R.detach() - baseline) * log_prob.
+
+    Args:
+        output: of the non-uniform network in training mode.
+        target: ground truth [N, 3, H, W] in 0..1.
     """
     assert output.policy is not None, "only the non-uniform network draws"
     errors = [(restored - target).abs().mean((1, 2, 3)) for restored in output.outputs[1:]]
@@ -73,10 +82,16 @@ def reward(output: TrainingOutput, target: Tensor) -> Tensor:
 
 
 class SAPHN(nn.Module):
-    """Args:
-    widths: channels at full size, half, quarter and eighth (two scales at least); multiples of 8.
-    encoder_blocks, decoder_blocks: residual blocks a scale (M and P of the paper).
-    nonuniform: stages two and three work on sampled points.
+    """The three stages of SAPHN.
+
+    Args:
+        widths: channels at full, half, quarter and eighth size; multiples of 8. There are at least
+            two scales.
+        encoder_blocks, decoder_blocks: number of residual blocks per scale (the paper's M and P).
+        nonuniform: stages two and three work on sampled points (SAPHN+).
+
+    Raises:
+        ValueError: the widths are not two to four multiples of 8.
     """
 
     def __init__(
@@ -103,10 +118,10 @@ class SAPHN(nn.Module):
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size.
+            image: [N, 3, H, W], RGB in 0..1, of any size.
 
         Returns:
-            In eval mode [N, 3, H, W], not clamped; in training mode a `TrainingOutput`.
+            In eval mode [N, 3, H, W], not clamped to 0..1; in training mode a `TrainingOutput`.
         """
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, STRIDE, PADDING)
@@ -117,11 +132,14 @@ class SAPHN(nn.Module):
         return TrainingOutput(outputs[-1], outputs, policy(drawn) if drawn else None)
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        """`forward` in eval mode for H and W that are multiples of 16."""
+        """Like `forward` in eval mode, for H and W that are multiples of 16."""
         return self.progress(image)[-1]
 
     def progress(self, image: Tensor, drawn: list[Drawn] | None = None) -> list[Tensor]:
-        """OP_1, OP_2 and OP_3, [N, 3, H, W]; non-uniform stages draw if given a list to note it."""
+        """OP_1, OP_2 and OP_3, [N, 3, H, W].
+
+        With a list `drawn`, the non-uniform stages draw points at random and append the draws.
+        """
         outputs = [image]
         x, features = image, list[Tensor]()
         for stage, grid in zip(self.stages, PATCHES, strict=True):
@@ -131,21 +149,22 @@ class SAPHN(nn.Module):
                 residual, features = stage(*patches, drawn[-1].selections)
             else:
                 residual, features = stage(*patches)
-            residual = stitched(residual, *grid)
-            features = [stitched(feature, *grid) for feature in features]
+            residual = join(residual, *grid)
+            features = [join(feature, *grid) for feature in features]
             outputs.append(outputs[-1] + residual)
             x = image + residual
         return outputs[1:]
 
 
 def split(x: Tensor, rows: int, columns: int) -> Tensor:
-    """[N, C, H, W] -> patches [N*rows*columns, C, H/rows, W/columns], an image's together."""
+    """Split x [N, C, H, W] into patches [N*rows*columns, C, H/rows, W/columns]; the patches of an
+    image are adjacent."""
     n, c, h, w = x.shape
     x = x.reshape(n, c, rows, h // rows, columns, w // columns).permute(0, 2, 4, 1, 3, 5)
     return x.reshape(-1, c, h // rows, w // columns)
 
 
-def stitched(x: Tensor, rows: int, columns: int) -> Tensor:
+def join(x: Tensor, rows: int, columns: int) -> Tensor:
     """The inverse of `split`."""
     _, c, h, w = x.shape
     x = x.reshape(-1, rows, columns, c, h, w).permute(0, 3, 1, 4, 2, 5)
@@ -153,14 +172,14 @@ def stitched(x: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def policy(drawn: Sequence[Drawn]) -> Policy:
-    """The draws of all stages, patches put together."""
+    """Join the draws of all stages, and of all patches of an image."""
     probability, samples, log_prob, counts = [], [], [], []
     budget = 0
     for stage, grid in zip(drawn, PATCHES[1:], strict=True):
         patches = grid[0] * grid[1]
         masks = [mask_of(chosen, stage.logits) for chosen in stage.selections]
-        probability.append(stitched(stage.logits.sigmoid(), *grid))
-        samples.append(tuple(stitched(mask, *grid) for mask in masks))
+        probability.append(join(stage.logits.sigmoid(), *grid))
+        samples.append(tuple(join(mask, *grid) for mask in masks))
         log_prob.append(stage.log_prob.view(-1, patches).sum(1))
         counts += [mask.sum((1, 2, 3)).view(-1, patches).sum(1) for mask in masks]
         pixels = patches * stage.logits[0].numel()
@@ -175,14 +194,15 @@ def policy(drawn: Sequence[Drawn]) -> Policy:
 
 
 def mask_of(chosen: Selection, like: Tensor) -> Tensor:
-    """1 at the chosen pixels, 0 elsewhere, shape of `like` [N, 1, H, W]."""
+    """A mask that is 1 at the selected pixels and 0 elsewhere, in the shape of `like`
+    [N, 1, H, W]."""
     flags = torch.ones_like(chosen.pixel) if chosen.valid is None else chosen.valid
     mask = like.new_zeros(len(like), like[0].numel())
     return mask.scatter(1, chosen.pixel, flags.to(like.dtype)).view_as(like)
 
 
 def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Constructor arguments read from the shapes and keys of a state dict."""
+    """Read the constructor arguments from keys and shapes of a state dict."""
     downs = count_blocks(state, "stages.0.encoder.downs.")
     coarse = [state[f"stages.0.encoder.downs.{i}.weight"].shape[0] for i in range(downs)]
     return {
@@ -193,12 +213,12 @@ def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
     }
 
 
-def liven(net: nn.Module) -> None:
-    """Let the coarse scales of a random network be heard at full size, and keep features small.
+def rescale_random_weights(net: nn.Module) -> None:
+    """Rescale random weights so that coarse scales affect the output and features stay small.
 
     A transposed convolution has a quarter of the fan-in that `randomize` divides by; twice the
-    weight would restore the variance. But the filters are quadratic in their input: they turn
-    features much above one into an avalanche, and residual sums without them only grow.
+    weight would restore the variance. However, the filters are quadratic in their input: features
+    much larger than one would grow without bound, and so do sums of residuals without the filters.
     """
     assert isinstance(net, SAPHN)
     with torch.no_grad():
@@ -213,7 +233,7 @@ def liven(net: nn.Module) -> None:
 
 
 def variant(widths: Sequence[int], blocks: int, nonuniform: bool) -> dict[str, object]:
-    """Constructor arguments."""
+    """The constructor arguments of a variant."""
     return {
         "widths": list(widths),
         "encoder_blocks": blocks,
@@ -245,5 +265,5 @@ SPEC = ModelSpec(
         "uniform": (Published(parameters=23e6, gmacs=136, tolerance=0.025),),
         "nonuniform": (Published(gmacs=140, tolerance=0.025),),
     },
-    after_random=liven,
+    after_random=rescale_random_weights,
 )

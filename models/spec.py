@@ -1,4 +1,4 @@
-"""What the rest of the package needs to know about one network."""
+"""The specification of a network: everything that the rest of the package needs to know."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Padding = Literal["zeros", "reflect"]
-TRAIN_SIZE = 256  # pixels a side of the crops that all networks here were trained on
+TRAIN_SIZE = 256  # side in pixels of the crops that the papers of all networks here train on
 
 
 @dataclass(frozen=True)
 class Published:
-    """One figure of a paper, and how to count ours so that the two compare.
+    """A figure from a paper, and how to count this implementation so that the two are comparable.
 
-    `parameters` and `gmacs` (1e9 multiply-adds of one image of `size`) as printed. `without`
-    names modules the figure leaves out, as part of a dotted path. `convolutions` counts no matrix
-    products; `with_bias` follows the ptflops tool (see `complexity.Macs`). `tolerance` is
-    relative. `matched` False means that no reading reproduces the figure; `note` then says why.
+    Attributes:
+        parameters: number of parameters as printed.
+        gmacs: 1e9 multiply-adds of one image of `size` as printed.
+        size: height and width in pixels.
+        without: modules that the figure leaves out, as parts of a dotted path.
+        convolutions: count convolutions only, no matrix products.
+        with_bias: count as the ptflops tool does (see `complexity.Macs`).
+        tolerance: relative.
+        matched: False if no interpretation of the paper reproduces the figure; `note` says why.
     """
 
     parameters: float | None = None
@@ -42,15 +47,25 @@ class Published:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One network: how to build it, recognise it, and feed it.
+    """How to build a network, recognise its checkpoints and prepare its input.
 
-    `variants` maps a name to constructor arguments, the paper's first. A state dict belongs to
-    the network when every key of `keys_present` occurs and no key starts with one of
-    `keys_absent`. `receptive_field` is the radius in pixels, or None where global pooling makes
-    every output pixel depend on the whole image. `padding` is how an image is filled up to the
-    size multiple. `local` names the constructor's arguments that take the side of the training
-    crops and turn global into local pooling (TLC). `published` maps a variant to figures of papers.
-    `after_random` finishes a network that `randomize` has filled.
+    Attributes:
+        name: as in `models.NAMES`.
+        title: as in the paper.
+        source: reference to the paper.
+        build: the constructor.
+        variants: constructor arguments by variant name; the paper's variant is first.
+        keys_present, keys_absent: a state dict belongs to the network if it contains every key of
+            `keys_present` and no key that starts with one of `keys_absent`.
+        hyperparameters: reads the constructor arguments from a state dict.
+        size_multiple: height and width are padded to multiples of this.
+        receptive_field: radius in pixels, or None if global pooling makes every output pixel
+            depend on the whole image.
+        padding: how an image is padded to the size multiple.
+        local: the constructor arguments that take the side of the training crops and replace global
+            by local pooling (TLC).
+        published: figures from papers by variant.
+        after_random: adjusts a network after `randomize` has filled it.
     """
 
     name: str
@@ -73,15 +88,15 @@ class ModelSpec:
         return next(iter(self.variants))
 
     def matches(self, keys: Iterable[str]) -> bool:
-        """Whether a state dict with these keys is this network's."""
+        """Whether a state dict with these keys belongs to this network."""
         keys = set(keys)
         return keys.issuperset(self.keys_present) and not any(
             key.startswith(self.keys_absent) for key in keys
         )
 
     def variant_of(self, arguments: Mapping[str, Any]) -> str:
-        """The name of the variant with these constructor arguments, or "custom"; with local
-        pooling "-local" is appended."""
+        """The name of the variant with these constructor arguments, or "custom" if there is none;
+        "-local" is appended for local pooling."""
         shape = {name: value for name, value in arguments.items() if name not in self.local}
         found = (name for name, known in self.variants.items() if dict(known) == shape)
         return next(found, "custom") + (
@@ -90,6 +105,6 @@ class ModelSpec:
 
 
 def count_blocks(keys: Iterable[str], prefix: str) -> int:
-    """How many numbered children follow `prefix` in the keys of a state dict."""
+    """Number of numbered submodules that follow `prefix` in the keys of a state dict."""
     numbers = {key[len(prefix) :].split(".", 1)[0] for key in keys if key.startswith(prefix)}
     return len(numbers)

@@ -1,12 +1,12 @@
 """UFPNet: NAFNet with the blur kernel of every pixel as a second input (Fang et al., CVPR 2023).
 
 "Self-Supervised Non-Uniform Kernel Estimation with Flow-Based Motion Prior for Blind Image
-Deblurring". Layout and parameter names follow the official code (Fangzhenxuan/UFPDeblur,
+Deblurring". Architecture and parameter names follow the official code (Fangzhenxuan/UFPDeblur,
 `UFPNet_code_uncertainty`), so that its checkpoints load unchanged. Two of its four convolutions of
-the kernel map reach no output (`kernel_down.2` and `.3`); they are in every checkpoint, are not
-computed here, and the exporter drops them. The official code adds fresh noise to the kernel codes
-at every call, at test time too, so that published figures carry its sampling; here the noise is
-an argument, and zero without it.
+the kernel map have no effect on the output (`kernel_down.2` and `.3`); they are in every
+checkpoint, are not computed here, and the exporter removes them. The official code adds random
+noise to the kernel codes at every call, also at test time, so that the published figures vary with
+it; here the noise is an argument and zero by default.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ PADDING: Padding = "reflect"
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses need.
+    """The inputs of the loss.
 
-    kernel [N, H'*W', k, k], the blur kernel of each pixel of the padded image, without gradient
-    (the prior is trained beforehand); restored [N, 3, H, W] in 0..1.
+    Attributes:
+        kernel: [N, H'*W', k, k], the blur kernel of each pixel of the padded image, without
+            gradient (the prior is trained in advance).
+        restored: [N, 3, H, W] in 0..1.
     """
 
     kernel: Tensor
@@ -39,12 +41,12 @@ class TrainingOutput(NamedTuple):
 
 
 class UFPNet(UFPEncoder):
-    """Kernel prior, encoder that reads its kernels, and NAFNet's decoder.
+    """The kernel prior, an encoder that reads its kernels, and the decoder of NAFNet.
 
     Args:
         width, encoder_blocks, middle_blocks, kernel_size, prior_width, train_size: see
             `UFPEncoder`.
-        decoder_blocks: blocks a stage.
+        decoder_blocks: number of blocks in each decoder stage.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class UFPNet(UFPEncoder):
         train_size: int | None = None,
     ) -> None:
         super().__init__(width, encoder_blocks, middle_blocks, kernel_size, prior_width, train_size)
-        for _ in range(len(self.kernel_down), len(self.encoders)):  # never read
+        for _ in range(len(self.kernel_down), len(self.encoders)):  # not used
             self.kernel_down.append(nn.Conv2d(self.taps, self.taps, 2, stride=2))
         self.ups = nn.ModuleList()
         self.decoders = nn.ModuleList()
@@ -78,9 +80,9 @@ class UFPNet(UFPEncoder):
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, any size.
+            image: [N, 3, H, W], RGB in 0..1, of any size.
             noise: [N, k*k, H', W'] for the padded size, standard normal, for the uncertainty of
-                the kernel codes. None: zeros in eval mode, drawn in training mode.
+                the kernel codes. None is zero in eval mode and drawn at random in training mode.
 
         Returns:
             In eval mode [N, 3, H, W] in 0..1; in training mode a `TrainingOutput`.
@@ -96,11 +98,11 @@ class UFPNet(UFPEncoder):
         return TrainingOutput(listed, restored)
 
     def forward_padded(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Inference for H and W that are multiples of 16."""
+        """Like `forward` in eval mode, for H and W that are multiples of 16."""
         return self.decode(self.encode(image, self.kernels(image, noise)), image)
 
     def decode(self, features: Sequence[Tensor], image: Tensor) -> Tensor:
-        """The encoder's features to the restored image, [N, 3, H, W] in 0..1."""
+        """Run the decoder: from the features of the encoder to the image [N, 3, H, W] in 0..1."""
         *skips, x = features
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = stage(up(x) + skip)
@@ -108,7 +110,7 @@ class UFPNet(UFPEncoder):
 
 
 def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Constructor arguments read from the shapes and keys of a state dict."""
+    """Read the constructor arguments from keys and shapes of a state dict."""
     taps, prior_width = state["kernel_extra.Conv_tail.var.2.weight"].shape[:2]
     return {
         **nafnet_hyperparameters(state),
@@ -162,7 +164,7 @@ SPEC = ModelSpec(
                 parameters=80.3e6,
                 gmacs=235.6,
                 tolerance=0.003,
-                note="the official code, counted; 0.5 G of it are the unused kernel_down.2",
+                note="counted from the official code; 0.5 G of it are the unused kernel_down.2",
             ),
         )
     },

@@ -41,12 +41,12 @@ from deblur_export.export.runtimes.session import Precision, Runtime, Session
 from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.models.decisions import (
-    FLIP_SHARE,
+    FLIP_FRACTION,
     Allowance,
+    ChoiceCheck,
     Choices,
-    Judgement,
-    decided,
     decisions,
+    with_choices,
 )
 
 MAX_DROP = 0.1  # dB, as of `calibrate`
@@ -55,12 +55,12 @@ FLIP_DISTANCE, LEAST_PSNR = "flip_distance", "psnr"
 FP32_TOLERANCE = {
     PIXEL_TOLERANCE: 1e-4,
     LAYER_TOLERANCE: 1e-4,
-    "flips": FLIP_SHARE,
+    "flips": FLIP_FRACTION,
 }
 # A graph in low precision against PyTorch in float32: eleven and eight binary digits, some hundred
 # layers. The tiny networks with random weights give 67 dB and 49 dB at worst, layers 1e-2 and 1e-1.
 # Choices are made in float32, from rounded features: far more of them turn, up to 2 % and 6 % of a
-# row of attention logits, 2e-2 and 1.3e-1 from the border (AIBNet with trained weights).
+# row of attention logits, 2e-2 and 1.3e-1 from the threshold (AIBNet with trained weights).
 TOLERANCES: Mapping[str, Mapping[str, float]] = {
     "fp32": FP32_TOLERANCE,
     "fp16": {
@@ -171,11 +171,11 @@ def verify(
             ours = candidate.infer({"image": case.image})
             choices = {name: ours[name] for name in deciding}
             progress(f"{case.name} on PyTorch")
-            with decided(model.net, choices, allowance) as judged:
+            with with_choices(model.net, choices, allowance) as checks:
                 theirs = reference.infer({"image": case.image})
             exactly = None if exact is None else _run_float64(exact, case, choices)
             images = ours["restored"], theirs["restored"]
-            compared.append(_compare(case, *images, judged, exactly, with_images, tolerance))
+            compared.append(_compare(case, *images, checks, exactly, with_images, tolerance))
         if truth is not None:
             judged_truth = judge(
                 truth.pairs,
@@ -241,7 +241,7 @@ def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
 
 
 def _run_float64(net: nn.Module, case: Case, choices: Choices) -> NDArray[np.float64]:
-    with decided(net, choices), torch.no_grad():
+    with with_choices(net, choices), torch.no_grad():
         restored: torch.Tensor = net(torch.from_numpy(case.image).double())
     return restored.numpy()
 
@@ -250,7 +250,7 @@ def _compare(
     case: Case,
     ours: Array,
     theirs: Array,
-    judged: Sequence[Judgement],
+    checks: Sequence[ChoiceCheck],
     truth: NDArray[np.float64] | None,
     with_images: bool,
     tolerance: Mapping[str, float],
@@ -258,7 +258,7 @@ def _compare(
     if ours.shape != theirs.shape:
         raise DeblurExportError(f"{case.name}: output {ours.shape} instead of {theirs.shape}")
     errors = metrics.error_summary(theirs, ours)
-    reasons = [judgement.reason for judgement in judged if judgement.reason]
+    reasons = [check.reason for check in checks if check.reason]
     psnr, least = metrics.psnr(theirs, ours), tolerance.get(LEAST_PSNR, 0.0)
     if not psnr >= least:
         reasons.insert(0, f"PSNR {psnr:.2f} dB is below {least:g} dB")
@@ -273,8 +273,8 @@ def _compare(
         psnr=psnr,
         psnr_8bit=metrics.psnr_8bit(theirs, ours),
         ssim=float(np.mean([metrics.ssim(a, b) for a, b in zip(theirs, ours, strict=True)])),
-        flips=sum(judgement.flips for judgement in judged) if judged else None,
-        choices=sum(judgement.places for judgement in judged) if judged else None,
+        flips=sum(check.flips for check in checks) if checks else None,
+        choices=sum(check.total for check in checks) if checks else None,
         passed=not reasons,
         reason="; ".join(reasons),
         candidate_float64=None if truth is None else float(np.abs(truth - ours).max()),
@@ -315,7 +315,7 @@ def compare_layers(
     with SessionRunner(_open(artifact, runtime, precision, names + deciding)) as candidate:
         ours = candidate.infer({"image": case.image})
     choices = {name: ours[name] for name in deciding}
-    with decided(net, choices), TorchRunner(net, modules=names) as reference:
+    with with_choices(net, choices), TorchRunner(net, modules=names) as reference:
         theirs = reference.infer({"image": case.image})
     limit = TOLERANCES[_computed_in(artifact, precision)][LAYER_TOLERANCE]
     return tuple(_layer_error(name, ours[name], theirs[name], limit) for name in names)

@@ -26,7 +26,7 @@ def fold_layer_norm(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
             norm.weight = None
             norm.bias = None
             changes.changed.append(f"{name}.{norm_name}")
-        for norm_name, reason in block.layer_norms_kept.items():
+        for norm_name, reason in block.unfolded_layer_norms.items():
             changes.declined.append((f"{name}.{norm_name}", reason))
     return changes
 

@@ -3,7 +3,7 @@
     x + sum_r p_r (W_r (d_r x + c_r) + b_r)  ->  (I + sum_r p_r W'_r) x + sum_r p_r b'_r,
     W'_r = W_r diag(d_r),   b'_r = b_r + W_r c_r
 
-That saves two of the fifteen 1x1 products of R = 3 routers; `DDRE.mix_centres` computes it.
+That saves two of the fifteen 1x1 products of R = 3 routers; `DDRE.add_merged_experts` computes it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What AIBNet's two channel attentions (SFEM and HFSBlock) share.
+"""The base of AIBNet's two channel attentions, SFEM and HFSBlock.
 
-The paper scales Q K^T by a learned b and does not normalise Q and K. Their product sums over all
-pixels, so logits grow with the image: trained on 256 x 256 crops, the softmax is sharper on larger
-images. `normalize_qk` divides by the norms over the pixels instead, as TKSA and Restormer do; that
-deviates from the paper.
+The paper divides Q K^T by a learned b and does not normalise Q and K. The product sums over all
+pixels, so the logits grow with the size of the image: after training on crops of 256 x 256 pixels,
+the softmax is sharper on larger images. With `normalize_qk`, the logits are divided by the norms
+over the pixels, as in TKSA and Restormer, which deviates from the paper.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ EPS = 1e-12
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """L2 norm over the pixels, [N, C, P] -> [N, C, 1]; a matrix product for float32 accuracy."""
+    """L2 norm over the pixels, [N, C, P] -> [N, C, 1], as a matrix product for float32 accuracy."""
     squared = x.unsqueeze(-2) @ x.unsqueeze(-1)
     return squared.squeeze(-1).sqrt().clamp(min=EPS)
 
 
 def logit_bound(query: Tensor, key: Tensor, b: Tensor | None, normalize_qk: bool) -> Tensor:
-    """What no logit of a row exceeds (Cauchy-Schwarz): two [N, C, P] -> [N, C, 1]."""
+    """Upper bound of the absolute logits of each row (Cauchy-Schwarz), two [N, C, P] ->
+    [N, C, 1]."""
     norms = pixel_norm(query), pixel_norm(key).amax(dim=1, keepdim=True)
     largest = torch.ones_like(norms[0]) if normalize_qk else norms[0] * norms[1]
     return largest if b is None else largest / b.abs()
 
 
 class ChannelAttention(nn.Module):
-    """Base: a 1x1 and a depth-wise 3x3 make queries, keys and values; logits are C x C.
+    """Base class: a 1x1 and a depth-wise 3x3 compute queries, keys and values; logits are C x C.
 
-    `b` ([1]) divides the logits and is None once folded into the queries' depth-wise filters.
+    `b` ([1]) divides the logits and is None after it is folded into the queries' depth-wise
+    filters.
 
     Args:
         channels: C.
-        parts: how many C-channel features `dw` makes.
-        normalize_qk: divide queries and keys by their L2 norm over the pixels.
+        parts: number of C-channel features that `dw` computes.
+        normalize_qk: divide queries and keys by their L2 norms over the pixels.
     """
 
-    query_parts: ClassVar[Sequence[int]] = (0,)  # which of the parts are queries
+    query_parts: ClassVar[Sequence[int]] = (0,)  # indices of the parts that are queries
 
     b: Parameter | None
 
@@ -60,7 +62,7 @@ class ChannelAttention(nn.Module):
         return self.dw(self.qkv(x)).flatten(2).split(self.channels, dim=1)  # type: ignore[no-any-return]
 
     def logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """Two [N, C, P] -> [N, C, C]; float32 at least, sums reach 1e6 on a 720p image."""
+        """Two [N, C, P] -> [N, C, C]; needs float32, as sums reach 1e6 for a 720p image."""
         product = query @ key.transpose(1, 2)
         if self.normalize_qk:
             product = product / (pixel_norm(query) * pixel_norm(key).transpose(1, 2))

@@ -1,9 +1,9 @@
-"""The high-pass half of FSNet's decoupler, as AIBNet uses it.
+"""The high-pass half of FSNet's decoupler, which AIBNet uses.
 
-A k x k low-pass filter is predicted from the mean of the features, one for each of eight channel
-groups, and what it keeps is subtracted (Cui et al., "Image Restoration via Frequency Selection",
-2024; layer names are those of the official code, class `dynamic_filter`). FSNet's modulator, which
-recombines the two halves, has no place in AIBNet.
+A k x k low-pass filter is predicted from the mean of the features for each of eight channel groups,
+and its output is subtracted (Cui et al., "Image Restoration via Frequency Selection", 2024; layer
+names are those of the official code, class `dynamic_filter`). FSNet's modulator, which recombines
+the two halves, is not part of AIBNet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GROUPS = 8
 
 
 class GroupFilter(nn.Module):
-    """Filters each channel group of each image with its own k x k kernel, mirrored at the border.
+    """Filters each channel group of each image with its own k x k kernel; the border is reflected.
 
     Args:
         channels: C, a multiple of 8.
@@ -38,11 +38,14 @@ class GroupFilter(nn.Module):
 
 
 class Decoupler(nn.Module):
-    """High frequencies of the features: x minus its dynamic low-pass.
+    """The high frequencies of the features: x minus its dynamic low-pass.
 
     Args:
         channels: a multiple of 8.
         kernel_size: 3 or 5.
+
+    Raises:
+        ValueError: the channels or the kernel size are not supported.
     """
 
     def __init__(self, channels: int, kernel_size: int) -> None:
@@ -60,10 +63,14 @@ class Decoupler(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]; in training mode N must be at least 2."""
+        """[N, C, H, W] -> [N, C, H, W].
+
+        Raises:
+            ValueError: in training mode, N is 1.
+        """
         if self.training and x.shape[0] == 1:
             raise ValueError(
-                "the decoupler's batch norm sees one value a channel for each image: "
+                "the batch norm of the decoupler has one value per channel and image: "
                 "a training batch needs at least two images"
             )
         return x - self.low(x, self.bn(self.conv(self.pool(x))))  # type: ignore[no-any-return]

@@ -1,9 +1,10 @@
-"""AIBNet's HFSBlock: channel attention on high frequencies, thinned out at four degrees.
+"""AIBNet's HFSBlock: channel attention on high frequencies, at four degrees of sparsity (Gao and
+Dang 2025, arXiv:2502.20880).
 
-(Gao and Dang 2025, arXiv:2502.20880.) A reconstruction: Eq. 5 writes zeros where the mask removes a
-logit, the text calls the matrix after the softmax sparse; so logits are removed before it, as in
-TKSA (Chen et al., "Learning A Sparse Transformer Network for Effective Image Deraining", 2023).
-Its ratios and floors are used as well.
+A reconstruction: Eq. 5 writes zeros where the mask removes a logit, but the text calls the matrix
+after the softmax sparse. Logits are therefore removed before the softmax, as in TKSA (Chen et al.,
+"Learning A Sparse Transformer Network for Effective Image Deraining", 2023), whose ratios and
+rounding are used as well.
 """
 
 from __future__ import annotations
@@ -19,37 +20,39 @@ from deblur_export.models.blocks.decision import Decision, Inputs
 DEGREES = 4
 
 
-def kept(channels: int) -> tuple[int, ...]:
-    """How many logits of a row survive at the four degrees: floor of C times 1/2, 2/3, 3/4, 4/5."""
+def top_counts(channels: int) -> tuple[int, ...]:
+    """Number of logits that each of the four degrees keeps in a row: the floor of C times 1/2, 2/3,
+    3/4 and 4/5."""
     return tuple(channels * i // (i + 1) for i in range(1, DEGREES + 1))
 
 
 class Degrees(Decision):
-    """At how many of the four degrees each logit survives; the sets are nested.
+    """Computes how many of the four degrees keep each logit; the sets are nested.
 
-    A logit is a sum of products over all pixels, which cancel; it is rounded as they are, whatever
-    remains of them. So distances are relative to the largest that a logit of the row could be.
+    A logit is a sum of products over all pixels, which partly cancel, so that its rounding error is
+    relative to the products and not to the sum. Distances are therefore relative to the upper bound
+    of the logits of a row.
     """
 
     tolerance = 1e-4
-    least = 2  # one logit leaves, another comes
+    min_flips = 2  # one logit is replaced by another
 
     def __init__(self, normalize_qk: bool = False) -> None:
         super().__init__()
         self.normalize_qk = normalize_qk
 
     def forward(self, logits: Tensor, query: Tensor, key: Tensor, b: Tensor | None) -> Tensor:
-        """Logits [N, C, C] -> 0..4, dtype of the logits; what they come from, as in
-        `ChannelAttention.logits`, is for `distance` only."""
+        """Logits [N, C, C] -> 0..4 in the dtype of the logits, [N, C, C]. The other arguments, as
+        in `ChannelAttention.logits`, are for `distance` only."""
         return self.survives(logits).to(logits.dtype).sum(dim=-2)
 
     def survives(self, logits: Tensor) -> Tensor:
-        """[N, C, C] -> bool [N, C, 4, C]."""
+        """Which logits [N, C, C] each degree keeps, bool [N, C, 4, C]."""
         return logits.unsqueeze(-2) >= self.thresholds(logits).unsqueeze(-1)
 
     def thresholds(self, logits: Tensor) -> Tensor:
-        """The lowest logit of each row that survives at each degree, [N, C, 4]; by one TopK."""
-        counts = kept(logits.shape[-1])
+        """The lowest logit of each row that each degree keeps, [N, C, 4], by a single TopK."""
+        counts = top_counts(logits.shape[-1])
         largest = logits.topk(counts[-1], dim=-1).values
         last = torch.tensor(counts, device=logits.device) - 1
         return largest.index_select(-1, last)
@@ -61,7 +64,7 @@ class Degrees(Decision):
         return own != other
 
     def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
-        """[N, C, C], to the farthest threshold between the two choices."""
+        """[N, C, C], the distance to the farthest threshold between the two choices."""
         logits: Tensor = inputs[0]
         query, key, b = inputs[1:]
         crossed = in_sets(own) != in_sets(other)
@@ -70,21 +73,21 @@ class Degrees(Decision):
 
 
 def in_sets(degrees: Tensor) -> Tensor:
-    """Degrees [N, C, C] as the four nested sets, bool [N, C, 4, C], the smallest first."""
+    """Convert degrees [N, C, C] to the four nested sets, bool [N, C, 4, C], the smallest first."""
     needed = torch.arange(DEGREES, 0, -1, device=degrees.device).unsqueeze(-1)
     return degrees.unsqueeze(-2) >= needed
 
 
 def sparse_softmax(logits: Tensor, degrees: Tensor, scale: Tensor) -> Tensor:
-    """Sum of four softmaxes over the largest logits of each row; one exponential serves all.
+    """Weighted sum of four softmaxes over the largest logits of each row, with one exponential.
 
     Args:
         logits: [N, C, C].
-        degrees: [N, C, C], how many of the softmaxes have a logit in their set.
-        scale: [4], a factor for each of them.
+        degrees: [N, C, C], number of softmaxes that include each logit.
+        scale: [4], the factors of the softmaxes.
 
     Returns:
-        [N, C, C], rows sum to the sum of `scale`.
+        [N, C, C]; each row sums to the sum of `scale`.
     """
     mask = in_sets(degrees).to(logits.dtype)
     largest = logits.amax(dim=-1, keepdim=True)
@@ -94,11 +97,12 @@ def sparse_softmax(logits: Tensor, degrees: Tensor, scale: Tensor) -> Tensor:
 
 
 class HFSBlock(ChannelAttention):
-    """x plus the sparse channel attention of its high frequencies; no output layer.
+    """x plus the sparse channel attention of its high frequencies, without output layer.
 
     Args:
         channels: C, a multiple of 8.
-        filter_size: of the decoupler; 5 fits the published parameters, FSNet's default is 3.
+        filter_size: kernel size of the decoupler; 5 fits the published parameters, and the default
+            of FSNet is 3.
         normalize_qk: as in `ChannelAttention`.
     """
 

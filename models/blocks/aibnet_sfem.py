@@ -1,7 +1,8 @@
 """AIBNet's SFEM and SFDHBlock, the block around it (Gao and Dang 2025, arXiv:2502.20880, Eq. 1).
 
-A reconstruction: Eq. 1 attends straight after the norm, which misses the published counts by 20 %;
-NAFNet's whole token half and a feed-forward half with a depth-wise 3x3 fit all of them.
+A reconstruction: in Eq. 1 the attention directly follows the norm, which misses the published
+counts by 20 %. NAFNet's complete first half and a second half with a depth-wise 3x3 fit all of
+them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class SFEM(ChannelAttention):
     """Difference of two channel attentions: out((softmax(Q1 K1'/b) - a softmax(Q2 K2'/b)) V).
 
     `a` is lambda of the Differential Transformer (Ye et al. 2024, arXiv:2410.05258), without its
-    norm: exp(aQ1 aK1) - exp(aQ2 aK2) + 0.8. Once folded, `a` ([1]) is a parameter and the vectors
-    are None. `project_first` computes (out A) V instead of out(A V): C*C*H*W multiply-adds less
-    for C*C*C more.
+    norm: exp(aQ1 aK1) - exp(aQ2 aK2) + 0.8. After folding, `a` ([1]) is a parameter and the vectors
+    are None. `project_first` computes (out A) V instead of out(A V), which saves C*C*H*W
+    multiply-adds and adds C*C*C.
     """
 
     query_parts: ClassVar[Sequence[int]] = (0, 2)
@@ -67,9 +68,9 @@ class SFEM(ChannelAttention):
 
 
 class SFDHBlock(NAFBlock):
-    """NAFNet's block with SFEM beside its token half and a depth-wise 3x3 in its second half.
+    """NAFNet's block with SFEM in parallel to its first half and a depth-wise 3x3 in its second.
 
-    `W` ([1, C, 1, 1], one at first) scales SFEM and is None once folded.
+    `W` ([1, C, 1, 1], initially one) scales SFEM and is None after folding.
     """
 
     layer_norms: ClassVar[Sequence[tuple[str, ...]]] = (

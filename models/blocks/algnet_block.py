@@ -1,5 +1,6 @@
-"""The blocks of ALGNet (Gao and Dang 2024, arXiv:2403.20106): names, shapes and arithmetic of the
-official code, where it differs from the paper's equations.
+"""The blocks of ALGNet (Gao and Dang 2024, arXiv:2403.20106).
+
+Names, shapes and arithmetic are those of the official code where it differs from the paper.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from deblur_export.models.blocks.naf import (
 
 
 class InstanceNorm2d(nn.Module):
-    """Normalization over the image, a channel by itself; biased variance, affine.
+    """Normalization of each channel over the image, with biased variance and affine parameters.
 
-    `nn.InstanceNorm2d` in two steps: mean, then mean of the centred squares, both along rows first
-    (see `GlobalAveragePool`), which stays accurate in float32 on a large image. A single pixel
-    gives `bias`.
+    This is `nn.InstanceNorm2d` in two steps, mean and mean of the centred squares, both along rows
+    first (see `GlobalAveragePool`), which stays accurate in float32 for large images. For an image
+    of one pixel it returns `bias`.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -45,7 +46,7 @@ class InstanceNorm2d(nn.Module):
 
 
 class ConvGELU(nn.Module):
-    """A convolution that keeps the size, then GELU unless it is the last."""
+    """A convolution that preserves the size, followed by GELU unless it is the last one."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, last: bool = False) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class ShallowFeatures(nn.Module):
 
 
 class FeatureMerge(nn.Module):
-    """Joins two feature maps (FAM): two [N, C, H, W] -> [N, C, H, W]."""
+    """Merges two feature maps (FAM): two [N, C, H, W] -> [N, C, H, W]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class FeatureMerge(nn.Module):
 
 
 class GlobalLayer(nn.Module):
-    """Mamba along the pixels in reading order: layer normalization (eps 1e-5), then the scan."""
+    """Layer normalization (eps 1e-5), then Mamba along the pixels in row-major order."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -116,9 +117,9 @@ class LocalLayer(nn.Module):
 class ALGBlock(Foldable):
     """Gated depth-wise features, aggregated globally and locally, then a gated 1x1 half.
 
-    The aggregation is g (1 + inside_all) lamb_g + l lamb_l with a weight a channel; the paper
-    writes F_G + W F_L. `beta` scales the second half. `conv3_2` and `gamma` are never used: they
-    stand in the official checkpoints. Folded scales are None.
+    The aggregation is g (1 + inside_all) lamb_g + l lamb_l with per-channel weights; the paper
+    writes F_G + W F_L. `beta` scales the second half. `conv3_2` and `gamma` are in the official
+    checkpoints, but are never used. Scales are None after folding.
     """
 
     layer_norms: ClassVar[Sequence[tuple[str, ...]]] = (

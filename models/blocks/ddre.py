@@ -1,8 +1,9 @@
-"""The expert mixture at the end of every stage of DHNet, steered by the degradation of the image.
+"""The mixture of experts at the end of every stage of DHNet, conditioned on the degradation of the
+image.
 
-A reconstruction, see `models/dhnet.py`. That the experts are depth-wise separable convolutions of
-five sizes is in the paper (Table 6); that every router owns its experts follows from the published
-multiply-adds, and that its weights are one number an expert and image, from the wording.
+A reconstruction; see `models/dhnet.py`. The paper states that the experts are depth-wise separable
+convolutions of five sizes (Table 6). That every router has its own experts follows from the
+published multiply-adds, and that it has one weight per expert and image from the wording.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ KERNELS = (1, 3, 5, 7, 9)
 
 
 class Expert(nn.Module):
-    """Depth-wise k x k, then 1x1; linear. `depthwise` is None once folded into a 1x1 (k = 1)."""
+    """A linear expert: depth-wise k x k, then 1x1. `depthwise` is None after it is folded into the
+    1x1 (k = 1)."""
 
     depthwise: nn.Conv2d | None
 
@@ -33,18 +35,19 @@ class Expert(nn.Module):
 
 
 class DDRE(nn.Module):
-    """x + sum over routers r and experts e of p[r, e] expert[r, e](x), all of them computed.
+    """x + sum over routers r and experts e of p[r, e] expert[r, e](x); all experts are computed.
 
-    p[r] is a softmax over the experts of router r, one row an image, from the mean of the features
-    over the whole image and, where there is a prior, from the mean of its features.
+    p[r] is a softmax over the experts of router r for each image, computed from the means over the
+    image of the features and, if there is a prior, of its features.
 
-    For inference the routers can be one linear layer of R*5 rows (`routers` then has one member),
-    and the experts of size 1 a single 1x1 convolution with weights that depend on the image.
+    For inference the routers can be merged into one linear layer of R*5 rows (`routers` then has
+    one member), and the experts of size 1 into one 1x1 convolution with weights that depend on the
+    image.
 
     Args:
         channels: C.
-        prior_channels: channels of the prior at this scale, 0 without one.
-        routers: R.
+        prior_channels: number of channels of the prior at this scale; 0 without a prior.
+        routers: R, the number of routers.
     """
 
     def __init__(self, channels: int, prior_channels: int = 0, routers: int = 3) -> None:
@@ -59,39 +62,39 @@ class DDRE(nn.Module):
 
     @property
     def grid(self) -> list[list[Expert]]:
-        """The experts, a list a router."""
+        """The experts of each router."""
         return [cast("list[Expert]", list(cast(nn.ModuleList, row))) for row in self.experts]
 
     def forward(self, x: Tensor, prior: Tensor | None = None) -> Tensor:
-        """Features [N, C, H, W] and the prior's means [N, P, 1, 1] -> [N, C, H, W]."""
-        share = self.shares(x, prior)
+        """Features [N, C, H, W] and the means of the prior [N, P, 1, 1] -> [N, C, H, W]."""
+        p = self.router_weights(x, prior)
         merged = all(experts[0].depthwise is None for experts in self.grid)
-        y = self.mix_centres(x, share[:, :, 0]) if merged else x
+        y = self.add_merged_experts(x, p[:, :, 0]) if merged else x
         experts = [expert for experts in self.grid for expert in experts]
-        parts = share.view(-1, len(experts), 1, 1).split(1, dim=1)  # type: ignore[no-untyped-call]
-        for part, expert in zip(parts, experts, strict=True):
+        weights = p.view(-1, len(experts), 1, 1).split(1, dim=1)  # type: ignore[no-untyped-call]
+        for weight, expert in zip(weights, experts, strict=True):
             if expert.depthwise is not None:
-                y = y + part * expert(x)
+                y = y + weight * expert(x)
         return y
 
-    def shares(self, x: Tensor, prior: Tensor | None) -> Tensor:
-        """p [N, R, 5]: what each router gives to each of its experts."""
+    def router_weights(self, x: Tensor, prior: Tensor | None) -> Tensor:
+        """p [N, R, 5], the weights that each router gives to its experts."""
         means = self.pool(x)
         if prior is not None:
             means = torch.cat([means, prior], dim=1)
         scores = torch.cat([router(means.flatten(1)) for router in self.routers], dim=1)
         return scores.view(-1, len(self.experts), len(KERNELS)).softmax(dim=2)
 
-    def mix_centres(self, x: Tensor, share: Tensor) -> Tensor:
-        """x and the experts of size 1 as one product: (I + sum_r p_r W_r) x + sum_r p_r b_r.
+    def add_merged_experts(self, x: Tensor, p: Tensor) -> Tensor:
+        """x plus the experts of size 1 as one product: (I + sum_r p_r W_r) x + sum_r p_r b_r.
 
-        x [N, C, H, W] and share [N, R] -> [N, C, H, W].
+        x [N, C, H, W] and p [N, R] -> [N, C, H, W].
         """
         batch, channels = x.shape[:2]
         layers = [experts[0].pointwise for experts in self.grid]
         weights = torch.stack([layer.weight.flatten() for layer in layers])
         biases = torch.stack([cast(Tensor, layer.bias) for layer in layers])
         identity = torch.eye(channels, dtype=x.dtype, device=x.device)
-        matrix = (share @ weights).view(batch, channels, channels) + identity
+        matrix = (p @ weights).view(batch, channels, channels) + identity
         y = (matrix @ x.flatten(2)).view_as(x)
-        return y + (share @ biases).view(batch, channels, 1, 1)
+        return y + (p @ biases).view(batch, channels, 1, 1)

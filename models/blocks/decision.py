@@ -1,7 +1,8 @@
-"""Modules whose output is a discrete choice, which float32 rounding can turn.
+"""Modules whose output is a discrete choice, which float32 rounding can change.
 
-Two correct implementations may choose differently where a score lies within rounding of the
-border. They are then compared under one choice, and each difference must be borderline.
+Two correct implementations may choose differently where a score is within rounding of a threshold.
+They are then compared with the same choice, and the scores of all entries that differ must be close
+to the threshold.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ Inputs: TypeAlias = tuple[Any, ...]
 
 
 class Decision(nn.Module):
-    """Scores to a choice; subclasses say how to compare two choices.
+    """Base class of modules that make a choice from scores. Subclasses define how two choices are
+    compared.
 
-    `inputs` are what `forward` is called with: the scores, then what `distance` needs besides.
+    `inputs` are the arguments of `forward`: the scores, then what `distance` needs in addition.
 
-    `tolerance`: how far from the border a differing place may lie, as `distance` gives it.
-    `least`: how many places differ when one score crosses the border.
+    Attributes:
+        tolerance: largest `distance` from the threshold of an entry that may differ in float32.
+        min_flips: number of entries that differ if a single score crosses the threshold.
     """
 
     tolerance: ClassVar[float]
-    least: ClassVar[int]
+    min_flips: ClassVar[int]
 
     def is_choice(self, own: Tensor, other: Tensor) -> bool:
-        """Whether `other` could be an output at all where `own` is one."""
+        """Whether `other` is a possible output where `own` is the actual one."""
         raise NotImplementedError
 
     def differences(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
-        """Where two choices differ, bool, one entry a place."""
+        """Which entries of two choices differ, as a bool tensor."""
         raise NotImplementedError
 
     def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
-        """How far each place lies from the border that tells the two choices apart, 0 or more."""
+        """The distance, 0 or more, of each entry's score from the threshold between the choices."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How a block tells the reparameterization passes which parameters feed which layer."""
+"""A base class by which blocks tell the reparameterization passes what can be folded."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from torch import nn
 
 
 class Foldable(nn.Module):
-    """A block with parameters that can be folded into a neighbouring layer for inference.
+    """A block with parameters that can be folded into an adjacent layer for inference.
 
-    Names are attributes of the block, dotted for inner modules; a layer is an `nn.Conv2d` or
+    Names are attributes of the block, dotted for submodules; a layer is an `nn.Conv2d` or
     `nn.Linear`.
+
+    Attributes:
+        layer_norms: tuples (norm, layer, ...) where these 1x1 layers are the only consumers of the
+            norm's output. Folding sets the norm's weight and bias to None, and a layer without a
+            bias gets one.
+        unfolded_layer_norms: norms whose affine part cannot be folded, and why.
+        residual_scales: tuples (scale, layer) of a per-channel factor on the output of a layer.
+            Folding sets the factor to None.
     """
 
-    # (norm, layer, ...): the 1x1 layers are the only readers of the norm's output. The norm's
-    # weight and bias become None; a layer without a bias gets one.
     layer_norms: ClassVar[Sequence[tuple[str, ...]]] = ()
-    # norm -> why its affine part must stay
-    layer_norms_kept: ClassVar[Mapping[str, str]] = {}
-    # (scale, layer): a per-channel factor on the output of `layer`, which becomes None.
+    unfolded_layer_norms: ClassVar[Mapping[str, str]] = {}
     residual_scales: ClassVar[Sequence[tuple[str, str]]] = ()

@@ -1,8 +1,9 @@
-"""The kernel prior's flow for inference, on the two halves of its channels (see `kernel_prior.py`).
+"""The flow of the kernel prior for inference, on two halves of its channels (see
+`kernel_prior.py`).
 
-A coupling layer keeps every other channel and changes the rest. With the channels sorted, the kept
-ones are a contiguous half that needs no mask and no copy; batch normalization has moved into the
-weights. `fold_flow` fills these modules.
+A coupling layer leaves every other channel unchanged. With the channels sorted, these are a
+contiguous half that needs no mask and no copy. Batch normalization is folded into the weights. The
+pass `fold_flow` fills these modules.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from deblur_export.models.blocks.kernel_prior import HIDDEN
 
 
 def pointwise_net(inputs: int, outputs: int, activation: type[nn.Module]) -> nn.Sequential:
-    """Three 1x1 convolutions, numbered as the linear layers of a coupling."""
+    """Three 1x1 convolutions, numbered like the linear layers of a coupling."""
     return nn.Sequential(
         nn.Conv2d(inputs, HIDDEN, 1),
         activation(),
@@ -35,16 +36,18 @@ class FoldedCoupling(nn.Module):
         self.shift = Parameter(torch.zeros(1, changed, 1, 1))
 
     def forward(self, kept: Tensor, changed: Tensor) -> Tensor:
-        """[N, kept, H, W] and [N, changed, H, W] to the new [N, changed, H, W]."""
+        """[N, kept, H, W] and [N, changed, H, W] -> [N, changed, H, W]."""
         scale = self.s_net(kept).exp()
         return (changed + self.shift) * scale + self.t_net(kept)  # type: ignore[no-any-return]
 
 
 class FoldedFlow(nn.Module):
-    """Codes to kernels as `KernelPrior`, channels in `order`, kernels without their last factor.
+    """Converts codes to kernels like `KernelPrior`, with channels in `order` and kernels without
+    their last factor.
 
-    The layers around it produce and read the channels in this order, and the readers' weights hold
-    the factor. `order` [k*k] lists first the channels that the first coupling keeps.
+    The layers around it produce and read the channels in this order, and the weights of the layers
+    that read the kernels include the factor. `order` [k*k] begins with the channels that the first
+    coupling leaves unchanged.
     """
 
     order: Tensor
@@ -61,11 +64,11 @@ class FoldedFlow(nn.Module):
         )
 
     def arrange(self, noise: Tensor) -> Tensor:
-        """Channels of the noise in the order of `forward`'s input."""
+        """Put the channels of the noise in the order of the input of `forward`."""
         return noise[:, self.order]
 
     def forward(self, z: Tensor) -> Tensor:
-        """[N, k*k, H, W] to [N, k*k, H, W], both in `order`."""
+        """Codes [N, k*k, H, W] -> kernels [N, k*k, H, W], both with channels in `order`."""
         kept, changed = torch.split(z, self.sizes, dim=1)
         for coupling in self.couplings:
             kept, changed = coupling(kept, changed), kept

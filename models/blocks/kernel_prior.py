@@ -1,13 +1,13 @@
 """The blur kernel of every pixel, as UFPNet estimates it (Fang et al. 2023).
 
 "Self-Supervised Non-Uniform Kernel Estimation with Flow-Based Motion Prior for Blind Image
-Deblurring", CVPR 2023, Sec. 3. A U-Net writes a latent code and its uncertainty for each pixel; a
+Deblurring", CVPR 2023, Sec. 3. A U-Net predicts a latent code and its uncertainty for each pixel. A
 normalizing flow (FKP, Liang et al. 2021, arXiv:2103.15977; affine coupling of RealNVP, Dinh et al.
-2017, arXiv:1605.08803, Eq. 7 and 8), trained beforehand on motion kernels, turns a code into a
+2017, arXiv:1605.08803, Eq. 7 and 8), trained in advance on motion kernels, converts a code to a
 k x k kernel. Parameter names are those of the official code (Fangzhenxuan/UFPDeblur).
 
-All maps are [N, k*k, H, W]: the flow is a perceptron at each pixel, so its linear layers run as
-1x1 convolutions and no [N*H*W, k*k] matrix is ever formed.
+All maps are [N, k*k, H, W]: the flow is a perceptron at each pixel, so its linear layers are
+computed as 1x1 convolutions, and no matrix [N*H*W, k*k] is formed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import Parameter
 HIDDEN = 25  # channels inside a coupling layer
 COUPLINGS = 5
 EPS = 1e-5  # of the flow's batch normalization
-ALPHA = 1e-6  # kernel values were squeezed into alpha .. 1 - alpha before the logit
+ALPHA = 1e-6  # in training, kernel values are mapped to alpha .. 1 - alpha before the logit
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -28,7 +28,7 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class ResBlock(nn.Module):
-    """x + two 3x3 convolutions, ReLU before each."""
+    """x plus two 3x3 convolutions of x, with a ReLU before each."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ResBlock(nn.Module):
 
 
 class CodeEncoder(nn.Module):
-    """One level down: (features at half the size, skip at full size)."""
+    """One level of the encoder: returns features at half the size, and the skip connection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class CodeMiddle(nn.Module):
 
 
 class CodeDecoder(nn.Module):
-    """One level up, joined with the skip by concatenation; sizes of the skip are even."""
+    """One level of the decoder; the skip connection, of even size, is concatenated."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -85,10 +85,11 @@ class CodeDecoder(nn.Module):
 
 
 def standardized_softmax(logits: Tensor) -> Tensor:
-    """softmax over the channels, then (c - mean) / std over the channels, std unbiased.
+    """Softmax over the channels of [N, C, H, W], then (c - mean) / std over the channels, with
+    unbiased std.
 
-    The denominator of the softmax cancels, so that the numbers here are between 0 and 1 instead
-    of around 1 / 361.
+    The denominator of the softmax cancels and is not computed, so that the values here are between
+    0 and 1 instead of near 1 / 361.
     """
     weight = (logits - logits.amax(dim=1, keepdim=True)).exp()
     deviation = weight - weight.mean(dim=1, keepdim=True)
@@ -97,7 +98,7 @@ def standardized_softmax(logits: Tensor) -> Tensor:
 
 
 class CodeTail(nn.Module):
-    """Decoder features to the code and its uncertainty."""
+    """Computes the code and its uncertainty from the decoder features."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class CodeTail(nn.Module):
 
 
 class CodeEstimator(nn.Module):
-    """U-Net of two levels: image to latent kernel codes (`kernel_extra` in the official code)."""
+    """U-Net of two levels from an image to latent kernel codes (official name: `kernel_extra`)."""
 
     def __init__(self, kernel_size: int, width: int) -> None:
         super().__init__()
@@ -125,7 +126,10 @@ class CodeEstimator(nn.Module):
         self.Conv_tail = CodeTail(width, kernel_size**2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image [N, 3, H, W], H and W multiples of 4, to code and uncertainty.
+        """Estimate code and uncertainty.
+
+        Args:
+            image: [N, 3, H, W] in 0..1; H and W are multiples of 4.
 
         Returns:
             code [N, k*k, H, W] with mean 0 and standard deviation 1 at each pixel, and sigma
@@ -143,7 +147,7 @@ def per_channel(values: Tensor) -> Tensor:
 
 
 def coupling_net(channels: int, activation: type[nn.Module]) -> nn.Sequential:
-    """Three linear layers, official numbering."""
+    """Three linear layers with the numbering of the official code."""
     return nn.Sequential(
         nn.Linear(channels, HIDDEN),
         activation(),
@@ -154,7 +158,7 @@ def coupling_net(channels: int, activation: type[nn.Module]) -> nn.Sequential:
 
 
 def run_pixelwise(net: nn.Sequential, x: Tensor) -> Tensor:
-    """A perceptron of linear layers at every pixel of [N, C, H, W]."""
+    """Apply a perceptron of linear layers at every pixel of x [N, C, H, W]."""
     for layer in net:
         if isinstance(layer, nn.Linear):
             x = F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
@@ -164,7 +168,8 @@ def run_pixelwise(net: nn.Sequential, x: Tensor) -> Tensor:
 
 
 class Coupling(nn.Module):
-    """Affine coupling: channels where `mask` is 1 stay and decide what happens to the others."""
+    """Affine coupling: channels where `mask` is 1 are unchanged and determine the affine map of the
+    others."""
 
     mask: Tensor
 
@@ -183,7 +188,7 @@ class Coupling(nn.Module):
 
 
 class FlowBatchNorm(nn.Module):
-    """The flow's batch normalization, always with its running statistics."""
+    """The batch normalization of the flow, which always uses its running statistics."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -196,7 +201,7 @@ class FlowBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def scale(self) -> Tensor:
-        """Factor [C] of the inverse."""
+        """The factor [C] of the inverse."""
         return torch.exp(-self.log_gamma) * torch.sqrt(self.running_var + EPS)
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -207,9 +212,9 @@ class FlowBatchNorm(nn.Module):
 
 
 class KernelPrior(nn.Module):
-    """The flow run from code to kernel (`flow` in the official code).
+    """The flow from code to kernel (official name: `flow`).
 
-    `base_dist_mean`, `base_dist_var` and `kernel_size` are in every checkpoint and not used here.
+    `base_dist_mean`, `base_dist_var` and `kernel_size` are in every checkpoint, but are not used.
     """
 
     alpha: Tensor
@@ -229,11 +234,11 @@ class KernelPrior(nn.Module):
         self.net = nn.Sequential(*layers)
 
     def arrange(self, noise: Tensor) -> Tensor:
-        """Channels of the noise in the order of `forward`'s input."""
+        """Put the channels of the noise in the order of the input of `forward`."""
         return noise
 
     def forward(self, z: Tensor) -> Tensor:
-        """Codes [N, k*k, H, W] to kernels [N, k*k, H, W], each value in 0..1."""
+        """Codes [N, k*k, H, W] -> kernels [N, k*k, H, W] with values in 0..1."""
         for layer in reversed(list(self.net)):
             assert isinstance(layer, Coupling | FlowBatchNorm)
             z = layer.inverse(z)
@@ -241,5 +246,5 @@ class KernelPrior(nn.Module):
 
 
 def to_kernel(logit: Tensor, alpha: Tensor, normalization: Tensor) -> Tensor:
-    """Logits to kernel values: the sigmoid, stretched from alpha .. 1 - alpha to 0 .. 1."""
+    """Convert logits to kernel values: the sigmoid, rescaled from alpha .. 1 - alpha to 0 .. 1."""
     return (logit.sigmoid() - alpha) / (1 - 2 * alpha) * normalization

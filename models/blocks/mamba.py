@@ -2,7 +2,7 @@
 
 Parameter names, shapes and initial values are those of the official code (state-spaces/mamba,
 `mamba_ssm.Mamba` without options). Sequences are [N, C, L] here, so that an image is its flattened
-feature map and no layer needs a transposition.
+feature map and no layer needs a transpose.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ STEP_RANGE = (1e-3, 1e-1)  # of softplus(dt_proj.bias) at the start of training
 class Mamba(nn.Module):
     """Gated causal mixing along a sequence.
 
+    `A_log` [D, S] holds the logarithms of the decay rates. After folding it is None and `A` holds
+    the (negative) rates; `A` is None before.
+
     Args:
         channels: C.
-        states: S, the states of each of the D = 2C inner channels.
-        kernel: of the causal depth-wise convolution before the scan.
-
-    `A_log` [D, S] holds the logarithms of the decay rates and is None once folded into `A`, the
-    rates themselves (negative); `A` is None before.
+        states: S, the number of states of each of the D = 2C inner channels.
+        kernel: size of the causal depth-wise convolution before the scan.
     """
 
     A_log: Parameter | None
@@ -49,29 +49,29 @@ class Mamba(nn.Module):
         nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
         low, high = (math.log(bound) for bound in STEP_RANGE)
         steps = torch.empty(wide).uniform_(low, high).exp()
-        self.dt_proj.bias.data = steps + torch.log(-torch.expm1(-steps))  # softplus inverted
+        self.dt_proj.bias.data = steps + torch.log(-torch.expm1(-steps))  # inverse of softplus
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, L] -> [N, C, L]; position t depends on positions up to t."""
-        values, gate = project(x, self.in_proj).chunk(2, dim=1)
-        values = F.silu(self.conv1d(F.pad(values, (self.kernel - 1, 0))))
+        u, z = project(x, self.in_proj).chunk(2, dim=1)
+        u = F.silu(self.conv1d(F.pad(u, (self.kernel - 1, 0))))
         parts = [self.rank, self.states, self.states]
-        step, inputs, readout = torch.split(project(values, self.x_proj), parts, dim=1)
+        delta, b, c = torch.split(project(u, self.x_proj), parts, dim=1)
         y = selective_scan(
-            values,
-            self.dt_proj.weight @ step,
+            u,
+            self.dt_proj.weight @ delta,
             self.rates(),
-            inputs,
-            readout,
+            b,
+            c,
             self.D,
-            gate,
+            z,
             self.dt_proj.bias,
             delta_softplus=1,
         )
         return project(y, self.out_proj)
 
     def rates(self) -> Tensor:
-        """The decay rates [D, S]."""
+        """The decay rates A, [D, S]."""
         if self.A is not None:
             return self.A
         assert self.A_log is not None
@@ -79,6 +79,6 @@ class Mamba(nn.Module):
 
 
 def project(x: Tensor, layer: nn.Linear) -> Tensor:
-    """The linear layer on the channels of x [N, C, L]."""
+    """Apply a linear layer to the channels of x [N, C, L]."""
     y = layer.weight @ x
     return y if layer.bias is None else y + layer.bias.unsqueeze(1)

@@ -13,10 +13,11 @@ KERNEL = 3
 
 
 class UnfoldedMaskedConv(nn.Module):
-    """Gated dense 3x3 convolution at masked pixels as unfold + 1x1 (M2AENet, Sec. 3.2).
+    """Gated dense 3x3 convolution at masked pixels, computed as unfold and 1x1 convolution
+    (M2AENet, Sec. 3.2); for inference only.
 
-    Inference only. `weight` [2C, 9(C+1)] is tap-major; each tap sees one more channel, which is
-    one inside the image and zero outside, and so knows where the padding is. `bias` is [2C].
+    `weight` [2C, 9(C+1)] is tap-major. Each tap has an additional input channel, which is one
+    inside the image and zero in the padding. `bias` is [2C].
     """
 
     def __init__(self, channels: int) -> None:
@@ -25,7 +26,8 @@ class UnfoldedMaskedConv(nn.Module):
         self.bias = Parameter(Tensor(2 * channels).fill_(0))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [N, C, H, W], mask [N, 1, H, W]: the gate where mask > 0.5, x * x elsewhere."""
+        """x [N, C, H, W], mask [N, 1, H, W] -> [N, C, H, W]: the gate where mask > 0.5, x * x
+        elsewhere."""
         index = (mask > 0.5).flatten().nonzero().squeeze(1)
         rows = pixel_gather(torch.cat([x, torch.ones_like(x[:, :1])], dim=1), index, KERNEL)
         first, second = F.linear(rows, self.weight, self.bias).chunk(2, dim=1)

@@ -15,15 +15,15 @@ from torch.nn import Parameter
 from deblur_export.models.blocks.foldable import Foldable
 from deblur_export.plugins.ops.local_mean import WINDOWS, local_mean
 
-LOCAL_SIZES = (32, 64, 128, 256)  # of training crops, in pixels, that TLC comes in
+LOCAL_SIZES = (32, 64, 128, 256)  # sides of training crops in pixels that TLC supports
 
 
 class LayerNorm2d(nn.Module):
-    """Layer normalization over the channels of each pixel, biased variance, eps 1e-6.
+    """Layer normalization over the channels of each pixel, with biased variance and eps 1e-6.
 
-    Written as `F.layer_norm` between two permutations so that it becomes one LayerNormalization
-    node: TensorRT computes that node's statistics in FP32, a decomposed one overflows in FP16.
-    `weight` and `bias` ([C]) are None once folded into the next convolution.
+    It is written as `F.layer_norm` between two permutations so that it becomes one
+    LayerNormalization node, whose statistics TensorRT computes in FP32; a decomposed one overflows
+    in FP16. `weight` and `bias` ([C]) are None after they are folded into the next convolution.
     """
 
     weight: Parameter | None
@@ -43,10 +43,17 @@ class LayerNorm2d(nn.Module):
 
 
 def tlc_window(train_size: int | None, level: int) -> int | None:
-    """Pooling window of TLC at a U-Net level, for training crops of train_size x train_size.
+    """The pooling window of TLC at a level of a U-Net (Chu et al. 2022, arXiv:2112.04491, and the
+    official NAFNet code).
 
-    1.5 times the crop, in pixels of level 0, 1, ... at half the resolution of the one before
-    (Chu et al. 2022, arXiv:2112.04491, and the official NAFNet code). None: pool globally.
+    It is 1.5 times the training crop.
+
+    Args:
+        train_size: side of the training crops in pixels, or None for global pooling.
+        level: 0 at full resolution; each level halves the resolution.
+
+    Returns:
+        Side of the window in pixels of that level; None for global pooling.
 
     Raises:
         ValueError: train_size is not 32, 64, 128 or 256.
@@ -60,13 +67,14 @@ def tlc_window(train_size: int | None, level: int) -> int | None:
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean over the image: [N, C, H, W] -> [N, C, 1, 1], first along rows, then along the column.
+    """Mean over the image, [N, C, H, W] -> [N, C, 1, 1], first along rows, then along columns.
 
-    In one reduction ONNX Runtime adds up all H*W values in float32 one after the other, which
-    costs 1e-4 relative at 512x512 and more beyond; two short ones stay near 1e-7 and keep the
-    partial results in range for FP16. (`nn.AdaptiveAvgPool2d(1)` exports to index arithmetic.)
+    In a single reduction ONNX Runtime sums all H*W values sequentially in float32, with a relative
+    error of 1e-4 at 512x512 and more for larger images. Two short reductions have an error near
+    1e-7 and keep the partial results in the range of FP16. (`nn.AdaptiveAvgPool2d(1)` exports to
+    index arithmetic.)
 
-    With a `window` (see `tlc_window`) the mean over the pixels around each pixel instead:
+    With a `window` (see `tlc_window`), it is the mean over the window around each pixel instead:
     [N, C, H, W] -> [N, C, H, W].
     """
 
@@ -89,9 +97,10 @@ class SimpleGate(nn.Module):
 
 
 class NAFBlock(Foldable):
-    """NAFNet's block: gated depth-wise half with channel attention, then a gated 1x1 half.
+    """NAFNet's block: a gated depth-wise half with channel attention, then a gated 1x1 half.
 
-    `beta` and `gamma` ([1, C, 1, 1]) scale the two residuals and are None once folded."""
+    `beta` and `gamma` ([1, C, 1, 1]) scale the two residual branches and are None after folding.
+    """
 
     layer_norms: ClassVar[Sequence[tuple[str, ...]]] = (("norm1", "conv1"), ("norm2", "conv4"))
     residual_scales: ClassVar[Sequence[tuple[str, str]]] = (("beta", "conv3"), ("gamma", "conv5"))
@@ -121,10 +130,10 @@ class NAFBlock(Foldable):
         return add_scaled(x, self.conv5(self.gate(self.conv4(self.norm2(x)))), self.gamma)
 
     def attend(self, x: Tensor, gated: Tensor) -> Tensor:
-        """Simplified channel attention on the gated features, then the first residual."""
+        """Apply simplified channel attention to the gated features and add the first residual."""
         return add_scaled(x, self.conv3(gated * self.sca(gated)), self.beta)
 
 
 def add_scaled(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
-    """x + scale * branch; scale None means one (folded into the branch)."""
+    """x + scale * branch; a scale of None is one that was folded into the branch."""
     return x + branch if scale is None else x + branch * scale

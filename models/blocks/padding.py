@@ -1,4 +1,4 @@
-"""Padding to a network's size multiple, the same in torch and in the exported graph."""
+"""Pad images to a multiple of a size, with the same result in torch and in the exported graph."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from deblur_export.models.spec import Padding
 
 
 def pad_to_multiple(x: Tensor, multiple: int, padding: Padding = "zeros") -> Tensor:
-    """[N, C, H, W] padded on the right and bottom up to the next multiple.
+    """Pad x [N, C, H, W] at the right and the bottom to the next multiple of `multiple`.
 
     "reflect" mirrors at the last row and column without repeating it. Unlike `F.pad` it also
-    takes images smaller than the padding, by mirroring to and fro (numpy's "reflect").
+    supports images smaller than the padding by mirroring repeatedly, as numpy's "reflect".
     """
     height, width = x.shape[-2:]
     if padding == "zeros":
@@ -26,7 +26,8 @@ def pad_to_multiple(x: Tensor, multiple: int, padding: Padding = "zeros") -> Ten
 
 
 def mirrored(position: Tensor, size: int) -> Tensor:
-    """Index 0..size-1 that a position 0, 1, 2, ... reflects to: 0 1 2 3 2 1 0 1 for size 4."""
+    """The index in 0..size-1 to which a position 0, 1, 2, ... is reflected: 0 1 2 3 2 1 0 1 for
+    size 4."""
     period = max(2 * (size - 1), 1)
     phase = position % period
     return torch.minimum(phase, period - phase) if size > 1 else torch.zeros_like(position)

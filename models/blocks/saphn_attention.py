@@ -1,10 +1,10 @@
-"""The attention of SAPHN, of linear cost in the number of pixels (Suin et al. 2020, Sec. 3.3).
+"""The attention of SAPHN, with linear cost in the number of pixels (Suin et al. 2020, Sec. 3.3).
 
     Y = M_c * [(M_s * X) Q^T] P,   Q = softmax over the pixels,   P = softmax over C2 = C / 8
 
-The bracket sums the image up in C2 vectors, and each pixel mixes these. As cross attention the
-values X come from another feature and the four maps from the current one. Paper's symbols. (The
-bias of Q's convolution cancels in its softmax.)
+The bracket summarises the image in C2 vectors, of which each pixel computes a weighted sum. In
+cross attention the values X are another feature, and the four maps are computed from the current
+one. The symbols are those of the paper. (The bias of Q's convolution cancels in its softmax.)
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ REDUCTION = 8
 
 
 class Siblings(nn.Module):
-    """3x3 convolutions of one input, by name; one convolution with all outputs once merged.
+    """Named 3x3 convolutions of the same input. After `merge` they are a single convolution.
 
     Args:
-        channels: of the input.
-        outputs: name -> channels of the output.
+        channels: number of input channels.
+        outputs: number of output channels by name.
     """
 
     merged: nn.Conv2d | None
@@ -46,18 +46,18 @@ class Siblings(nn.Module):
         return [getattr(self, name) for name in self.names]
 
     def forward(self, x: Tensor) -> Sequence[Tensor]:
-        """[N, C, H, W] -> one [N, outputs, H, W] a name."""
+        """[N, C, H, W] -> [N, outputs, H, W] for each name, in order."""
         if self.merged is not None:
             return self.merged(x).split(self.sizes, dim=1)  # type: ignore[no-any-return]
         return [conv(x) for conv in self.convs]
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """Weight [sum of outputs, C, 3, 3] and bias of the one convolution."""
+        """Weight [sum of outputs, C, 3, 3] and bias of the merged convolution."""
         weight = torch.cat([conv.weight for conv in self.convs])
         return weight, torch.cat([conv.bias for conv in self.convs if conv.bias is not None])
 
     def merge(self) -> None:
-        """For inference: replace the convolutions by one."""
+        """Replace the convolutions by a single one, for inference."""
         weight, bias = self.stacked()
         self.drop()
         self.merged = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
@@ -65,13 +65,14 @@ class Siblings(nn.Module):
         self.merged.bias = nn.Parameter(bias.detach())
 
     def drop(self) -> None:
-        """Forget the single convolutions."""
+        """Remove the individual convolutions."""
         for name in self.names:
             delattr(self, name)
 
 
 class Attention(nn.Module):
-    """`context` gives Q and M_s, `mc` gives M_c, `maps` gives P and what a subclass adds."""
+    """SAPHN's attention: `context` computes Q and M_s, `mc` computes M_c, and `maps` computes P and
+    the additional maps of subclasses."""
 
     maps_class: type[Siblings] = Siblings
 
@@ -84,16 +85,17 @@ class Attention(nn.Module):
         self.maps = self.maps_class(channels, {"p": inner} | dict(extra or {}))
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:
-        """Maps from x, values from the other feature, both [N, C, H, W] -> [N, C, H, W]."""
+        """x [N, C, H, W], from which the maps are computed, and values [N, C, H, W] ->
+        [N, C, H, W]."""
         (p,) = self.maps(x)
         return mixed(self.summary(x, values), p)
 
     def summary(self, x: Tensor, values: Tensor) -> Tensor:
         """M_c * [(M_s * values) Q^T], [N, C, C2].
 
-        The softmax over all pixels is divided by its sum after the product: its entries are about
-        1 / HW, which underflows in FP16. Both sums run along rows first: in one product over all
-        pixels torch adds them up one after the other, which costs 3e-4 relative at 512x512.
+        The softmax over all pixels is divided by its sum after the product, because its entries are
+        about 1 / HW, which underflows in FP16. Both sums are computed along rows first: in a single
+        product over all pixels torch sums sequentially, with a relative error of 3e-4 at 512x512.
         """
         q, ms = self.context(x)
         weights = (q - q.amax(dim=(2, 3), keepdim=True)).exp()

@@ -1,12 +1,12 @@
 """The content-aware module of SAPHN and the residual block around it (Suin et al. 2020, Sec. 3.3).
 
-Pixel-dependent filtering (PDF), with a kernel V and offsets D of each pixel and shared weights W:
+Pixel-dependent filtering (PDF), with a kernel V and offsets D for each pixel and shared weights W:
 
     Y_dyn[p] = sum_k V_k[p] W_k X[p + k + D_k[p]],   k over 5x5
 
-(Eq. 17 of arXiv:2402.06117; dense W, V and D shared by all channels: with a depth-wise W the
-network would have a third of its published parameters.) Attention and PDF are mixed by a map m.
-The paper bounds the offsets without a number: 4 pixels by tanh here.
+(Eq. 17 of arXiv:2402.06117. W is dense, and V and D are shared by all channels: with a depth-wise W
+the network would have a third of its published parameters.) A map m interpolates between attention
+and PDF. The paper bounds the offsets, but does not give the bound: here it is 4 pixels, by tanh.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ContentAware(Attention):
 
 
 class ResBlock(nn.Module):
-    """x + content(ReLU(conv x)): every residual block holds one content-aware module (Fig. 2)."""
+    """x + content(ReLU(conv x)): every residual block has one content-aware module (Fig. 2)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,14 +1,16 @@
 """A non-uniform stage of SAPHN (Suin et al. 2024, arXiv:2402.06117: adaptive sampling).
 
-Below full size the features live on sampled points [N, L, C] and not on a grid. Beside them runs
-a uniform grid of the same size, with the strided, transposed and 3x3 convolutions only. At a point
-- a residual block's 3x3 convolution is a 1x1, as a set of points has no neighbours;
-- attention takes its summary of the image from the uniform grid and the scores P from the point;
-- offsets, kernels and fusion map come from the point, with its neighbours in the grid of the
-  finer scale, which a 1x1 has projected; PDF gathers from that grid;
-- the decoder writes points back at their places among the encoder's points of the finer scale,
-  and a convolution merges them (3x3 at full size, where the uniform grid's share is added).
-The paper leaves open how points and grids meet; this reading has the published cost.
+Below full size the features are at sampled points [N, L, C] instead of on a grid. In parallel there
+is a uniform grid of the same number of pixels, with only the strided, transposed and 3x3
+convolutions. For points,
+- the 3x3 convolution of a residual block is a 1x1, as a set of points has no neighbours;
+- attention computes its summary of the image from the uniform grid and the scores P from the point;
+- offsets, kernels and fusion map are computed from the point and its neighbours in the grid of the
+  finer scale, which a 1x1 convolution has projected; PDF samples that grid;
+- the decoder writes points back to their positions among the encoder's points of the finer scale,
+  and a convolution merges them (3x3 at full size, where the features of the uniform grid are
+  added).
+The paper does not specify the interaction of points and grids; this one has the published cost.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def mixed_at(summary: Tensor, p: Tensor) -> Tensor:
 
 
 class PointAttention(Attention):
-    """Cross attention at points; the maps but P come from the uniform grid."""
+    """Cross attention at points; all maps except P are computed from the uniform grid."""
 
     maps_class = PointSiblings
     maps: PointSiblings
@@ -90,7 +92,7 @@ class PointBlock(nn.Module):
         self.content = PointContentAware(channels)
 
     def forward(self, uniform: Tensor, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """[N, C, H, W] and [N, L, C] -> the same."""
+        """uniform [N, C, H, W] and points [N, L, C] -> both in the same shapes."""
         around = F.relu(self.conv(uniform))
         here = F.relu(self.point(points))
         return uniform + around, points + self.content(around, here, grid)
@@ -106,7 +108,7 @@ class PointBlocks(nn.ModuleList):
 
 
 class PointScales(Scales):
-    """Dense blocks and cross attention at full size, those at points below."""
+    """Dense blocks and cross attention at full size, and those for points below."""
 
     def make_blocks(self, widths: Sequence[int], count: int) -> nn.ModuleList:
         dense = nn.Sequential(*(ResBlock(widths[0]) for _ in range(count)))
@@ -118,7 +120,7 @@ class PointScales(Scales):
 
 
 class Encoded(NamedTuple):
-    """Encoder features, from full size down: uniform grids, point lists, and what points see.
+    """Encoder features from full size down: uniform grids, points, and the grids around the points.
 
     At full size every pixel is a point; `grids` begins at half size.
     """
@@ -129,18 +131,19 @@ class Encoded(NamedTuple):
 
 
 class Project(nn.Conv2d):
-    """One 1x1 for a grid and for points."""
+    """A 1x1 convolution for both a grid and points."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__(channels, outputs, 1)
 
     def forward(self, x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """[N, C, H, W] and [N, L, C] -> the same with `outputs` channels."""
+        """x [N, C, H, W] and points [N, L, C] -> both with `outputs` channels."""
         return super().forward(x), F.linear(points, self.weight.flatten(1), self.bias)
 
 
 class PointEncoder(PointScales, Encoder):
-    """`projects` carry grid and points to the channels of the next scale."""
+    """The encoder of a non-uniform stage; `projects` change the channels of grid and points to
+    those of the next scale."""
 
     def __init__(self, widths: Sequence[int], count: int, lower: bool) -> None:
         super().__init__(widths, count, lower)
@@ -151,7 +154,8 @@ class PointEncoder(PointScales, Encoder):
     def forward(  # type: ignore[override]
         self, image: Tensor, lower: Sequence[Tensor], selections: Sequence[Selection]
     ) -> Encoded:
-        """Image [N, 3, H, W], decoder features of the stage below, one selection a lower scale."""
+        """Image [N, 3, H, W], decoder features of the previous stage, and one selection for each
+        scale below full size -> encoder features."""
         assert self.cross is not None
         x = self.blocks[0](self.intro(image))
         x = x + self.cross[0](x, lower[0])
@@ -170,7 +174,8 @@ class PointEncoder(PointScales, Encoder):
 
 
 class PointDecoder(PointScales, Decoder):
-    """`writes` carry points to the channels of the finer scale, `merges` mix them in there."""
+    """The decoder of a non-uniform stage; `writes` change the channels of points to those of the
+    finer scale, and `merges` combine them with the points there."""
 
     def __init__(self, widths: Sequence[int], count: int) -> None:
         super().__init__(widths, count)
@@ -183,7 +188,7 @@ class PointDecoder(PointScales, Decoder):
     def forward(  # type: ignore[override]
         self, encoded: Encoded, selections: Sequence[Selection]
     ) -> list[Tensor]:
-        """Features from full size down; those of the uniform grid below full size."""
+        """The decoder features from full size down; below full size those of the uniform grid."""
         uniform, points = encoded.uniform[-1], encoded.points[-1]
         features = []
         for scale in range(len(selections), 0, -1):
@@ -204,12 +209,13 @@ class PointDecoder(PointScales, Decoder):
     def written(
         self, scale: int, points: Tensor, encoded: Encoded, selections: Sequence[Selection]
     ) -> Tensor:
-        """The encoder's points of `scale`, those chosen for the next replaced by `points`."""
+        """The encoder's points of `scale`; those selected for the next scale are replaced by
+        `points`."""
         return put(encoded.points[scale], selections[scale], self.writes[scale](points))
 
 
 class Drawn(NamedTuple):
-    """What a policy gradient needs of one stage; see `sampled`."""
+    """The inputs of the policy gradient from one stage; see `sampled`."""
 
     logits: Tensor
     selections: list[Selection]
@@ -219,7 +225,7 @@ class Drawn(NamedTuple):
 class NonUniformStage(Stage):
     """A stage on sampled points.
 
-    `sampler` gives the logits of G, [N, 1, H, W], `select` the places of the best of them.
+    `sampler` computes the logits of G, [N, 1, H, W], and `select` the indices of the highest ones.
     """
 
     encoder_class = PointEncoder
@@ -245,9 +251,9 @@ class NonUniformStage(Stage):
         lower: Sequence[Tensor],
         selections: Sequence[Selection] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """As `Stage.forward`; the points with the highest scores unless a selection is given.
+        """As `Stage.forward`, at the points with the highest scores unless a selection is given.
 
-        The logits rank as G does; their sigmoid would only round and saturate.
+        The logits have the same order as G; the sigmoid would only add rounding and saturation.
         """
         if selections is None:
             selections = best(self.sampler(lower[0]), self.select)
@@ -255,6 +261,6 @@ class NonUniformStage(Stage):
         return self.ending(features[0]), features
 
     def draw(self, lower: Sequence[Tensor]) -> Drawn:
-        """A random selection for training."""
+        """Draw a random selection of points for training."""
         logits = self.sampler(lower[0])
         return Drawn(logits, *sampled(logits, len(self.select)))

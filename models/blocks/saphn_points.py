@@ -1,10 +1,10 @@
-"""Point sets of SAPHN's non-uniform stages: which pixels are kept, their features, their values.
+"""Point sets of SAPHN's non-uniform stages: their selection and their features.
 
-A list of points is [N, L, C]. Scale r keeps L = HW / r^2 of the H x W pixels of a stage's patch.
-One score map serves all scales, so that the sets are nested, and a scale is the best quarter of
-the list before it. In training each pixel of that list survives with probability G instead, and
-lists of different length are filled up (`valid`). Points do not act on each other, so that a
-filler changes nothing as long as it is not written back.
+A list of points is [N, L, C]. Scale r selects L = HW / r^2 of the H x W pixels of a stage's patch.
+All scales use the same score map, so that the sets are nested: a scale consists of the quarter of
+the previous list with the highest scores. In training each pixel of that list is selected with
+probability G instead, and the lists of a batch are padded to the same length (`valid`). Points do
+not interact, so that padding has no effect as long as it is not written back.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from deblur_export.models.blocks.saphn_attention import Siblings
 from deblur_export.plugins.ops.top_pixels import top_pixels
 
 CENTRE = 4  # the middle tap of 3x3
-STEPS = 1024  # steps of a logit within which scores count as equal
+STEPS = 1024  # scores are rounded to 1 / STEPS of a logit before they are ranked
 
 
 class Selection(NamedTuple):
     """The points of one scale.
 
-    number [N, L]: place in the list of the scale before (at first: pixel number); pixel [N, L]:
-    y * W + x at full size; valid [N, L] bool, or None when every entry is one.
+    Attributes:
+        number: [N, L], index into the list of the previous scale; at the first scale, of the pixel.
+        pixel: [N, L], y * W + x at full size.
+        valid: [N, L], bool, False for padding; None if there is no padding.
     """
 
     number: Tensor
@@ -37,10 +39,11 @@ class Selection(NamedTuple):
 
 
 class BestQuarter(Decision):
-    """Numbers of the best quarter of the pixels, ascending; scores in 1/STEPS of a logit."""
+    """Indices, ascending, of the quarter of the pixels with the highest scores, which are in units
+    of 1 / STEPS of a logit."""
 
-    tolerance = 2 / STEPS  # a score and the border may each be rounded to the next step
-    least = 2  # one pixel leaves, another comes
+    tolerance = 2 / STEPS  # a score and the threshold may each be rounded to the next step
+    min_flips = 2  # one pixel is replaced by another
 
     def forward(self, scores: Tensor) -> Tensor:
         """[N, 1, H, W] -> [N, H*W/4]."""
@@ -55,16 +58,17 @@ class BestQuarter(Decision):
         return nothing.scatter(1, own, True) ^ nothing.scatter(1, other, True)
 
     def distance(self, inputs: Inputs, own: Tensor, other: Tensor) -> Tensor:
-        """[N, H*W], to the lowest score of one's own choice, in logits."""
+        """[N, H*W], distance to the lowest score of the own choice in units of a logit."""
         listed: Tensor = inputs[0].flatten(1)
         lowest = listed.gather(1, own).amin(dim=1, keepdim=True)
         return (listed - lowest).abs() / STEPS
 
 
 def best(scores: Tensor, quarters: Iterable[nn.Module]) -> list[Selection]:
-    """Test-time selection: scores [N, 1, H, W] -> the best quarter, of it the best quarter, ..."""
+    """Select points at test time: from scores [N, 1, H, W] the highest quarter, of that again the
+    highest quarter, and so on."""
     chosen: list[Selection] = []
-    # Flat regions score the same but for rounding, which differs from one machine to another.
+    # Flat regions have equal scores except for rounding, which differs between machines.
     scores = (scores * STEPS).round()
     for quarter in quarters:
         number = quarter(scores)
@@ -76,31 +80,32 @@ def best(scores: Tensor, quarters: Iterable[nn.Module]) -> list[Selection]:
 
 
 def sampled(logits: Tensor, scales: int) -> tuple[list[Selection], Tensor]:
-    """Training-time selection by G = sigmoid(logits), [N, 1, H, W].
+    """Draw points in training with probability G = sigmoid(logits), [N, 1, H, W].
 
     Returns:
-        The selections, and the log-probability of having drawn them, [N].
+        The selections, and the log-probability of drawing them, [N].
     """
     listed = logits.flatten(1)
     pixel = torch.arange(listed.shape[1], device=logits.device).expand(listed.shape)
-    alive = torch.ones_like(listed, dtype=torch.bool)
+    valid = torch.ones_like(listed, dtype=torch.bool)
     chosen: list[Selection] = []
     log_prob = logits.new_zeros(len(logits))
     for _ in range(scales):
-        kept = alive & (torch.rand_like(listed) < listed.detach().sigmoid())
-        log_prob = log_prob + (F.logsigmoid(torch.where(kept, listed, -listed)) * alive).sum(1)
-        number, alive = padded_lists(kept)
+        drawn = valid & (torch.rand_like(listed) < listed.detach().sigmoid())
+        log_prob = log_prob + (F.logsigmoid(torch.where(drawn, listed, -listed)) * valid).sum(1)
+        number, valid = padded_lists(drawn)
         pixel, listed = pixel.gather(1, number), listed.gather(1, number)
-        chosen.append(Selection(number, pixel, alive))
+        chosen.append(Selection(number, pixel, valid))
     return chosen, log_prob
 
 
-def padded_lists(kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Flags [N, L] -> numbers of the set ones, ascending, and which of them are no filler."""
-    counts = kept.sum(1, keepdim=True)
+def padded_lists(flags: Tensor) -> tuple[Tensor, Tensor]:
+    """Flags [N, L], bool -> indices of the set flags, ascending, padded to the same length; and
+    which of them are valid, not padding."""
+    counts = flags.sum(1, keepdim=True)
     length = max(int(counts.max()), 1)
-    number = kept.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :length]
-    return number, torch.arange(length, device=kept.device) < counts
+    number = flags.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :length]
+    return number, torch.arange(length, device=flags.device) < counts
 
 
 def pick(rows: Tensor, number: Tensor) -> Tensor:
@@ -140,9 +145,12 @@ def as_image(rows: Tensor, like: Tensor) -> Tensor:
 
 
 class Grid(NamedTuple):
-    """What the points of one scale see around them: the feature of the finer scale, projected.
+    """The projected features of the finer scale around the points of a scale.
 
-    x [N, C, h, w]; cell [N, L] the pixel of x a point lies in; rim [N, L, 8C] its neighbours.
+    Attributes:
+        x: [N, C, h, w].
+        cell: [N, L], index of the pixel of x that contains each point.
+        rim: [N, L, 8C], the eight neighbours of that pixel.
     """
 
     x: Tensor
@@ -151,7 +159,13 @@ class Grid(NamedTuple):
 
 
 def grid_around(x: Tensor, pixel: Tensor, step: int) -> Grid:
-    """x has one pixel for step x step of those that `pixel` numbers."""
+    """The grid around points.
+
+    Args:
+        x: [N, C, h, w]; each of its pixels covers step x step pixels at full size.
+        pixel: [N, L], indices of the points at full size.
+        step: the factor between the sizes.
+    """
     n, channels, height, width = x.shape
     row, column = coordinates(pixel, height * step, width * step, step)
     padded = as_rows(F.pad(x, (1, 1, 1, 1))).reshape(-1, channels)
@@ -164,9 +178,10 @@ def grid_around(x: Tensor, pixel: Tensor, step: int) -> Grid:
 
 
 def coordinates(pixel: Tensor, height: int, width: int, step: int) -> tuple[Tensor, Tensor]:
-    """Row and column of pixel numbers [N, L] in a grid with one pixel for step x step.
+    """Row and column of pixel indices [N, L] in a grid that is smaller by `step`.
 
-    By tables: torch.onnx cannot divide by a size that is not known before the network runs.
+    They are looked up in tables, because torch.onnx cannot divide by a size that is only known when
+    the network runs.
     """
     rows = torch.arange(height, device=pixel.device).unsqueeze(1) // step
     columns = torch.arange(width, device=pixel.device) // step
@@ -178,9 +193,9 @@ def coordinates(pixel: Tensor, height: int, width: int, step: int) -> tuple[Tens
 
 
 class PointSiblings(Siblings):
-    """3x3 convolutions at points: the middle tap takes the point, the others the grid's pixels.
+    """3x3 convolutions at points: the centre tap reads the point, the others read the grid.
 
-    Once merged, `centre` and `rim` hold the taps as matrices.
+    After merging, `centre` and `rim` hold the taps as matrices.
     """
 
     centre: nn.Linear | None
@@ -196,7 +211,7 @@ class PointSiblings(Siblings):
         return self.centre is not None
 
     def at(self, points: Tensor, grid: Grid) -> Sequence[Tensor]:
-        """points [N, L, C] -> one [N, L, outputs] a name."""
+        """points [N, L, C] -> [N, L, outputs] for each name, in order."""
         if self.centre is not None and self.rim is not None:
             y = self.centre(points) + self.rim(grid.rim)
         else:
@@ -205,7 +220,8 @@ class PointSiblings(Siblings):
         return y.split(self.sizes, dim=2)  # type: ignore[no-any-return]
 
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the middle tap [O, C] and of the others [O, 8C], tap-major, and the bias."""
+        """The matrix of the centre tap [O, C], that of the others [O, 8C], tap-major, and the
+        bias."""
         weight, bias = self.stacked()
         taps = weight.flatten(2).transpose(1, 2)
         others = torch.cat([taps[:, :CENTRE], taps[:, CENTRE + 1 :]], dim=1)
@@ -219,7 +235,7 @@ class PointSiblings(Siblings):
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A layer with this weight and bias."""
+    """A linear layer with this weight and bias."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     layer.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:

@@ -1,9 +1,9 @@
 """One stage of SAPHN: encoder and decoder at four scales (Suin et al. 2020, Fig. 2).
 
-Strided 3x3 convolutions down and transposed 4x4 ones up, without activation, as in DMPHN (Zhang
-et al. 2019), which the paper extends. Each scale of the encoder ends in a cross attention to the
-decoder of the stage below (where there is one), each scale of the decoder begins with a cross
-attention to the encoder.
+Downsampling is by 3x3 convolutions with stride 2 and upsampling by transposed 4x4 convolutions,
+without activation, as in DMPHN (Zhang et al. 2019), which the paper extends. Each scale of the
+encoder ends with a cross attention to the decoder of the previous stage, if there is one, and each
+scale of the decoder begins with a cross attention to the encoder.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from deblur_export.models.blocks.saphn_content import ResBlock
 
 
 class Down(nn.Conv2d):
-    """3x3, stride 2, padding 1, of an even size: the padding below and to the right is not read.
+    """3x3 convolution with stride 2 and padding 1 of an image of even size.
 
-    Left out, the size is halved, which torch.export simplifies in no time; as (H - 1) // 2 + 1 it
-    makes the export of a network with sampled points take minutes.
+    The padding at the bottom and at the right is never read. Without it the size is H / 2, which
+    torch.export simplifies at once; (H - 1) // 2 + 1 makes the export of a network with sampled
+    points take minutes.
     """
 
     def __init__(self, channels: int, outputs: int) -> None:
@@ -34,7 +35,7 @@ class Down(nn.Conv2d):
 
 
 class Scales(nn.Module):
-    """What encoder and decoder share: residual blocks and cross attentions, one entry a scale."""
+    """Base of encoder and decoder: builds residual blocks and cross attentions for each scale."""
 
     def make_blocks(self, widths: Sequence[int], count: int) -> nn.ModuleList:
         return nn.ModuleList(nn.Sequential(*(ResBlock(w) for _ in range(count))) for w in widths)
@@ -44,7 +45,8 @@ class Scales(nn.Module):
 
 
 class Encoder(Scales):
-    """Args as of `Stage`; `count` residual blocks a scale."""
+    """The encoder of a stage, with `count` residual blocks per scale; other arguments as in
+    `Stage`."""
 
     def __init__(self, widths: Sequence[int], count: int, lower: bool) -> None:
         super().__init__()
@@ -56,7 +58,8 @@ class Encoder(Scales):
         self.cross = self.make_cross(widths) if lower else None
 
     def forward(self, image: Tensor, lower: Sequence[Tensor]) -> list[Tensor]:
-        """Image [N, 3, H, W] and the decoder features of the stage below -> features a scale."""
+        """Image [N, 3, H, W] and the decoder features of the previous stage -> features of each
+        scale, from full size down."""
         features: list[Tensor] = []
         x = self.intro(image)
         for scale, stack in enumerate(self.blocks):
@@ -68,7 +71,7 @@ class Encoder(Scales):
 
 
 class Decoder(Scales):
-    """Args as of `Encoder`."""
+    """The decoder of a stage; arguments as in `Encoder`."""
 
     def __init__(self, widths: Sequence[int], count: int) -> None:
         super().__init__()
@@ -93,12 +96,12 @@ class Decoder(Scales):
 
 
 class Stage(nn.Module):
-    """Image (plus the residual of the stage below) to a residual, and its decoder features.
+    """A stage: from the image plus the residual of the previous stage to a new residual.
 
     Args:
         widths: channels at full size, half size, ...
-        encoder_blocks, decoder_blocks: residual blocks a scale.
-        lower: whether there is a stage below.
+        encoder_blocks, decoder_blocks: number of residual blocks per scale.
+        lower: whether there is a previous stage, which is lower in the hierarchy.
     """
 
     encoder_class: type[Encoder] = Encoder
@@ -113,6 +116,7 @@ class Stage(nn.Module):
         self.ending = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, image: Tensor, lower: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """[N, 3, H, W] -> residual [N, 3, H, W] and features [N, widths[s], H/2^s, W/2^s]."""
+        """Image [N, 3, H, W] and the decoder features of the previous stage -> residual
+        [N, 3, H, W] and decoder features [N, widths[s], H/2^s, W/2^s]."""
         features = self.decoder(self.encoder(image, lower))
         return self.ending(features[0]), features

@@ -1,7 +1,7 @@
-"""The encoder of UFPNet (Fang et al., CVPR 2023): NAFNet's, told about the blur of each pixel.
+"""The encoder of UFPNet (Fang et al., CVPR 2023): that of NAFNet, conditioned on the blur kernels.
 
-Layout and parameter names follow the official code (Fangzhenxuan/UFPDeblur), whose encoder other
-networks reuse as a frozen source of features; see `kernel_prior.py` for the kernels.
+Architecture and parameter names follow the official code (Fangzhenxuan/UFPDeblur), whose encoder
+other networks use as a frozen feature extractor; see `kernel_prior.py` for the kernels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deblur_export.models.blocks.naf import NAFBlock, add_scaled, tlc_window
 
 
 class KernelAttention(nn.Module):
-    """Features weighted by what the kernels say: x + p(x) * sigmoid(conv([p(x), q(kernel)]))."""
+    """Features weighted according to the kernels: x + p(x) * sigmoid(conv([p(x), q(kernel)]))."""
 
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
@@ -28,21 +28,21 @@ class KernelAttention(nn.Module):
         self.conv_2 = nn.Sequential(conv3x3(2 * channels, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """x [N, C, H, W] and kernel [N, k*k, H, W] -> as x."""
+        """x [N, C, H, W] and kernel [N, k*k, H, W] -> [N, C, H, W]."""
         features = self.conv_1(x)
         attention = self.conv_2(torch.cat([features, self.conv_kernel(kernel)], dim=1))
         return x + features * attention  # type: ignore[no-any-return]
 
 
 class KernelBlock(NAFBlock):
-    """NAFNet's block behind a kernel attention; its first residual adds the block's own input."""
+    """NAFNet's block after a kernel attention; its first residual adds the input of the block."""
 
     def __init__(self, channels: int, taps: int, window: int | None = None) -> None:
         super().__init__(channels, window)
         self.kernel_atttion = KernelAttention(channels, taps)  # the official spelling
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:  # type: ignore[override]
-        """x [N, C, H, W] and kernel [N, k*k, H, W] -> as x."""
+        """x [N, C, H, W] and kernel [N, k*k, H, W] -> [N, C, H, W]."""
         informed = self.kernel_atttion(x, kernel)
         x = self.attend(x, self.gate(self.conv2(self.conv1(self.norm1(informed)))))
         return add_scaled(x, self.conv5(self.gate(self.conv4(self.norm2(x)))), self.gamma)
@@ -58,18 +58,19 @@ class KernelStage(nn.Sequential):
 
 
 class UFPEncoder(nn.Module):
-    """Kernel prior, intro, encoder stages and middle stage of UFPNet.
+    """The kernel prior, first convolution, encoder stages and middle stage of UFPNet.
 
-    A stage of exactly one block reads the kernels (the official rule). The kernel map is halved
-    from stage to stage up to the last that reads it; `kernel_down` has only the convolutions
-    needed for that.
+    A stage reads the kernels if it has exactly one block (as in the official code). The size of the
+    kernel map is halved from stage to stage up to the last one that reads it; `kernel_down` has
+    only the convolutions for these.
 
     Args:
         width: channels at full resolution; they double at each stage.
-        encoder_blocks, middle_blocks: blocks a stage.
-        kernel_size: k, side of the blur kernels.
+        encoder_blocks, middle_blocks: number of blocks in each stage.
+        kernel_size: k, side of the blur kernels in pixels.
         prior_width: channels of the code estimator at full resolution.
-        train_size: side of the training crops for local pooling (TLC); None pools globally.
+        train_size: side of the training crops in pixels, for local pooling (TLC); None pools
+            globally.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class UFPEncoder(nn.Module):
         )
 
     def encoder_stage(self, channels: int, count: int, window: int | None) -> nn.Sequential:
-        """The blocks of one encoder stage."""
+        """Build the blocks of one encoder stage."""
         if count == 1:
             return KernelStage(KernelBlock(channels, self.taps, window))
         return nn.Sequential(*(NAFBlock(channels, window) for _ in range(count)))
@@ -121,42 +122,42 @@ class UFPEncoder(nn.Module):
         return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> list[Tensor]:
-        """Features of every scale.
+        """Compute the features of every scale.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, H and W multiples of 16.
+            image: [N, 3, H, W], RGB in 0..1; H and W are multiples of 16.
             noise: [N, k*k, H, W], standard normal, for the uncertainty of the kernel codes. The
-                official code draws it anew at every call, at test time too. None: zeros in eval
-                mode, drawn in training mode.
-
-        Raises:
-            ValueError: noise of another shape.
+                official code draws it at every call, also at test time. None is zero in eval mode
+                and drawn at random in training mode.
 
         Returns:
-            Outputs of the encoder stages before their down convolution, [N, w, H, W] to
+            Outputs of the encoder stages before their strided convolution, [N, w, H, W] to
             [N, 8w, H/8, W/8], and of the middle stage, [N, 16w, H/16, W/16].
+
+        Raises:
+            ValueError: the noise has another shape.
         """
         return self.encode(image, self.kernels(image, noise))
 
     def kernels(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Blur kernels [N, k*k, H, W] of the pixels; the prior is frozen in training."""
+        """The blur kernels of the pixels, [N, k*k, H, W]. The prior is frozen in training."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
             return self.estimate_kernels(image, noise)
 
     def estimate_kernels(self, image: Tensor, noise: Tensor | None) -> Tensor:
-        """The prior: z = code sqrt(1 - sigma^2) + noise sigma, then the flow."""
+        """Run the prior: z = code sqrt(1 - sigma^2) + noise sigma, then the flow."""
         code, sigma = self.kernel_extra(image)
         if noise is None and self.training:
             noise = torch.randn_like(code)
         if noise is not None and noise.shape != code.shape:
-            raise ValueError(f"noise is {tuple(noise.shape)}, not {tuple(code.shape)}")
+            raise ValueError(f"noise has shape {tuple(noise.shape)}, not {tuple(code.shape)}")
         z = code * (1 - sigma * sigma).sqrt()
         if noise is not None:
             z = z + self.flow.arrange(noise) * sigma
         return self.flow(z)  # type: ignore[no-any-return]
 
     def encode(self, image: Tensor, kernel: Tensor) -> list[Tensor]:
-        """`forward` with given kernels [N, k*k, H, W]."""
+        """Like `forward`, with given kernels [N, k*k, H, W]."""
         x, features = self.intro(image), []
         for level, (stage, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
             x = stage(x, kernel) if isinstance(stage, KernelStage) else stage(x)
@@ -168,10 +169,10 @@ class UFPEncoder(nn.Module):
 
 
 def amplify_prior(net: nn.Module) -> None:
-    """Scale random weights so that the kernels of a `UFPEncoder` inside `net` show in its output.
+    """Scale random weights so that the kernels of a `UFPEncoder` inside `net` affect its output.
 
     For `ModelSpec.after_random`: kernel values vary by 0.1, not by 1 as the rule for random weights
-    expects, and pixels would have nearly the same uncertainty.
+    assumes, and without scaling all pixels would have nearly the same uncertainty.
     """
     with torch.no_grad():
         for module in net.modules():

@@ -1,10 +1,10 @@
 """The Volterra block of DHNet: NAFNet's block with a second-order filter in place of its gate.
 
-A reconstruction: the equations are lost in the text of the paper (see `models/dhnet.py`) and no
-code is public. The filter is the rank-Q form of MR-VNet (Roheda, Unde, Rashid, CVPR 2024, "Media
+A reconstruction: the available text of the paper lacks its equations (see `models/dhnet.py`), and
+no code is public. The filter is the rank-Q form of MR-VNet (Roheda, Unde, Rashid, CVPR 2024, "Media
 Restoration using Volterra Networks"): a linear convolution plus Q products of two convolutions.
 The rest of the block, including its two residual scales, is NAFNet's; the scales are 0.07 % of
-the parameters, which no published figure could confirm or refute.
+the parameters, too few for a published figure to confirm or refute them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from deblur_export.models.blocks.naf import NAFBlock, SimpleGate, add_scaled
 
 
 class VolterraFilter(nn.Module):
-    """W1*x + sum over q of (Wa_q*x)(Wb_q*x), every W a 3x3 convolution, two channels into one.
+    """W1*x + sum over q of (Wa_q*x)(Wb_q*x), where every W is a 3x3 convolution of two channels.
 
-    For inference all 2Q + 1 convolutions can become one: `w1` then writes, for each output
-    channel, first its linear term, then the Q factors of Wa, then those of Wb, while `wa` and
-    `wb` are empty.
+    For inference all 2Q + 1 convolutions can be merged: `w1` then computes, for each output
+    channel, its linear term, the Q factors of Wa and those of Wb, in this order, and `wa` and `wb`
+    are empty.
 
-    The products are the first thing here to leave the range of FP16: a lower precision has to
-    compute them and their sum in FP32.
+    The products are the first values to exceed the range of FP16, so they and their sum must be
+    computed in FP32.
 
     Args:
-        channels: C, half of the input channels.
+        channels: C, half the number of input channels.
         rank: Q, at least 1.
     """
 
@@ -51,14 +51,14 @@ class VolterraFilter(nn.Module):
 
 
 def pair_conv(channels: int) -> nn.Conv2d:
-    """3x3, 2C -> C; output channel c reads the input channels 2c and 2c + 1."""
+    """A 3x3 convolution from 2C to C channels; output channel c reads channels 2c and 2c + 1."""
     return nn.Conv2d(2 * channels, channels, 3, padding=1, groups=channels)
 
 
 class VBlock(NAFBlock):
-    """Volterra filter with channel attention, then NAFNet's gated 1x1 half.
+    """A Volterra filter with channel attention, then NAFNet's gated 1x1 half.
 
-    Rank 0 is NAFNet's block, as in the paper's ablation.
+    With rank 0 it is NAFNet's block, as in the paper's ablation.
     """
 
     def __init__(self, channels: int, window: int | None = None, rank: int = 4) -> None:

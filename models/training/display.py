@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of a training: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMOOTHING = 0.98
 
 
 class Display:
-    """Shows the loss, steps a second and the time that is left; use as a context."""
+    """Shows the loss, the steps per second and the remaining time; use as a context manager."""
 
     def __init__(self, console: Console, title: str) -> None:
         self.console = console
@@ -39,7 +39,7 @@ class Display:
         self.bar.stop()
 
     def step(self, number: int, progress: float, loss: float) -> None:
-        """After each step."""
+        """Show a completed step. `progress` is the completed fraction of the run, 0 to 1."""
         now = time.monotonic()
         self.first = self.first or (number - 1, now)
         self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
@@ -51,12 +51,12 @@ class Display:
             self.say(f"{text}, {progress:.1%}")
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line above the bar."""
         self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(scores: Mapping[str, float]) -> str:
-    """PSNR and its gain over the input, inside the mask too, in words."""
+    """Format PSNR and its gain over the input, over the image and inside the mask, as text."""
     parts = []
     for name, label in (("psnr", "PSNR"), ("psnr_w", "PSNR_w"), ("psnr_sharp", "sharp")):
         if name in scores:

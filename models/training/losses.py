@@ -1,6 +1,6 @@
-"""Losses on images, masks and motion; plain functions of float32 tensors, each a scalar.
+"""Losses on images, masks and motion: functions of float32 tensors that return a scalar.
 
-Images are [N, 3, H, W] in 0..1. Smaller is better, 0 is perfect.
+Images are [N, 3, H, W] in 0..1. Smaller is better, and 0 is perfect.
 """
 
 from __future__ import annotations
@@ -21,44 +21,50 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
 def l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    """mean |x - y|."""
+    """L1 loss, mean |x - y|, of images [N, 3, H, W] in 0..1."""
     return (restored - sharp).abs().mean()
 
 
 def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
-    """mean sqrt((x - y)^2 + eps^2), eps = 1e-3 (Charbonnier et al. 1994); eps where x = y."""
+    """Charbonnier loss, mean sqrt((x - y)^2 + eps^2) with eps = 1e-3, of images [N, 3, H, W] in
+    0..1 (Charbonnier et al. 1994). It is eps, not 0, if x = y."""
     return _charbonnier(restored - sharp)
 
 
 def relative_error(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
-    """Squared error of each image over that of its input: mean of MSE / (MSE of blurred + floor).
+    """Squared error relative to that of the input: mean of MSE / (MSE of the input + floor).
 
-    Every image counts by the share of its error that is left, as in a mean of PSNR, however small
-    its blur; the floor keeps images without blur, which have only noise to lose, from counting
-    more than the others.
+    Every image is weighted by the fraction of its error that remains, as in a mean of PSNR, however
+    small its blur. The floor keeps images without blur, whose only error is noise, from outweighing
+    the others.
+
+    Args:
+        restored, sharp, blurred: output, ground truth and input, [N, 3, H, W] in 0..1.
     """
-    left, before = ((image - sharp).square().mean(dim=(1, 2, 3)) for image in (restored, blurred))
-    return (left / (before + RELATIVE_FLOOR)).mean()
+    after, before = ((image - sharp).square().mean(dim=(1, 2, 3)) for image in (restored, blurred))
+    return (after / (before + RELATIVE_FLOOR)).mean()
 
 
 def edge(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Charbonnier loss of the Laplacian-pyramid detail, g = id - expand(reduce(.)) with the
-    binomial kernel (Burt and Adelson 1983; as a loss in MPRNet, Zamir et al. 2021, Eq. 3)."""
-    return _charbonnier(laplacian(restored - sharp))  # linear: one pass does for both images
+    """Edge loss of images [N, 3, H, W] in 0..1: the Charbonnier loss of the finest level of the
+    Laplacian pyramid (Burt and Adelson 1983; as a loss in MPRNet, Zamir et al. 2021, Eq. 3)."""
+    return _charbonnier(laplacian(restored - sharp))  # linear: one pass for both images
 
 
 def frequency(restored: Tensor, sharp: Tensor) -> Tensor:
-    """L1 of the Fourier transforms, real and imaginary parts apart, not normalised, half spectrum
-    (MIMO-UNet, Cho et al. 2021, Eq. 4)."""
+    """L1 loss of the real and imaginary parts of the unnormalised half spectra of images
+    [N, 3, H, W] in 0..1 (MIMO-UNet, Cho et al. 2021, Eq. 4)."""
     return torch.view_as_real(torch.fft.rfft2(restored - sharp)).abs().mean()
 
 
 def dissimilarity(restored: Tensor, sharp: Tensor) -> Tensor:
-    """1 - SSIM (Wang et al. 2004, Eq. 13): Gaussian window of 11, sigma 1.5, range 1, a channel
-    at a time, only windows that lie inside the image.
+    """1 - SSIM of images [N, 3, H, W] in 0..1 (Wang et al. 2004, Eq. 13).
+
+    SSIM is computed per channel with a Gaussian window of 11 x 11 pixels and sigma 1.5, only for
+    windows inside the image.
 
     Raises:
-        ValueError: an image smaller than the window.
+        ValueError: the images are smaller than the window.
     """
     if min(restored.shape[-2:]) < SSIM_SIZE:
         raise ValueError(f"SSIM needs images of at least {SSIM_SIZE} x {SSIM_SIZE} pixels")
@@ -73,30 +79,37 @@ def dissimilarity(restored: Tensor, sharp: Tensor) -> Tensor:
 
 
 def mask_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of logits [N, 2, h, w], channel 0 = blurred, against `coarse_mask` of the true
-    mask [N, 1, H, W]."""
+    """Cross-entropy of logits against the ground-truth mask.
+
+    Args:
+        logits: [N, 2, h, w]; channel 0 is the class "blurred".
+        mask: ground truth [N, 1, H, W] in 0..1, reduced to h x w by `coarse_mask`.
+    """
     blurred = coarse_mask(mask, logits.shape[-2:])
     return F.cross_entropy(logits.float(), 1 - blurred.squeeze(1).long())
 
 
 def coarse_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """[N, 1, H, W] in 0..1 -> [N, 1, *size] of 0 and 1: 1 where the mean over the cell is above a
-    half."""
+    """Reduce a mask [N, 1, H, W] in 0..1 to a binary mask [N, 1, *size].
+
+    A pixel of the result is 1 if the mean over the pixels that it covers is above 0.5.
+    """
     return (F.adaptive_avg_pool2d(mask, (size[0], size[1])) > 0.5).to(mask.dtype)
 
 
 def total_variation(field: Tensor) -> Tensor:
-    """mean |d/dx| + mean |d/dy| of neighbours, field [N, C, H, W] (anisotropic; Rudin et al.
-    1992)."""
+    """Anisotropic total variation of a field [N, C, H, W]: mean |d/dx| + mean |d/dy| of adjacent
+    pixels (Rudin et al. 1992)."""
     across = (field[..., :, 1:] - field[..., :, :-1]).abs().mean()
     down = (field[..., 1:, :] - field[..., :-1, :]).abs().mean()
     return across + down
 
 
 def laplacian(x: Tensor) -> Tensor:
-    """The finest level of the Laplacian pyramid, [N, C, H, W]: x - expand(reduce(x)).
+    """The finest level of the Laplacian pyramid of x [N, C, H, W]: x - expand(reduce(x)).
 
-    Borders are reflected, which keeps the zeros between the pixels of the reduced image apart.
+    Borders are reflected, which preserves the pattern of zeros between the pixels of the reduced
+    image.
     """
     kernel, border = torch.tensor(BINOMIAL), (len(BINOMIAL) // 2,) * 4
     planes = x.flatten(0, 1).unsqueeze(1)
@@ -107,14 +120,14 @@ def laplacian(x: Tensor) -> Tensor:
 
 
 def smooth(x: Tensor, kernel: Tensor) -> Tensor:
-    """Each channel of [N, C, H, W] filtered along both axes, valid part only."""
+    """Filter each channel of x [N, C, H, W] with `kernel` [k] along both axes, without padding."""
     channels, taps = x.shape[1], kernel.to(x)
     x = F.conv2d(x, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
     return F.conv2d(x, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
 
 
 def gaussian(size: int, sigma: float) -> Tensor:
-    """[size] weights that add up to one."""
+    """Weights [size] of a Gaussian with `sigma` in pixels, which sum to 1."""
     values = [math.exp(-(((i - size // 2) / sigma) ** 2) / 2) for i in range(size)]
     return torch.tensor([value / sum(values) for value in values])
 

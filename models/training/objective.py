@@ -1,11 +1,12 @@
-"""What each network is trained for: terms of the loss from what it returns in training mode.
+"""The training objective of each network: loss terms of its output in training mode.
 
-The papers' weights. M2AENet: L1 + (1 - SSIM) + 0.1 frequency + 0.01 cross-entropy of the mask +
-reblur + alpha TV of the motion, alpha not given: 0.001 here. All others: Charbonnier + 0.05 edge +
-0.1 frequency, summed over the outputs that a network supervises.
+The weights are those of the papers. M2AENet: L1 + (1 - SSIM) + 0.1 frequency + 0.01 cross-entropy
+of the mask + reblur + alpha times the total variation of the motion; the paper does not give alpha,
+which is 0.001 here. All others: Charbonnier + 0.05 edge + 0.1 frequency, summed over the supervised
+outputs of the network.
 
-`Weights.images` "relative" puts the relative squared error in place of all terms on images, which
-short trainings gain more from: the gradient of an L1 loss, of spectra above all, is almost as large
+With `Weights.images` = "relative", the relative squared error replaces all terms on images. Short
+trainings gain more from it: the gradient of an L1 loss, especially of spectra, is almost as large
 where there is only noise to remove as where there is blur.
 """
 
@@ -30,8 +31,14 @@ Images = Literal["paper", "relative"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the terms; those that a network does not have are not used. images: which terms
-    compare images."""
+    """Factors of the loss terms. Those of terms that a network does not have are not used.
+
+    Attributes:
+        images: which terms compare images; see the module.
+        edge, frequency, mask, reblur: factors of the terms of that name.
+        variation: factor of the total variation of the motion.
+        policy: factor of the REINFORCE term of SAPHN+.
+    """
 
     images: Images = "paper"
     edge: float = 0.05
@@ -44,8 +51,17 @@ class Weights:
 
 @singledispatch
 def terms(output: Any, batch: Batch, weights: Weights) -> Terms:
-    """Named, weighted terms; their sum is the loss. `output` is an image [N, 3, H, W] or has one
-    as `restored`."""
+    """Compute the weighted loss terms by name; their sum is the loss.
+
+    Args:
+        output: what the network returns in training mode: an image [N, 3, H, W], a record with
+            such an image as its field `restored`, or a network's own `TrainingOutput`.
+        batch: input and ground truth.
+        weights: factors of the terms.
+
+    Returns:
+        Scalars in float32.
+    """
     return restoration(getattr(output, "restored", output), batch, weights)
 
 
@@ -62,17 +78,18 @@ def _(output: m2aenet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
 
 @terms.register
 def _(output: algnet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
-    """All four sizes count the same, each against every s-th pixel of the sharp image."""
+    """All four sizes have the same weight; each is compared with every s-th pixel of the sharp
+    image."""
     pairs = zip(output, (8, 4, 2, 1), strict=True)
     return _sum([restoration(image, batch.every(step), weights) for image, step in pairs])
 
 
 @terms.register
 def _(output: saphn.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
-    """All three stages count the same; the samplers of SAPHN+ learn by REINFORCE.
+    """All three stages have the same weight; the samplers of SAPHN+ are trained with REINFORCE.
 
-    Their log-probability is that of every pixel's draw together, so it is divided by the number
-    of points that an image may have; the mean reward of the batch is the baseline.
+    Their log-probability is the joint one of the draws of all pixels, so it is divided by the
+    largest number of points in an image. The baseline is the mean reward of the batch.
     """
     total = _sum([restoration(image, batch, weights) for image in output.outputs])
     if output.policy is None:
@@ -84,7 +101,7 @@ def _(output: saphn.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
 
 
 def m2aenet_restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
-    """The terms on images of M2AENet's paper, or the relative error."""
+    """The image terms of M2AENet's paper, or the relative error; `restored` is [N, 3, H, W]."""
     if weights.images == "relative":
         return restoration(restored, batch, weights)
     return {
@@ -95,7 +112,7 @@ def m2aenet_restoration(restored: Tensor, batch: Batch, weights: Weights) -> dic
 
 
 def restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
-    """Charbonnier, edge and frequency terms, or the relative error."""
+    """Charbonnier, edge and frequency terms, or the relative error; `restored` is [N, 3, H, W]."""
     restored, sharp = restored.float(), batch.sharp
     if weights.images == "relative":
         return {"relative": losses.relative_error(restored, sharp, batch.blurred)}
@@ -107,5 +124,5 @@ def restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, T
 
 
 def _sum(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Terms of the same name added up."""
+    """Sum the terms of the same name."""
     return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}

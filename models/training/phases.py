@@ -1,8 +1,8 @@
-"""What trains when. Every network trains as a whole but AIBNet, one sub-decoder after the other.
+"""Training phases. Every network is trained as a whole, except AIBNet: one sub-decoder per phase.
 
-The paper freezes an encoder that was trained beforehand. Without one (`encoder` True) it trains
-together with the first sub-decoder and is frozen after that. A new sub-decoder starts where the one
-before ended: its features and its image are those.
+The paper freezes an encoder that was trained before. Without one (`encoder` is True), the encoder
+is trained with the first sub-decoder and is frozen afterwards. A new sub-decoder is initialised so
+that it returns the features and the image of the previous one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from deblur_export.models.aibnet import AIBNet, SubDecoder, TrainingOutput
 from deblur_export.models.blocks.naf import GlobalAveragePool
 from deblur_export.models.dhnet import DHNet
-from deblur_export.models.training.inherit import continue_from
+from deblur_export.models.training.nafnet_weights import initialise_from_previous
 from deblur_export.models.ufpnet import UFPNet
 
 
 def prepare(net: nn.Module, fresh: bool) -> None:
-    """Make a network ready to train: pooling over the whole crop, since local pooling (TLC) is for
-    inference; if it is `fresh`, its images start out as its input."""
+    """Prepare a network for training, in place.
+
+    It pools over the whole crop, since local pooling (TLC) is for inference. If it is `fresh`, its
+    last convolutions are zero-initialised, so that its output is its input.
+    """
     for name, module in net.named_modules():
         if isinstance(module, GlobalAveragePool):
             module.window = None
@@ -33,19 +36,22 @@ def prepare(net: nn.Module, fresh: bool) -> None:
 
 
 def count(net: nn.Module) -> int:
-    """Phases of a run."""
+    """Number of phases of a run."""
     return len(net.sub_decoders) if isinstance(net, AIBNet) else 1
 
 
 def begin(net: nn.Module, phase: int) -> None:
-    """Give what comes in with this phase its first weights."""
+    """Initialise the part of the network that is trained first in this phase."""
     if isinstance(net, AIBNet) and phase:
         previous, new = net.sub_decoders[phase - 1], net.sub_decoders[phase]
-        continue_from(cast(SubDecoder, new), cast(SubDecoder, previous))
+        initialise_from_previous(cast(SubDecoder, new), cast(SubDecoder, previous))
 
 
 def enter(net: nn.Module, phase: int, encoder: bool) -> None:
-    """Set which parameters take a gradient in this phase, and training mode."""
+    """Set training mode, and which parameters require a gradient in this phase.
+
+    `encoder` says whether AIBNet's encoder is trained in phase 0.
+    """
     if isinstance(net, AIBNet):
         net.train_only(phase)
         net.encoder.requires_grad_(encoder and phase == 0)
@@ -57,7 +63,8 @@ def enter(net: nn.Module, phase: int, encoder: bool) -> None:
 
 
 def run(net: nn.Module, image: Tensor) -> Any:
-    """The network's output in training mode, with the gradients of the current phase."""
+    """Run the network on an image [N, 3, H, W] in 0..1 in training mode, with the gradients of the
+    current phase."""
     if isinstance(net, AIBNet) and net.encoder.intro.weight.requires_grad:
         *skips, bottom = net.encoder(image)
         decoder = net.sub_decoders[0]
@@ -69,8 +76,8 @@ def run(net: nn.Module, image: Tensor) -> Any:
 
 @contextlib.contextmanager
 def presented(net: nn.Module, phase: int) -> Iterator[nn.Module]:
-    """The network as it stands in this phase: AIBNet without the sub-decoders yet to come, which
-    is a whole AIBNet with fewer of them."""
+    """The network as it is in this phase: AIBNet without the sub-decoders of later phases, which
+    is a complete AIBNet with fewer of them."""
     if not isinstance(net, AIBNet):
         yield net
         return
@@ -83,7 +90,7 @@ def presented(net: nn.Module, phase: int) -> Iterator[nn.Module]:
 
 
 def note(net: nn.Module) -> str:
-    """What a person should know about what is not trained here, or ""."""
+    """A note to the user about parameters that are not trained here, or ""."""
     if isinstance(net, AIBNet | UFPNet) or (isinstance(net, DHNet) and net.prior is not None):
-        return "the kernel prior is not trained here: it keeps its first values (--init-from)"
+        return "the kernel prior is not trained: it keeps its initial values (--init-from)"
     return ""

@@ -1,4 +1,4 @@
-"""One training run from its arguments: what `deblur-export train` does."""
+"""Set up and run a training from the arguments of `deblur-export train`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deblur_export.models.training import phases
 from deblur_export.models.training.data import dataset
 from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.models.training.display import Display
-from deblur_export.models.training.inherit import inherit
+from deblur_export.models.training.nafnet_weights import copy_nafnet_weights
 from deblur_export.models.training.objective import Weights
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import Folder
 from deblur_export.models.training.trainer import Options, Trainer
 
-# What a continued run must have in common with the one that it continues, besides the network.
+# The arguments, besides the network, that must not change when a run is continued.
 RECORDED = (
     *("steps", "minutes", "batch", "crop", "focus", "longest", "lr", "clip"),
     *("images", "frequency_weight", "mask_weight", "ema", "seed"),
@@ -33,7 +33,7 @@ RECORDED = (
 
 @dataclass(frozen=True)
 class RunArguments:
-    """The options of `deblur-export train`, under their names; its help says what each is."""
+    """The options of `deblur-export train` under their names; its help describes them."""
 
     model: str
     dataset: Path
@@ -63,10 +63,10 @@ class RunArguments:
     save_every: float = 180
 
     def spec(self) -> ModelSpec:
-        """The network's specification.
+        """Check the arguments and return the specification of the network.
 
         Raises:
-            DeblurExportError: there is no such network, or the arguments do not fit it.
+            DeblurExportError: the network does not exist, or the arguments do not fit it.
         """
         spec = models.get(self.model)
         if self.variant not in spec.variants:
@@ -82,7 +82,7 @@ class RunArguments:
             )
         if spec.name == "algnet" and self.crop < 32:
             raise DeblurExportError(
-                "algnet is compared at an eighth of the size: --crop 32 or more"
+                "algnet is supervised at an eighth of the size: --crop must be at least 32"
             )
         if spec.name == "aibnet" and self.batch < 2:
             raise DeblurExportError("aibnet normalizes over the batch: --batch must be at least 2")
@@ -90,11 +90,11 @@ class RunArguments:
 
 
 def make_trainer(arguments: RunArguments) -> Trainer:
-    """The network with its first weights or those of the interrupted run, its pairs and folder.
+    """Make a trainer with the initial weights, or with the state of an interrupted run.
 
     Raises:
-        DeblurExportError: the arguments do not fit the network, the device cannot be used, pairs
-            or weights cannot be read, or the folder holds another run.
+        DeblurExportError: the arguments do not fit the network, the device cannot be used, dataset
+            or weights cannot be read, or the output folder holds another run.
     """
     spec = arguments.spec()
     if arguments.threads:
@@ -145,7 +145,7 @@ def make_trainer(arguments: RunArguments) -> Trainer:
 
 
 def train(trainer: Trainer, console: Console) -> bool:
-    """Run to the end, or until the trainer is told to stop; returns whether the end was reached."""
+    """Train to the end, or until `Trainer.stop` is called; returns whether the end was reached."""
     net = trainer.net
     with Display(console, trainer.options.arguments["model"]) as display:
         trained = sum(parameter.numel() for parameter in net.parameters())
@@ -171,7 +171,7 @@ def _device(name: str) -> torch.device:
 def _first_network(
     spec: ModelSpec, arguments: RunArguments, device: torch.device
 ) -> tuple[nn.Module, str]:
-    """The network with its first weights, and their fingerprint."""
+    """The network with its initial weights, and their fingerprint."""
     if arguments.init_from is not None:
         net = load_model(spec.name, arguments.variant, str(arguments.init_from)).net
     else:
@@ -179,5 +179,5 @@ def _first_network(
         net = spec.build(**spec.variants[arguments.variant])
     phases.prepare(net, fresh=arguments.init_from is None)
     if arguments.from_nafnet is not None:
-        inherit(net, load_model("nafnet", None, arguments.from_nafnet).net)
+        copy_nafnet_weights(net, load_model("nafnet", None, arguments.from_nafnet).net)
     return net.to(device), fingerprint(net.state_dict())

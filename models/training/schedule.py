@@ -1,4 +1,4 @@
-"""How far a run is, its learning rate, and the running average of its weights."""
+"""Progress of a training, its learning rate, and the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run of `steps` and/or `minutes` in `phases` equal parts, each with a warm-up and a cosine.
+    """Length and learning rate of a training in equal phases, each with warm-up and cosine decay.
 
     Attributes:
+        steps, minutes: length of the run; the first limit ends it.
+        phases: number of phases.
         lr, lowest: learning rate after the warm-up and at the end of a phase.
-        warmup: share of a phase in which the rate rises linearly.
+        warmup: fraction of a phase in which the rate rises linearly.
     """
 
     steps: int | None
@@ -26,7 +28,7 @@ class Schedule:
     warmup: float = 0.03
 
     def progress(self, step: int, seconds: float) -> float:
-        """0 at the start, 1 or more when the run is over: whichever limit is nearer."""
+        """The completed fraction of the run: 0 at the start, 1 or more at the end."""
         done = [0.0]
         if self.steps is not None:
             done.append(step / self.steps)
@@ -35,23 +37,23 @@ class Schedule:
         return max(done)
 
     def phase(self, progress: float) -> int:
-        """Number of the phase, from 0."""
+        """Index of the phase, from 0."""
         return min(int(progress * self.phases), self.phases - 1)
 
     def rate(self, progress: float) -> float:
-        """The learning rate: linear warm-up, then half a cosine down to `lowest`."""
-        share = min(progress * self.phases - self.phase(progress), 1.0)
-        if share < self.warmup:
-            return self.lowest + (self.lr - self.lowest) * share / self.warmup
-        fallen = (share - self.warmup) / (1 - self.warmup)
-        return self.lowest + (self.lr - self.lowest) * (1 + math.cos(math.pi * fallen)) / 2
+        """The learning rate: a linear warm-up, then half a cosine period down to `lowest`."""
+        fraction = min(progress * self.phases - self.phase(progress), 1.0)
+        if fraction < self.warmup:
+            return self.lowest + (self.lr - self.lowest) * fraction / self.warmup
+        decayed = (fraction - self.warmup) / (1 - self.warmup)
+        return self.lowest + (self.lr - self.lowest) * (1 + math.cos(math.pi * decayed)) / 2
 
 
 class Average:
-    """Exponential moving average of a network's tensors, batch statistics included.
+    """Exponential moving average of a network's tensors, including batch statistics.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first weights are
-    soon forgotten.
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the influence of the
+    initial weights vanishes quickly.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -61,16 +63,16 @@ class Average:
 
     @torch.no_grad()
     def restart(self, net: nn.Module) -> None:
-        """Forget all but the current weights."""
+        """Set the average to the current weights."""
         self.updates = 0
         for name, value in net.state_dict().items():
             self.tensors[name].copy_(value)
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
-        """Take in the current weights; whole numbers are copied."""
+        """Add the current weights to the average; integer tensors are copied."""
         self.updates += 1
-        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        fraction = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         averages: list[Tensor] = []
         values: list[Tensor] = []
         for name, value in net.state_dict().items():
@@ -79,4 +81,4 @@ class Average:
                 values.append(value)
             else:
                 self.tensors[name].copy_(value)
-        torch._foreach_lerp_(averages, values, share)
+        torch._foreach_lerp_(averages, values, fraction)

@@ -1,4 +1,4 @@
-"""How good a network is on the images of a dataset."""
+"""Evaluate a network on images of a dataset."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from deblur_export.models.m2aenet import M2AENet
 from deblur_export.models.training.data.dataset import Batch
 from deblur_export.models.training.losses import coarse_mask
 
-LOWEST = 1e-6  # mean squared error of 60 dB, the most that is told apart
+LOWEST = 1e-6  # mean squared error of 60 dB, the largest PSNR that is reported
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
-    """Mean scores of a network in eval mode.
+    """Compute the mean scores of a network in eval mode.
+
+    Args:
+        net: the network, on `device`.
+        batches: pairs; their masks are the ground truth.
+        device: where to run.
 
     Returns:
-        psnr and psnr_w (dB, over the images that have blurred pixels; psnr_w weighs pixels by the
-        mask), psnr_sharp (over those that have none), the same of the input as blurred_*, and for
-        M2AENet mask_iou, over all pixels of an eighth of the size. Scores without images are
-        missing. At most 60 dB an image.
+        Scores by name, in dB: `psnr` and `psnr_w` over the images with blurred pixels, where
+        `psnr_w` weights pixels by the mask; `psnr_sharp` over the other images; the same of the
+        input as `blurred_psnr` and so on. For M2AENet also `mask_iou`, the intersection over union
+        of the masks at an eighth of the size. Scores without images are left out. PSNR is at most
+        60 dB per image.
     """
     seen = MaskRecorder(net)
     scores: dict[str, list[Tensor]] = {}
@@ -45,7 +51,15 @@ def evaluate(net: nn.Module, batches: Iterable[Batch], device: torch.device) -> 
 
 
 def image_scores(image: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """PSNR in dB of each image of a batch, [N] or fewer; values beyond 0..1 are clipped."""
+    """PSNR in dB of each image of a batch.
+
+    Args:
+        image: [N, 3, H, W], clipped to 0..1.
+        batch: ground truth of the same size.
+
+    Returns:
+        Vectors by name, as in `evaluate`; each has one entry per image that the score applies to.
+    """
     error = (image.float().clamp(0, 1) - batch.sharp).square().mean(dim=1, keepdim=True)
     weight = batch.mask.sum(dim=(1, 2, 3))
     whole = decibels(error.mean(dim=(1, 2, 3)))
@@ -55,12 +69,12 @@ def image_scores(image: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 
 def decibels(error: Tensor) -> Tensor:
-    """Mean squared error of images in 0..1 to PSNR."""
+    """Convert the mean squared error of images in 0..1 to PSNR in dB."""
     return -10 * error.clamp_min(LOWEST).log10()
 
 
 class MaskRecorder:
-    """Notes the hard mask [N, 1, h, w] that an M2AENet decides on; None for other networks."""
+    """Records the binary mask [N, 1, h, w] of an M2AENet; None for other networks."""
 
     def __init__(self, net: nn.Module) -> None:
         self.mask: Tensor | None = None
@@ -70,6 +84,6 @@ class MaskRecorder:
         self.mask = mask
 
     def remove(self) -> None:
-        """Leave the network as it was."""
+        """Remove the hook from the network."""
         if self.hook is not None:
             self.hook.remove()

@@ -1,4 +1,4 @@
-"""What a run needs to go on after an interruption, and what it leaves behind."""
+"""The files of a training run: its state, from which it can continue, its log and its weights."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Folder:
             torch.save(dict(state), temporary)
 
     def load_state(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The state of an interrupted run with these arguments, None where there is none.
+        """Read the state of an interrupted run with these arguments; None if there is none.
 
         Raises:
-            DeblurExportError: it is damaged, or of a run with other arguments.
+            DeblurExportError: the state is damaged, or belongs to a run with other arguments.
         """
         path = self.path / STATE
         if not path.exists():
@@ -40,31 +40,31 @@ class Folder:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             before = state["arguments"]
-        except Exception as error:  # torch raises whatever damaged bytes lead it to
+        except Exception as error:  # torch raises many types of errors for damaged files
             raise DeblurExportError(f"{path}: damaged; remove it to start anew") from error
-        # An argument that the run did not know yet had its default.
+        # Arguments that did not exist when the state was written had their default.
         other = [name for name in before if before[name] != arguments.get(name)]
         if other:
             changes = (f"{name} {before[name]} -> {arguments.get(name)}" for name in other)
             raise DeblurExportError(
-                f"{self.path} holds a run with other arguments ({', '.join(changes)}); take "
-                "another folder, or go on with the same arguments"
+                f"{self.path} holds a run with other arguments ({', '.join(changes)}); choose "
+                "another folder, or continue with the same arguments"
             )
         return state
 
     def save_weights(
         self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
     ) -> None:
-        """Write NAME.safetensors, `about` as JSON in its metadata. The same weights make the same
-        bytes."""
+        """Write NAME.safetensors, with `about` as JSON in its metadata. The same weights give the
+        same bytes."""
         copies = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
         with atomic_path(self.path / f"{name}.safetensors") as temporary:
-            # One entry: safetensors writes several in any order.
+            # A single entry, because safetensors writes several in arbitrary order.
             metadata = {"training": json.dumps(dict(about))}
             temporary.write_bytes(save(copies, metadata))
 
     def holds(self, name: str) -> bool:
-        """Whether NAME.safetensors is there."""
+        """Whether NAME.safetensors exists."""
         return (self.path / f"{name}.safetensors").exists()
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ class Folder:
             file.write(json.dumps(line) + "\n")
 
     def entries(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl; a last one that was cut off is left out."""
+        """The entries of log.jsonl, without a truncated last line."""
         path = self.path / LOG
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found = []
@@ -85,9 +85,9 @@ class Folder:
         return found
 
     def forget_after(self, step: int) -> None:
-        """Drop what the log says about later steps, which will be done again."""
-        kept = [line for line in self.entries() if line["step"] <= step]
+        """Remove log entries of steps after `step`, which will be repeated."""
+        remaining = [line for line in self.entries() if line["step"] <= step]
         with atomic_path(self.path / LOG) as temporary:
             temporary.write_text(
-                "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+                "".join(json.dumps(line) + "\n" for line in remaining), encoding="utf-8"
             )

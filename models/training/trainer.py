@@ -1,8 +1,9 @@
 """The training loop.
 
-AdamW with betas (0.9, 0.9) and weight decay 1e-3, gradients clipped to a norm of 0.01: what
-NAFNet's official training for deblurring uses. Every step draws its crops and its noise from its
-own seed, so that a run that was interrupted goes on exactly as it would have.
+The optimizer is AdamW with betas (0.9, 0.9) and weight decay 1e-3, and gradients are clipped to a
+norm of 0.01, as in NAFNet's official training for deblurring. Every step draws its crops and its
+noise from its own seed, so that an interrupted run continues exactly as it would have without the
+interruption.
 """
 
 from __future__ import annotations
@@ -27,18 +28,30 @@ from deblur_export.models.training.scores import evaluate
 from deblur_export.models.training.state import Folder
 
 BETAS = (0.9, 0.9)
-FAILURES = 10  # losses in a row that are not finite
+FAILURES = 10  # consecutive losses that are not finite
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to train.
+    """Options of a training.
 
-    arguments: all that the result depends on, for the state file. focus: share of the crops that
-    are placed where there is blur. bf16: autocast to bfloat16 (the losses stay float32). encoder:
-    AIBNet's encoder trains with its first sub-decoder. fresh: the weights are first ones, and each
-    phase gives its part new ones. validate: steps between validations; save: seconds between state
-    files.
+    Attributes:
+        schedule: length, phases and learning rate.
+        arguments: everything that the result depends on, for the state file.
+        batch: batch size in crops.
+        crop: side of the crops in pixels.
+        focus: fraction of the crops that are placed so that they contain blur.
+        decay: weight decay.
+        clip: norm that gradients are clipped to.
+        average: decay of the exponential moving average of the weights.
+        seed: everything random follows from it.
+        bf16: autocast to bfloat16; the losses stay float32.
+        encoder: AIBNet's encoder is trained with its first sub-decoder.
+        fresh: the weights are newly initialised, and each phase initialises its part.
+        weights: factors of the loss terms.
+        validate: number of steps between validations.
+        images: number of validation images.
+        save: seconds between state files.
     """
 
     schedule: Schedule
@@ -60,15 +73,17 @@ class Options:
 
 
 class Trainer:
-    """One run of one network; `run` returns when it is over or `stop` was called.
+    """Trains a network. `run` returns when the training is complete or `stop` was called.
 
     Args:
-        net: on the device to train on.
-        train, val: parts of a dataset.
-        folder: where state, log and weights go; a state that is there is continued.
+        net: the network, on the device to train on.
+        train, val: splits of a dataset.
+        folder: receives state, log and weights; if it holds the state of an interrupted run, that
+            run is continued.
+        options: see `Options`.
 
     Raises:
-        DeblurExportError: the folder holds another run, or the images are too small.
+        DeblurExportError: the folder holds another run, or the images are smaller than a crop.
     """
 
     def __init__(
@@ -79,7 +94,7 @@ class Trainer:
                 f"the images of the dataset are {train.size} pixels wide or high, fewer than the "
                 f"crop of {options.crop}"
             )
-        # Norms over the channels read along them: a tenth of the time of a step.
+        # Norms over the channels read memory in order in this layout: it saves a tenth of a step.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train, self.val = train, val
         self.folder, self.options = folder, options
@@ -94,11 +109,11 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """0 to 1."""
+        """The completed fraction of the run, 0 to 1."""
         return self.options.schedule.progress(self.step, self.seconds)
 
     def enter(self, phase: int) -> torch.optim.Optimizer:
-        """Begin a phase, with an optimizer for what trains in it."""
+        """Begin a phase; returns an optimizer of the parameters that are trained in it."""
         self.phase = phase
         phases.enter(self.net, phase, self.options.encoder)
         trained = [p for p in self.net.parameters() if p.requires_grad]
@@ -111,7 +126,7 @@ class Trainer:
         )
 
     def next_phase(self) -> None:
-        """Freeze what was trained at its average, and go on with the next part."""
+        """End the current phase with the averaged weights, and begin the next one."""
         self.validate()
         self.net.load_state_dict(self.average.tensors)
         if self.options.fresh:
@@ -125,11 +140,11 @@ class Trainer:
         self.stopped = True
 
     def run(self, display: Display) -> bool:
-        """Train until the schedule is over (True) or `stop` was called (False)."""
+        """Train until the schedule ends or `stop` is called; returns whether the schedule ended."""
         self.display = display
         self.clock = self.saved = time.monotonic()
         if self.progress >= 1 and self.folder.holds("last"):
-            display.say("this run is over already")
+            display.say("this run is already complete")
             return True
         while self.progress < 1 and not self.stopped:
             if self.options.schedule.phase(self.progress) > self.phase:
@@ -137,19 +152,19 @@ class Trainer:
             loss = self.advance()
             self.tick()
             display.step(self.step, self.progress, loss)
-            self.keep()
+            self.validate_and_save()
         if self.progress >= 1:
             self.finish()
         self.save()
         return self.progress >= 1
 
     def tick(self) -> None:
-        """Add the time since the last call to that of the run."""
+        """Add the time since the last call to the training time."""
         now = time.monotonic()
         self.seconds, self.clock = self.seconds + now - self.clock, now
 
-    def keep(self) -> None:
-        """Validate and save when it is time to."""
+    def validate_and_save(self) -> None:
+        """Validate and save the state if they are due."""
         if self.step % self.options.validate == 0 and self.progress < 1:
             self.validate()
         if self.clock - self.saved > self.options.save:
@@ -157,7 +172,7 @@ class Trainer:
             self.saved = self.clock
 
     def advance(self) -> float:
-        """One step; returns its loss."""
+        """Do one training step; returns its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.schedule.rate(self.progress)
         loss = self.loss(self.draw())
@@ -172,14 +187,14 @@ class Trainer:
         return float(loss.detach())
 
     def draw(self) -> Batch:
-        """The crops of this step; also sets the seed of the network's own noise."""
+        """Draw the crops of this step, and set the seed of the network's own random numbers."""
         rng = np.random.default_rng((self.options.seed, self.step))
         torch.manual_seed(int(rng.integers(2**62)))
         options = self.options
         return self.train.draw(rng, options.batch, options.crop, options.focus).to(self.device)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The sum of all terms, a scalar."""
+        """The sum of all loss terms, a scalar in float32."""
         image = batch.blurred.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
             output = phases.run(self.net, image)
@@ -187,10 +202,10 @@ class Trainer:
         return torch.stack(list(parts.values())).sum()
 
     def is_sound(self, loss: Tensor, norm: Tensor) -> bool:
-        """Whether the step may be taken: loss and gradient are finite.
+        """Whether loss and gradient are finite, so that the step can be taken.
 
         Raises:
-            DeblurExportError: several steps in a row were not.
+            DeblurExportError: they were not in FAILURES consecutive steps.
         """
         if bool(torch.isfinite(loss) & torch.isfinite(norm)):
             self.failures = 0
@@ -199,13 +214,14 @@ class Trainer:
         self.skipped += 1
         if self.failures >= FAILURES:
             raise DeblurExportError(
-                f"training diverged: {FAILURES} losses in a row were not finite, up to step "
+                f"training diverged: {FAILURES} consecutive losses were not finite, up to step "
                 f"{self.step}; try a lower --lr"
             )
         return False
 
     def validate(self) -> dict[str, float]:
-        """Score the averaged weights, log it, keep them if they are the best of the phase."""
+        """Evaluate the averaged weights, log the scores and write the weights if they are the best
+        of the phase."""
         options, own = self.options, {k: v.clone() for k, v in self.net.state_dict().items()}
         self.net.load_state_dict(self.average.tensors)
         self.net.eval()
@@ -222,13 +238,13 @@ class Trainer:
         return scores
 
     def export(self, name: str, net: nn.Module, scores: Mapping[str, float]) -> None:
-        """Write the weights under their official names."""
+        """Write weights under the official key names, with the scores in the metadata."""
         options = self.options
         about = {"network": options.arguments.get("model"), "crop": options.crop, "step": self.step}
         self.folder.save_weights(name, net.state_dict(), {**about, **rounded(scores)})
 
     def report(self, scores: Mapping[str, float]) -> None:
-        """One line on the screen and one in the log."""
+        """Print scores and append them to the log."""
         self.folder.log(
             {
                 "step": self.step,
@@ -244,13 +260,13 @@ class Trainer:
         self.display.say(f"step {self.step}: {summary(scores)}{skipped}")
 
     def finish(self) -> None:
-        """Score and write the last averaged weights."""
+        """Evaluate and write the final averaged weights."""
         scores = self.validate()
         self.net.load_state_dict(self.average.tensors)
         self.export("last", self.net, scores)
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state file."""
         numbers = ("step", "seconds", "phase", "skipped", "best")
         self.folder.save_state(
             {
@@ -264,7 +280,7 @@ class Trainer:
         )
 
     def resume(self) -> None:
-        """Go on from the state in the folder, if there is one."""
+        """Restore the state in the folder, if there is one."""
         state = self.folder.load_state(self.options.arguments)
         if state is None:
             return
@@ -280,5 +296,5 @@ class Trainer:
 
 
 def rounded(scores: Mapping[str, float]) -> dict[str, float]:
-    """Four decimals are enough."""
+    """Round scores to four decimals."""
     return {name: round(value, 4) for name, value in scores.items()}

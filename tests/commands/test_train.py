@@ -34,7 +34,7 @@ BAD = {
     "'--steps': 0 is not in the range": ("--steps", "0"),
     "'--minutes': nan is not a finite number": ("--minutes", "nan"),
     "needs a multiple of 16": ("--steps", "1", "--crop", "40"),
-    "algnet is compared at an eighth": ("--steps", "1", "--model", "algnet", "--crop", "16"),
+    "algnet is supervised at an eighth": ("--steps", "1", "--model", "algnet", "--crop", "16"),
     "'--ema': 1.0 is not in the range": ("--steps", "1", "--ema", "1"),
     "'--focus': 2.0 is not in the range": ("--steps", "1", "--focus", "2"),
     "'--seed': -1 is not in the range": ("--steps", "1", "--seed", "-1"),
@@ -68,6 +68,7 @@ def test_a_run_leaves_weights_that_load(dataset: Path, tmp_path: Path, invoke: I
     assert load_model(None, None, weights).title == "nafnet:tiny"
     second = ("-o", tmp_path / "second", "--steps", "1", "--init-from", weights)
     assert invoke(*common, *second)[0] == 0
-    heir = ("--model", "dhnet", "-o", tmp_path / "heir", "--steps", "1")
-    assert invoke(*common, *heir, "--from-nafnet", weights)[0] == 0
-    assert load_model(None, None, str(tmp_path / "heir" / "last.safetensors")).title == "dhnet:tiny"
+    extended = ("--model", "dhnet", "-o", tmp_path / "dhnet", "--steps", "1")
+    assert invoke(*common, *extended, "--from-nafnet", weights)[0] == 0
+    last = str(tmp_path / "dhnet" / "last.safetensors")
+    assert load_model(None, None, last).title == "dhnet:tiny"

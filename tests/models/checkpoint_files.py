@@ -35,7 +35,7 @@ TINY = [
 ]
 
 
-def donor(name: str, seed: int = 0, **arguments: Any) -> State:
+def random_state(name: str, seed: int = 0, **arguments: Any) -> State:
     spec = models.get(name)
     net = spec.build(**(arguments or SMALL))
     randomize(net, spec, seed)
@@ -60,7 +60,7 @@ def noise(state: State) -> State:
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """The one-line message of a refusal, with no warning beside it."""
+    """The one-line message of a refusal; there must be no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(DeblurExportError) as caught:

@@ -1,4 +1,4 @@
-"""Random constructor arguments of each network, for tests of what is read from a state dict."""
+"""Random constructor arguments of each network, to test that they are read from a state dict."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ OF_NETWORK: dict[str, Callable[[random.Random], Arguments]] = {
 
 
 def random_arguments(name: str, seed: int) -> Arguments:
-    """Arguments of the network called `name`, none of them those of a variant."""
+    """Random arguments of the network called `name` that are not those of a variant."""
     return OF_NETWORK[name](random.Random(seed))

@@ -1,4 +1,4 @@
-"""AIBNet: names, counts, how its parts are put together, training, and its random weights."""
+"""AIBNet: names, counts, the composition of its parts, training, and random weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SMALL = {
     "blocks": 2,
     "filter_size": 3,
 }
-# Published: 41.1 M parameters and 114 G a sub-decoder, printed with three digits.
+# Published: 41.1 M parameters and 114 G for each sub-decoder, printed with three digits.
 PUBLISHED = 5e-3
 
 
@@ -119,12 +119,12 @@ def test_names_and_shapes() -> None:
 
 
 def test_encoder_has_the_names_of_ufpnet() -> None:
-    """So an official UFPNet checkpoint gives the encoder, less the parts that are not used."""
+    """An official UFPNet checkpoint therefore contains the encoder and the parts that it omits."""
     unused = ("decoders.", "ups.", "ending.", "kernel_down.2.", "kernel_down.3.")
-    theirs = on_meta("ufpnet", "64").state_dict()
-    ours = on_meta("aibnet", "s").get_submodule("encoder").state_dict()
-    assert {k: v.shape for k, v in ours.items()} == {
-        k: v.shape for k, v in theirs.items() if not k.startswith(unused)
+    official = on_meta("ufpnet", "64").state_dict()
+    encoder = on_meta("aibnet", "s").get_submodule("encoder").state_dict()
+    assert {k: v.shape for k, v in encoder.items()} == {
+        k: v.shape for k, v in official.items() if not k.startswith(unused)
     }
 
 
@@ -139,7 +139,7 @@ def test_parameters(variant: str, count: int) -> None:
 
 @pytest.mark.parametrize(("variant", "count"), [("s", 1), ("b", 2), ("l", 4)])
 def test_macs(variant: str, count: int) -> None:
-    """The paper counts convolutions and pooling alone; earlier sub-decoders make no image."""
+    """The paper counts convolutions and pooling only; earlier sub-decoders compute no image."""
     net = on_meta("aibnet", variant, encoder_train_size=None)
     macs = count_macs(net, 256, 256, without=("encoder",))
     unused = (count - 1) * 3 * 64 * 9 * 256**2
@@ -153,8 +153,8 @@ def test_hyperparameters() -> None:
     assert SPEC.default_variant == "s"
 
 
-def test_the_pools_that_become_local() -> None:
-    """TLC concerns the simplified channel attention; the encoder is local unless told not to be."""
+def test_which_pooling_becomes_local() -> None:
+    """TLC applies to the simplified channel attention; the encoder is local by default."""
 
     def windows(**more: int | None) -> dict[str, set[int | None]]:
         with torch.device("meta"):
@@ -212,7 +212,7 @@ def test_blocks_end_in_one_high_frequency_block() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 32), (17, 31)])
-def test_any_size_is_reflected_computed_and_cropped(size: tuple[int, int]) -> None:
+def test_any_size_is_padded_by_reflection_and_cropped(size: tuple[int, int]) -> None:
     net, x = small(), image(2, 3, *size)
     h, w = size
     widths = ((0, 0), (0, 0), (0, -h % 16), (0, -w % 16))
@@ -234,7 +234,7 @@ def use_running_statistics(net: AIBNet) -> AIBNet:
 
 
 @pytest.mark.parametrize("size", [(32, 16), (19, 33)])
-def test_training_forward_gives_the_image_of_every_sub_decoder(size: tuple[int, int]) -> None:
+def test_training_forward_returns_the_image_of_every_sub_decoder(size: tuple[int, int]) -> None:
     net, x = small(), image(2, 3, *size)
     h, w = size
     widths = ((0, 0), (0, 0), (0, -h % 16), (0, -w % 16))
@@ -243,8 +243,8 @@ def test_training_forward_gives_the_image_of_every_sub_decoder(size: tuple[int, 
         output = use_running_statistics(net.train())(x)
     assert isinstance(output, TrainingOutput)
     assert output.restored is output.images[-1]
-    for ours, theirs in zip(output.images, expected, strict=True):
-        torch.testing.assert_close(ours, theirs[..., :h, :w], **NETWORK_FLOAT64)
+    for restored, padded in zip(output.images, expected, strict=True):
+        torch.testing.assert_close(restored, padded[..., :h, :w], **NETWORK_FLOAT64)
 
 
 def test_training_reaches_every_sub_decoder_and_no_encoder() -> None:
@@ -275,7 +275,7 @@ def test_encoder_stays_frozen_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_one_sub_decoder_trains_while_the_earlier_are_frozen(index: int) -> None:
+def test_one_sub_decoder_is_trained_and_the_earlier_are_frozen(index: int) -> None:
     net, x = small().train(), image(2, 3, 32, 16)
     net.train_only(index)
     before = copy.deepcopy(net.state_dict())
@@ -296,11 +296,11 @@ def test_frozen_sub_decoders_compute_as_in_inference() -> None:
         expected = sub_decoder_images(net, x)
     net.train_only(2)
     images = net.train()(x).images
-    for ours, theirs in zip(images[:2], expected[:2], strict=True):
-        torch.testing.assert_close(ours, theirs, **NETWORK_FLOAT64)
+    for trained, inferred in zip(images[:2], expected[:2], strict=True):
+        torch.testing.assert_close(trained, inferred, **NETWORK_FLOAT64)
 
 
-def test_the_choice_survives_changes_of_mode_and_can_be_undone() -> None:
+def test_train_only_survives_changes_of_mode_and_can_be_undone() -> None:
     net, x = small(), image(2, 3, 16, 16)
     net.train_only(1)
     with torch.no_grad():
@@ -312,7 +312,7 @@ def test_the_choice_survives_changes_of_mode_and_can_be_undone() -> None:
     assert all(parameter.requires_grad for parameter in net.sub_decoders.parameters())
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_bad_arguments_are_refused() -> None:
     for index in (-1, 3):
         with pytest.raises(ValueError, match="no sub-decoder"):
             small().train_only(index)

@@ -1,4 +1,4 @@
-"""AIBNet's blocks against their formulas, and the fold of their channel attentions."""
+"""AIBNet's blocks compared with their formulas, and the folding of their channel attentions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deblur_export.export.reparam.fold_residual_scale import fold_residual_scale
 from deblur_export.export.reparam.infra import TOLERANCE, reparameterize
 from deblur_export.models.blocks.aibnet_attention import ChannelAttention
 from deblur_export.models.blocks.aibnet_decoupler import Decoupler
-from deblur_export.models.blocks.aibnet_hfs import Degrees, HFSBlock, kept, sparse_softmax
+from deblur_export.models.blocks.aibnet_hfs import Degrees, HFSBlock, sparse_softmax, top_counts
 from deblur_export.models.blocks.aibnet_sfem import SFEM, SFDHBlock
 from deblur_export.plugins.ops.dynamic_filter import DYNAMIC_FILTER
 from tests.models.test_nafnet import (
@@ -29,8 +29,8 @@ from tests.models.test_nafnet import (
 from tests.tolerances import NOTICEABLE, OP_FLOAT64
 
 SIZES = [(2, 9, 12), (1, 2, 2), (1, 1, 1), (1, 1, 7)]
-# Logits in float32 against float64, as a share of the largest: sums of 262,144 products in blocks;
-# measured 2e-6 to 5e-6, depending on the matrix library.
+# Error of logits in float32 relative to the largest: sums of 262,144 products in blocks; measured
+# 2e-6 to 5e-6, depending on the matrix library.
 LOGITS_FLOAT32 = 2e-5
 
 
@@ -53,14 +53,14 @@ def hfs_block(channels: int, normalize_qk: bool = False) -> HFSBlock:
 
 
 def set_scale(block: ChannelAttention) -> ChannelAttention:
-    """Away from saturation: the logits are sums over some hundred pixels of size 100."""
+    """Avoid saturation: the logits are sums over some hundred pixels of terms near 100."""
     assert block.b is not None
     block.b.data.fill_(-7e3)
     return block
 
 
 def unfold_formula(block: Decoupler, x: Tensor) -> Tensor:
-    """The high part as FSNet's code has it: unfold, softmax over the taps, eight groups."""
+    """The high-pass part as in FSNet's code: unfold, softmax over the taps, eight groups."""
     n, c, h, w = x.shape
     k, bn = block.bn.num_features // 8, block.bn
     side = round(k**0.5)
@@ -74,12 +74,12 @@ def unfold_formula(block: Decoupler, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(8, 5), (24, 5), (16, 3)])
-def test_decoupler_is_fsnets(channels: int, kernel_size: int) -> None:
+def test_decoupler_computes_the_same_as_fsnets(channels: int, kernel_size: int) -> None:
     block, x = decoupler(channels, kernel_size), rand(2, channels, 6, 9)
     torch.testing.assert_close(block(x), unfold_formula(block, x), **OP_FLOAT64)
 
 
-def test_decoupler_takes_away_what_is_constant() -> None:
+def test_decoupler_removes_constants() -> None:
     x = rand(2, 8, 1, 1).expand(2, 8, 5, 4)
     assert decoupler(8, 5)(x).abs().max() < NOTICEABLE
 
@@ -147,7 +147,7 @@ def test_sfem_formula(n: int, h: int, w: int) -> None:
 
 
 def test_initial_values() -> None:
-    """b = sqrt(C), a near 0.8, W = 1, lambda = 0.2; an untrained block adds SFEM alone."""
+    """b = sqrt(C), a near 0.8, W = 1, lambda = 0.2; an untrained block adds only SFEM."""
     block = SFDHBlock(16)
     assert block.sfem.b is not None and block.W is not None
     assert block.sfem.b.tolist() == [4.0]
@@ -174,13 +174,13 @@ def test_sfdh_block_formula(n: int, h: int, w: int) -> None:
     torch.testing.assert_close(block(x), expected, **OP_FLOAT64)
 
 
-def test_kept_counts() -> None:
-    assert kept(64) == (32, 42, 48, 51)
-    assert kept(8) == (4, 5, 6, 6)
+def test_top_counts() -> None:
+    assert top_counts(64) == (32, 42, 48, 51)
+    assert top_counts(8) == (4, 5, 6, 6)
 
 
 def sparse_formula(z: Tensor, scale: Tensor) -> Tensor:
-    """Row by row: sort, keep the first, softmax, add up."""
+    """For each row: sort, keep the largest, softmax, sum."""
     channels, rows = z.shape[-1], []
     for row in z.flatten(0, 1):
         total = torch.zeros_like(row)
@@ -199,7 +199,7 @@ def test_sparse_softmax_formula(channels: int, spread: float) -> None:
     y = sparse_softmax(z, Degrees()(z, z, z, None), scale)
     torch.testing.assert_close(y, sparse_formula(z, scale), **OP_FLOAT64)
     torch.testing.assert_close(y.sum(dim=-1), scale.sum().expand(2, channels), **OP_FLOAT64)
-    assert ((y == 0).sum(dim=-1) >= channels - kept(channels)[-1]).all()
+    assert ((y == 0).sum(dim=-1) >= channels - top_counts(channels)[-1]).all()
 
 
 def test_sparse_softmax_of_equal_logits_keeps_all() -> None:
@@ -219,7 +219,7 @@ def test_hfs_block_formula(n: int, h: int, w: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(2, 2), (1, 1), (1, 5), (3, 2)])
-def test_hfs_block_takes_any_size(size: tuple[int, int]) -> None:
+def test_hfs_block_supports_any_size(size: tuple[int, int]) -> None:
     block, x = hfs_block(8), rand(2, 8, *size)
     y = block(x)
     assert y.isfinite().all()
@@ -234,8 +234,8 @@ def test_normalized_queries_and_keys() -> None:
     torch.testing.assert_close(block.logits(q, k), expected / block.b, **OP_FLOAT64)
 
 
-def test_literal_logits_grow_with_the_image() -> None:
-    """What the paper's form implies, and normalizing avoids."""
+def test_logits_of_the_paper_grow_with_the_image() -> None:
+    """The paper's form implies this, and normalization avoids it."""
     once, twice = rand(1, 6, 40), rand(1, 6, 40).repeat(1, 1, 2)
     for normalize_qk, factor in ((False, 2.0), (True, 1.0)):
         block = SFEM(6, normalize_qk).double()

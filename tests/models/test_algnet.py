@@ -1,4 +1,4 @@
-"""ALGNet: official names and figures, its formulas, training outputs, random weights."""
+"""ALGNet: official names and figures, formulas, training outputs and random weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
 }
 SCAN = torch.ops.deblur.selective_scan
 UNUSED = ("gamma", "conv3_2.weight", "conv3_2.bias")
-CANCELLED = ".main.3.main.0.bias"  # the instance normalization behind it takes it off again
+CANCELLED = ".main.3.main.0.bias"  # the instance normalization after it removes it
 
 
 def small(seed: int = 0, **options: Any) -> ALGNet:
@@ -91,7 +91,7 @@ def official_shapes() -> dict[str, tuple[int, ...]]:
         shapes[f"{name}.gamma"] = shapes[f"{name}.beta"] = (1, c, 1, 1)
         shapes[f"{name}.inside_all"] = (c, 1, 1)
         shapes[f"{name}.lamb_g"] = shapes[f"{name}.lamb_l"] = (c,)
-        mamba = Mamba(c).state_dict()  # held by test_mamba.py
+        mamba = Mamba(c).state_dict()  # tested in test_mamba.py
         shapes.update({f"{name}.g_layer.mamba.{k}": tuple(v.shape) for k, v in mamba.items()})
 
     width = SMALL["width"]
@@ -154,7 +154,7 @@ def test_parameters(variant: str, parameters: int, unused: float) -> None:
 def test_macs_of_the_official_code(
     variant: str, without_mamba: float, with_its_layers: float
 ) -> None:
-    """All four outputs are computed there, and its scan is not counted."""
+    """The official code computes all four outputs, and its scan is not counted."""
     net = on_meta(variant)
     width = SPEC.variants[variant]["width"]
     outputs = sum(27 * width * s * (256 // s) ** 2 for s in (2, 4, 8))
@@ -191,7 +191,7 @@ def test_instance_norm(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(norm(x), instance_norm(x, norm), **OP_FLOAT64)
 
 
-def test_instance_norm_is_torchs() -> None:
+def test_instance_norm_computes_the_same_as_torchs() -> None:
     norm, x = filled(InstanceNorm2d(4)), 1e-3 * rand(2, 4, 5, 6)
     y = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=1e-5)
     torch.testing.assert_close(norm(x), y, **OP_FLOAT64)
@@ -211,7 +211,7 @@ def shallow_formula(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def global_formula(layer: GlobalLayer, x: Tensor) -> Tensor:
-    """Pixels in reading order."""
+    """Pixels in row-major order."""
     n, c, h, w = x.shape
     pixels = torch.stack([x[:, :, i, j] for i in range(h) for j in range(w)], dim=2)
     centred = pixels - pixels.mean(dim=1, keepdim=True)
@@ -249,7 +249,7 @@ def test_block(shape: tuple[int, ...]) -> None:
 
 
 def test_local_pooling_changes_the_local_layer_only() -> None:
-    """A window of three pixels: mean of 3x3, the border repeated."""
+    """A window of three pixels: the mean of 3x3 pixels, with the border replicated."""
     block, x = random_block(4, window=3), rand(1, 4, 6, 7)
     layer = block.l_layer
     pooled = F.pad(F.avg_pool2d(x, 3, stride=1), (1, 1, 1, 1), mode="replicate")
@@ -315,7 +315,7 @@ def test_any_size_and_a_batch_is_its_images(size: tuple[int, int]) -> None:
 
 
 def test_training_outputs_match_every_second_pixel() -> None:
-    """The counterpart of an output is image[..., ::s, ::s]."""
+    """The ground truth of an output is image[..., ::s, ::s]."""
     net, x = small().train(), image(1, 3, 21, 34)
     with torch.no_grad():
         outputs = net(x)
@@ -325,7 +325,7 @@ def test_training_outputs_match_every_second_pixel() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_every_parameter_matters_but_the_unused(training: bool) -> None:
-    """A gradient for each; nothing of what only training reads in inference."""
+    """Each has a gradient; in inference, those that only training reads have none."""
     net, x = small().train(training), image(1, 3, 32, 16)
     outputs = net(x) if training else (net(x),)
     sum((y * rand(*y.shape, seed=2)).sum() for y in outputs).backward()
@@ -349,7 +349,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_scans_remember_and_forget(seed: int) -> None:
+def test_random_scans_have_finite_memory(seed: int) -> None:
     net = load_model("algnet", "tiny", f"random:{seed}").net
     for name, mamba in net.named_modules():
         if isinstance(mamba, Mamba):

@@ -1,4 +1,4 @@
-"""Checkpoint files: every container that loads, and weights that do not fit."""
+"""Checkpoint files: all supported containers, and weights that do not fit."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.models.checkpoint_files import (
     SMALL_NETWORKS,
     TINY,
     State,
-    donor,
     noise,
     parallel,
+    random_state,
     refusal,
     save,
     without,
@@ -47,7 +47,7 @@ WRAPPINGS: dict[str, Callable[[State], object]] = {
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_wrapped_state_dicts_load(name: str, wrapping: str, tmp_path: Path) -> None:
-    state = donor(name)
+    state = random_state(name)
     path = save(WRAPPINGS[wrapping](state), tmp_path / "weights.pth")
     model = load_model(None, None, str(path))
     assert model.spec.name == name
@@ -58,13 +58,13 @@ def test_wrapped_state_dicts_load(name: str, wrapping: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("wrap", [dict, parallel])
 def test_every_container_loads(suffix: str, wrap: Callable[[State], State], tmp_path: Path) -> None:
-    state = donor("nafnet")
+    state = random_state("nafnet")
     path = save(wrap(state), tmp_path / f"weights{suffix}")
     assert fingerprint(load_state_dict(path)) == fingerprint(state)
 
 
 def test_old_torch_format_loads(tmp_path: Path) -> None:
-    state = donor("nafnet")
+    state = random_state("nafnet")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert fingerprint(load_state_dict(tmp_path / "old.pth")) == fingerprint(state)
 
@@ -72,7 +72,7 @@ def test_old_torch_format_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_other_precisions_become_float32(dtype: torch.dtype, suffix: str, tmp_path: Path) -> None:
-    stored = {key: value.to(dtype) for key, value in donor("m2aenet").items()}
+    stored = {key: value.to(dtype) for key, value in random_state("m2aenet").items()}
     path = save(stored, tmp_path / f"weights{suffix}")
     for state in (load_state_dict(path), load_model(None, None, str(path)).net.state_dict()):
         for key, value in state.items():
@@ -88,7 +88,7 @@ def test_integers_stay_integers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_loaded_model_describes_itself(name: str, tmp_path: Path) -> None:
-    path = save(donor(name), tmp_path / "weights.pth")
+    path = save(random_state(name), tmp_path / "weights.pth")
     model = load_model(name, None, str(path))
     assert model.variant == "custom"
     assert model.arguments == SMALL
@@ -99,7 +99,7 @@ def test_loaded_model_describes_itself(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "variant"), TINY)
 def test_network_and_variant_are_recognised(name: str, variant: str, tmp_path: Path) -> None:
-    state = donor(name, **models.get(name).variants[variant])
+    state = random_state(name, **models.get(name).variants[variant])
     path = save(state, tmp_path / "weights.safetensors")
     found = load_model(None, None, str(path))
     assert (found.spec.name, found.variant) == (name, variant)
@@ -151,7 +151,7 @@ def test_random_weights_are_refused(
 
 
 def test_unknown_variant_of_a_checkpoint(tmp_path: Path) -> None:
-    path = save(donor("nafnet"), tmp_path / "weights.pth")
+    path = save(random_state("nafnet"), tmp_path / "weights.pth")
     assert "nafnet has no variant 'big'" in refusal(lambda: load_model(None, "big", str(path)))
 
 
@@ -177,7 +177,7 @@ MISFITS: dict[str, tuple[Callable[[State], State], str]] = {
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_misfit_names_the_keys(name: str, misfit: str, tmp_path: Path) -> None:
     change, expected = MISFITS[misfit]
-    path = save(change(donor(name)), tmp_path / "weights.pth")
+    path = save(change(random_state(name)), tmp_path / "weights.pth")
     message = refusal(lambda: load_model(None, None, str(path)))
     assert message.startswith(f"{path} does not fit {models.get(name).title}: ")
     assert expected in message
@@ -185,14 +185,14 @@ def test_misfit_names_the_keys(name: str, misfit: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "other"), [("nafnet", "m2aenet"), ("m2aenet", "nafnet")])
 def test_weights_of_the_other_model(name: str, other: str, tmp_path: Path) -> None:
-    path = save(donor(other, **models.get(other).variants["tiny"]), tmp_path / "weights.pth")
+    path = save(random_state(other, **models.get(other).variants["tiny"]), tmp_path / "weights.pth")
     message = refusal(lambda: load_model(name, None, str(path)))
     assert f"does not fit {models.get(name).title}" in message
     assert message.endswith(f"It looks like --model {other}, variant tiny")
 
 
 def test_weights_of_another_variant(tmp_path: Path) -> None:
-    path = save(donor("nafnet"), tmp_path / "weights.pth")
+    path = save(random_state("nafnet"), tmp_path / "weights.pth")
     message = refusal(lambda: load_model("nafnet", "tiny", str(path)))
     assert "decoders.0.0.beta (1, 32, 1, 1) instead of (1, 64, 1, 1)" in message
     assert message.endswith("It looks like --model nafnet, variant custom")
@@ -201,7 +201,7 @@ def test_weights_of_another_variant(tmp_path: Path) -> None:
 def test_foreign_weights(tmp_path: Path) -> None:
     path = save({"fc.weight": torch.ones(2, 2)}, tmp_path / "weights.pth")
     message = refusal(lambda: load_model(None, None, str(path)))
-    assert f"match none of the known models ({', '.join(models.NAMES)}); name it" in message
+    assert f"match none of the known models ({', '.join(models.NAMES)}); select one" in message
     message = refusal(lambda: load_model("nafnet", None, str(path)))
     assert message.endswith("It looks like none of the known models")
 
@@ -213,14 +213,14 @@ def test_ambiguous_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite(value: float, tmp_path: Path) -> None:
-    state = donor("nafnet")
+    state = random_state("nafnet")
     state["encoders.3.1.conv4.weight"][0, 0] = value
-    with pytest.raises(DeblurExportError, match=r"nan or inf \(encoders.3.1.conv4.weight\)"):
+    with pytest.raises(DeblurExportError, match=r"NaN or infinity \(encoders.3.1.conv4.weight\)"):
         load_state_dict(save(state, tmp_path / "net.pth"))
 
 
 @pytest.mark.parametrize("intro", [torch.tensor(1.0), torch.zeros(0, 3, 3, 3)])
-def test_shapes_that_make_no_network(intro: Tensor, tmp_path: Path) -> None:
-    state = donor("nafnet") | {"intro.weight": intro}
-    with pytest.raises(DeblurExportError, match=r"make no NAFNet|does not fit"):
+def test_shapes_that_fit_no_network(intro: Tensor, tmp_path: Path) -> None:
+    state = random_state("nafnet") | {"intro.weight": intro}
+    with pytest.raises(DeblurExportError, match=r"do not fit NAFNet|does not fit"):
         load_model("nafnet", None, str(save(state, tmp_path / "net.pth")))

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds against the published figures."""
+"""Parameters and multiply-adds compared with the published figures."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ def test_m2aenet_unpruned_macs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "tera"), [(1.0, 0.772), (0.5, 0.680), (0.27, 0.638), (0.10, 0.606), (0.05, 0.597)]
+    ("blurred", "tera"), [(1.0, 0.772), (0.5, 0.680), (0.27, 0.638), (0.10, 0.606), (0.05, 0.597)]
 )
-def test_m2aenet_macs_follow_the_kept_share(kept: float, tera: float) -> None:
-    macs = m2aenet_macs_at(build("m2aenet", "base"), *PAPER_SIZE, kept)
+def test_m2aenet_macs_depend_on_the_fraction_of_blurred_pixels(blurred: float, tera: float) -> None:
+    macs = m2aenet_macs_at(build("m2aenet", "base"), *PAPER_SIZE, blurred)
     assert macs == pytest.approx(tera * 1e12, rel=MACS_PTFLOPS)
 
 
 def test_prunable_macs_are_the_first_two_convolutions_of_28_blocks() -> None:
     height, width = PAPER_SIZE
     pixels, channels = height // 8 * width // 8, 256
-    a_block = pixels * (2 * channels * channels + 2 * channels * 9)
-    assert count_macs(build("m2aenet", "base"), *PAPER_SIZE).prunable == 28 * a_block
+    per_block = pixels * (2 * channels * channels + 2 * channels * 9)
+    assert count_macs(build("m2aenet", "base"), *PAPER_SIZE).prunable == 28 * per_block
     assert count_macs(build("nafnet", "tiny"), 32, 32).prunable == 0
 
 
@@ -98,7 +98,7 @@ def test_counting_rules_on_one_layer_each() -> None:
     assert macs.with_bias - macs.pure == 240 + 240 + 240 + 4
 
 
-def test_counting_leaves_the_network_alone() -> None:
+def test_counting_does_not_change_the_network() -> None:
     net = nn.Conv2d(3, 4, 3).train()
     before = net.weight.clone()
     count_macs(net, 8, 8)

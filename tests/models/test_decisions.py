@@ -1,4 +1,4 @@
-"""Decision modules tell a borderline difference from a wrong one."""
+"""Decision modules distinguish differences due to rounding from wrong ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deblur_export.models.blocks.aibnet_attention import ChannelAttention, logit_bound
-from deblur_export.models.blocks.aibnet_hfs import Degrees, kept
+from deblur_export.models.blocks.aibnet_hfs import Degrees, top_counts
 from deblur_export.models.blocks.decision import Decision, Inputs
 from deblur_export.models.blocks.saphn_points import STEPS, BestQuarter
 from deblur_export.models.m2aenet import MaskThreshold
@@ -34,8 +34,9 @@ def test_the_same_choice_does_not_differ(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("size", [0.3, 0.01])
-def test_distance_is_that_of_the_scores_between_the_choices(name: str, size: float) -> None:
-    """Scores that moved by at most `size` lie at most two of it from the border they crossed."""
+def test_distance_is_bounded_by_the_change_of_the_scores(name: str, size: float) -> None:
+    """Scores that changed by at most `size` are at most twice that from the threshold that they
+    crossed."""
     module, inputs = CASES[name]
     values, *others = inputs
     unit = {"mask": 1.0, "ranking": STEPS, "degrees": 1.0}[name]
@@ -50,13 +51,13 @@ def test_distance_is_that_of_the_scores_between_the_choices(name: str, size: flo
     assert (distance[differing] <= 2 * size).all()
 
 
-def test_a_logit_far_from_every_threshold_it_crosses_is_far() -> None:
-    """Being close to one threshold is no excuse for crossing all four."""
+def test_distance_is_to_the_farthest_of_the_crossed_thresholds() -> None:
+    """A logit that is close to one threshold must not cross all four."""
     ones = torch.ones(1, 20, 1, dtype=torch.float64)
     logits = torch.arange(20.0, dtype=torch.float64).repeat(20, 1).unsqueeze(0)
     module, inputs = Degrees(), (logits, 8 * ones, 5 * ones, None)
     own = module(*inputs)
-    assert own[0, 0].tolist() == [sum(20 - i <= k for k in kept(20)) for i in range(20)]
+    assert own[0, 0].tolist() == [sum(20 - i <= k for k in top_counts(20)) for i in range(20)]
     other = own.clone()
     other[..., 4] = 4
     assert (module.distance(inputs, own, other)[..., :4] == 0).all()
@@ -69,7 +70,7 @@ def test_a_logit_far_from_every_threshold_it_crosses_is_far() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"), [("mask", 0.5), ("degrees", 2.5), ("degrees", 5.0), ("degrees", -1.0)]
 )
-def test_values_that_are_no_choice(name: str, wrong: float) -> None:
+def test_values_that_are_not_a_possible_choice(name: str, wrong: float) -> None:
     module, inputs = CASES[name]
     own = module(*inputs)
     other = own.clone()

@@ -1,4 +1,4 @@
-"""The weights in the package: they fit, stay small, are what `tiny` stands for, and deblur."""
+"""The demo weights in the package: they fit, are small, are the default of `tiny`, and deblur."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_moving_object_gets_sharper(path: Path, photos: Path) -> None:
     assert np.mean(after) > np.mean(before) + 0.3, (before, after)
 
 
-def test_tiny_means_demo_and_others_random() -> None:
+def test_the_default_is_demo_for_tiny_and_random_for_others() -> None:
     assert default_weights("m2aenet", "tiny") == "demo"
     assert default_weights("m2aenet", "base") == "random:0"
     assert default_weights("m2aenet", None) == "random:0"

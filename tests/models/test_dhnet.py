@@ -1,4 +1,4 @@
-"""DHNet against formulas written out again, its counts, its frozen prior and its own folds."""
+"""DHNet compared with a second implementation, its counts, its frozen prior and its own folds."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def vblock(x: Tensor, block: VBlock) -> Tensor:
 
 
 def mixture(x: Tensor, ddre: DDRE, prior: Tensor | None) -> Tensor:
-    """Per image and router: softmax of a linear layer of the means, then the weighted experts."""
+    """For each image and router: softmax of a linear layer of the means, then weighted experts."""
     rows = []
     for number, sample in enumerate(x):
         means = sample.mean(dim=(1, 2))
@@ -100,16 +100,16 @@ def mixture(x: Tensor, ddre: DDRE, prior: Tensor | None) -> Tensor:
         for router, experts in zip(ddre.routers, ddre.grid, strict=True):
             assert isinstance(router, nn.Linear)
             score = (router.weight @ means + router.bias).exp()
-            for share, expert in zip(score / score.sum(), experts, strict=True):
+            for weight, expert in zip(score / score.sum(), experts, strict=True):
                 assert expert.depthwise is not None
                 mapped = grouped(sample[None], expert.depthwise)
-                y = y + share * pointwise(mapped, expert.pointwise)[0]
+                y = y + weight * pointwise(mapped, expert.pointwise)[0]
         rows.append(y)
     return torch.stack(rows)
 
 
 def key_patterns() -> dict[str, str]:
-    """Every name outside the prior, and its shape; C and P stand for channels of the stage."""
+    """Every name outside the prior and its shape; C and P are the channels of stage and prior."""
     stage = r"(?:encoders\.[0-3]|middle|decoders\.[0-3])"
     block = stage + r"\.blocks\.\d+\."
     patterns = {
@@ -245,7 +245,7 @@ def test_network_is_its_stages(variant: str) -> None:
         torch.testing.assert_close(net(x), y, **NETWORK_FLOAT64)
 
 
-def test_the_prior_sees_the_image_filled_up_with_zeros_and_no_noise() -> None:
+def test_the_prior_receives_the_image_padded_with_zeros_and_no_noise() -> None:
     net, x = tiny("tiny-prior").double(), image(1, 3, 21, 30)
     assert net.prior is not None
     seen: list[tuple[Tensor, ...]] = []
@@ -289,7 +289,7 @@ def test_training_is_the_same_function_with_a_frozen_prior(variant: str) -> None
 
 @pytest.mark.parametrize("variant", TINY)
 def test_every_parameter_matters(variant: str) -> None:
-    """To first order, and of a router's weights both what reads the stage and what the prior."""
+    """To first order; of a router's weights, those for the stage and those for the prior."""
     net, x = tiny(variant).double(), image(1, 3, 32, 48)
     net(x).backward(rand(*x.shape))
     for name, parameter in net.named_parameters():
@@ -315,11 +315,11 @@ def test_every_parameter_of_the_prior_matters() -> None:
 @pytest.mark.parametrize("variant", TINY)
 def test_random_weights_exercise_every_branch(variant: str, seed: int) -> None:
     net, x = tiny(variant, seed), image(1, 3, 64, 80, seed=seed).float()
-    shares: list[Tensor] = []
+    weights: list[Tensor] = []
     for module in net.modules():
         if isinstance(module, DDRE):
             module.register_forward_pre_hook(
-                lambda ddre, inputs: shares.append(ddre.shares(*inputs))
+                lambda ddre, inputs: weights.append(ddre.router_weights(*inputs))
             )
     with torch.no_grad():
         y = net(x)
@@ -327,13 +327,13 @@ def test_random_weights_exercise_every_branch(variant: str, seed: int) -> None:
     low, high = RANDOM_RESIDUAL_STD
     assert low < (y - x).std() < high
     torch.testing.assert_close(y, exact.float(), **NETWORK_FLOAT32)
-    assert len(shares) == 9
-    assert all(share.min() > 0.005 and share.max() < 0.9 for share in shares)
-    assert max(share.max() for share in shares) > 0.25, "equal shares would test little"
+    assert len(weights) == 9
+    assert all(weight.min() > 0.005 and weight.max() < 0.9 for weight in weights)
+    assert max(weight.max() for weight in weights) > 0.25, "equal weights would test little"
 
 
 def test_local_pooling_is_in_the_attention_only() -> None:
-    """Beyond the window the local form differs; the routers see the whole image in both."""
+    """Beyond the window the local form differs; the routers pool over the whole image in both."""
     local, net, x = tiny(train_size=32), tiny(), image(1, 3, 64, 80).float()
     assert all(m.pool.window is None for m in local.modules() if isinstance(m, DDRE))
     with torch.no_grad():
@@ -367,7 +367,7 @@ FOLDS: dict[str, Rewrite] = {
 
 @pytest.mark.parametrize("order", [list(FOLDS.items()), list(FOLDS.items())[::-1]])
 def test_own_folds(order: list[tuple[str, Rewrite]]) -> None:
-    """Proved one after the other, in both orders; a second time they find nothing to do."""
+    """Verified one after the other in both orders; a second time they change nothing."""
     net = filled(DHStage(4, 2, None, rank=4, routers=3, prior_channels=5)).eval()
     probe = (rand(2, 4, 9, 6), rand(2, 5, 1, 1))
     folded, reports = reparameterize(net, order, probe)
@@ -391,8 +391,8 @@ def test_own_folds(order: list[tuple[str, Rewrite]]) -> None:
             assert already == GONE[name][0]
 
 
-def test_merged_centres_save_products() -> None:
-    """One C x C product in place of R, and no depth-wise 1x1; the matrix itself costs R C^2."""
+def test_merged_experts_save_products() -> None:
+    """One C x C product instead of R, and no depth-wise 1x1; the matrix itself costs R C^2."""
     ddre = filled(DDRE(4, routers=3)).eval()
     _, (report,) = reparameterize(ddre, [("it", merge_experts)], (rand(1, 4, 6, 5),))
     saved = 30 * (3 * (16 + 4) - 16) - 3 * 16 - 3 * 4

@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, or more than one: each is answered in one line, no code runs."""
+"""Files that are no checkpoints or contain code: each is refused in one line, and no code runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from deblur_export.models.checkpoint import (
     load_state_dict,
 )
 from tests.models.checkpoint_files import (
-    donor,
+    random_state,
     refusal,
     save,
 )
 
-DAMAGED = "truncated, corrupt or no checkpoint; copy or download it again"
-UNSAFE = "holds Python objects other than tensors, which could run code; refused. Save only"
+DAMAGED = "truncated, corrupt or not a checkpoint; copy or download it again"
+UNSAFE = "contains Python objects other than tensors, which could run code; refused. Save only"
 
 
 def test_missing_file_folder_empty_file_and_suffix(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_missing_file_folder_empty_file_and_suffix(tmp_path: Path) -> None:
     (tmp_path / "weights.onnx").touch()
     for name, reason in (
         ("absent.pth", "no such file"),
-        ("folder.pth", "a folder, not a file"),
+        ("folder.pth", "is a folder, not a file"),
         ("empty.pth", "the file is empty"),
         (
             "weights.onnx",
@@ -46,19 +46,19 @@ def test_missing_file_folder_empty_file_and_suffix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.9999])
-def test_truncated_file(suffix: str, share: float, tmp_path: Path) -> None:
-    path = save(donor("nafnet"), tmp_path / f"weights{suffix}")
-    size = max(1, int(share * path.stat().st_size))
+@pytest.mark.parametrize("fraction", [0.0001, 0.01, 0.5, 0.9999])
+def test_truncated_file(suffix: str, fraction: float, tmp_path: Path) -> None:
+    path = save(random_state("nafnet"), tmp_path / f"weights{suffix}")
+    size = max(1, int(fraction * path.stat().st_size))
     path.write_bytes(path.read_bytes()[:size])
     assert refusal(lambda: load_state_dict(path)).startswith(f"{path}: {DAMAGED}")
 
 
-@pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.9999])
-def test_truncated_old_format(share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.001, 0.02, 0.5, 0.9999])
+def test_truncated_old_format(fraction: float, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    torch.save(donor("nafnet"), path, _use_new_zipfile_serialization=False)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    torch.save(random_state("nafnet"), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
     assert refusal(lambda: load_state_dict(path)) == f"{path}: {DAMAGED}"
 
 
@@ -87,7 +87,7 @@ def test_text_file(suffix: str, text: str, tmp_path: Path) -> None:
 
 
 def test_container_under_the_other_suffix(tmp_path: Path) -> None:
-    state = donor("nafnet")
+    state = random_state("nafnet")
     shutil.move(save(state, tmp_path / "a.pth"), tmp_path / "b.safetensors")
     shutil.move(save(state, tmp_path / "a.safetensors"), tmp_path / "b.pth")
     for name in ("b.safetensors", "b.pth"):

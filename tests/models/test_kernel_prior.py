@@ -1,4 +1,4 @@
-"""The kernel prior of UFPNet, each formula written again from the paper and the official code."""
+"""The kernel prior of UFPNet compared with the formulas of the paper and the official code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def res_blocks(x: Tensor, part: nn.Module) -> Tensor:
 
 
 def doubled(x: Tensor, layer: nn.Module) -> Tensor:
-    """Transposed convolution: zeros between the pixels, then the mirrored kernel."""
+    """Transposed convolution: zeros between the pixels, then the flipped kernel."""
     n, c, h, w = x.shape
     sparse = torch.zeros(n, c, 2 * h, 2 * w, dtype=x.dtype)
     sparse[..., ::2, ::2] = x
@@ -74,7 +74,7 @@ def test_code_estimator() -> None:
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
 def test_standardized_softmax(size: float) -> None:
-    """Also where a softmax alone would round to 0 and 1."""
+    """Also where the softmax itself would round to 0 and 1."""
     logits = size * rand(2, 361, 3, 4)
     code = torch.softmax(logits, dim=1)
     code = (code - code.mean(dim=1, keepdim=True)) / code.std(dim=1, keepdim=True)
@@ -98,7 +98,7 @@ def perceptron(net: nn.Sequential, rows: Tensor, name: str) -> Tensor:
 
 
 def flow_forward(flow: KernelPrior, kernel: Tensor) -> Tensor:
-    """Kernel to code, the direction of training (RealNVP Eq. 6 to 8); rows are pixels."""
+    """From kernel to code, as in training (RealNVP Eq. 6 to 8); rows are pixels."""
     u = kernel.permute(0, 2, 3, 1) / flow.normalization
     u = torch.logit(u * (1 - 2 * flow.alpha) + flow.alpha)
     for layer in flow.net:

@@ -1,4 +1,4 @@
-"""TLC: the local form of a network equals the official cumulative-sum form at every size."""
+"""TLC: the local form of a network equals the official form with cumulative sums at every size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = 32  # training crop of the tests: windows 48, 24, 12, 6, 3
 
 
 class CumulativeSums(nn.Module):
-    """The official pooling, in place of ours."""
+    """The official implementation of local pooling."""
 
     def __init__(self, window: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def test_windows_are_those_of_the_official_code() -> None:
             tlc_window(size, 0)
 
 
-def test_local_models_are_called_so() -> None:
+def test_local_models_have_local_in_their_name() -> None:
     model = load_model("nafnet", "32", "random:0", local=True)
     assert model.title == "nafnet:32-local"
     assert model.arguments["train_size"] == 256
@@ -97,9 +97,7 @@ def test_networks_without_pooling_refuse(name: str) -> None:
         (None, 256),
     ],
 )
-def test_local_pooling_takes_the_crop_that_was_trained_on(
-    about: object, size: int, tmp_path: Path
-) -> None:
+def test_local_pooling_uses_the_training_crop(about: object, size: int, tmp_path: Path) -> None:
     net = load_model("nafnet", "tiny", "random:0").net
     path = tmp_path / "net.safetensors"
     metadata = None if about is None else {"training": json.dumps(about)}
@@ -111,7 +109,7 @@ def test_local_pooling_takes_the_crop_that_was_trained_on(
 
 
 @pytest.mark.parametrize(("frozen", "encoder"), [(False, 64), (True, None)])
-def test_aibnets_encoder_takes_the_crop_it_was_trained_on(
+def test_aibnets_encoder_uses_its_own_training_crop(
     frozen: bool, encoder: int | None, tmp_path: Path
 ) -> None:
     net = load_model("aibnet", "tiny", "random:0").net

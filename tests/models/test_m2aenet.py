@@ -1,4 +1,4 @@
-"""M2AENet against the formulas of its paper, its training path, and its random weights."""
+"""M2AENet compared with the formulas of its paper, its training path and its random weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def image(*shape: int, seed: int = 0) -> Tensor:
 
 
 def stage_size(height: int, width: int) -> tuple[int, int]:
-    """The mask's: an eighth of the padded image."""
+    """The size of the mask, an eighth of the padded image."""
     return -(-height // 16) * 2, -(-width // 16) * 2
 
 
@@ -66,7 +66,7 @@ def stage_input(net: M2AENet, x: Tensor) -> Tensor:
 
 
 def paper_block(block: M2ASBlock, x: Tensor, mask: Tensor, offset: Tensor) -> Tensor:
-    """Eq. 5 and 6, every pixel computed."""
+    """Eq. 5 and 6, computed at every pixel."""
     f1 = layer_norm(x, block.norm1)
     f2 = mask * depthwise(pointwise(f1, block.conv1), block.conv2)
     f2 = f2 + (1 - mask) * torch.cat([f1, f1], dim=1)
@@ -79,7 +79,7 @@ def paper_block(block: M2ASBlock, x: Tensor, mask: Tensor, offset: Tensor) -> Te
 
 @pytest.mark.parametrize("coverage", COVERAGES)
 @pytest.mark.parametrize(("n", "h", "w"), [(2, 9, 13), (1, 2, 4)])
-def test_block_is_the_papers(coverage: float, n: int, h: int, w: int) -> None:
+def test_block_computes_the_papers_equations(coverage: float, n: int, h: int, w: int) -> None:
     block = filled(M2ASBlock(5)).eval()
     x, mask, offset = rand(n, 5, h, w), blob_mask(n, h, w, coverage), 2 * rand(n, 18, h, w, seed=3)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_block_is_the_papers(coverage: float, n: int, h: int, w: int) -> None:
 
 
 @pytest.mark.parametrize("coverage", COVERAGES)
-def test_network_with_a_given_mask_is_the_papers(coverage: float) -> None:
+def test_network_with_a_given_mask_computes_the_papers_equations(coverage: float) -> None:
     net, x = tiny().double(), image(1, 3, 40, 70)
     mask = blob_mask(1, *stage_size(40, 70), coverage)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_mask_predictor_formula() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
-def test_margin_decides_as_the_softmax_does(threshold: float) -> None:
+def test_margin_gives_the_same_mask_as_the_softmax(threshold: float) -> None:
     logits, rule = 2 * rand(2, 2, 40, 30), MaskThreshold(threshold)
     expected = torch.softmax(logits, dim=1)[:, :1] > threshold
     assert 0.1 < expected.double().mean() < 0.9
@@ -148,17 +148,17 @@ def test_margin_decides_as_the_softmax_does(threshold: float) -> None:
 
 def test_threshold_reaches_the_network() -> None:
     net, x = tiny(), image(1, 3, 64, 64).float()
-    shares = []
+    fractions = []
     for threshold in (0.2, 0.5, 0.8):
         other = M2AENet(**SPEC.variants["tiny"], threshold=threshold).eval()
         other.load_state_dict(net.state_dict())
         with torch.no_grad():
-            shares.append(other.mask(other.mask_predictor(stage_input(other, x))).mean().item())
-    assert shares[0] > shares[1] > shares[2]
+            fractions.append(other.mask(other.mask_predictor(stage_input(other, x))).mean().item())
+    assert fractions[0] > fractions[1] > fractions[2]
 
 
 def test_trajectory() -> None:
-    """The parabola through o(t0), 0 and o(t8), with (x, y) turned into (dy, dx)."""
+    """The parabola through o(t0), 0 and o(t8), with (x, y) converted to (dy, dx)."""
     analyzer, flow = MotionAnalyzer(4), rand(2, 4, 3, 5)
     offset = analyzer.interpolate(flow).view(2, 9, 2, 3, 5)
     first, last = flow[:, [1, 0]], flow[:, [3, 2]]
@@ -179,7 +179,7 @@ def test_analyzer_interpolates_its_flow() -> None:
 
 @pytest.mark.parametrize("tap", [0, 8])
 def test_a_tap_samples_where_the_flow_points(tap: int) -> None:
-    """A flow of two pixels to the right and one up, at the moment of the tap."""
+    """A flow of two pixels to the right and one up at the moment of the tap."""
     conv = MotionDeformConv2d(1).double()
     conv.weight.data = torch.eye(9, dtype=torch.float64)[tap].view(1, 1, 3, 3)
     flow = torch.zeros(1, 4, 7, 9, dtype=torch.float64)
@@ -192,7 +192,7 @@ def test_a_tap_samples_where_the_flow_points(tap: int) -> None:
 
 
 def hard_decision(logits: Tensor, tau: float, hard: bool, dim: int) -> Tensor:
-    """Stands in for the Gumbel sample: one-hot of the larger logit, straight-through."""
+    """Replaces the Gumbel sample: one-hot of the larger logit, straight-through."""
     assert (tau, hard, dim) == (1.0, True, 1)
     soft = logits.softmax(dim)
     one_hot = torch.zeros_like(soft).scatter_(dim, soft.argmax(dim, keepdim=True), 1.0)
@@ -279,7 +279,7 @@ def test_random_weights_exercise_every_branch(seed: int) -> None:
 
 
 def test_balancing_shifts_by_whole_sixteenths() -> None:
-    """Otherwise rounding would give two machines different weights for one seed."""
+    """Otherwise rounding would give different weights for the same seed on two machines."""
     plain = SPEC.build(**SPEC.variants["tiny"])
     randomize(plain, get("nafnet"), 0)  # a specification without `after_random`
     before, after = (net.mask_predictor.head[-1].bias.data[0] for net in (plain, tiny()))
@@ -289,7 +289,7 @@ def test_balancing_shifts_by_whole_sixteenths() -> None:
 
 
 def test_every_parameter_matters() -> None:
-    """A change of any parameter tensor moves the output; the predictor's, the margin."""
+    """A change of any tensor changes the output; for those of the predictor, the margin."""
     net = tiny(encoder_blocks=[1, 1, 1, 2]).double()  # the masked blocks are all alike
     x, mask = image(1, 3, 16, 32), blob_mask(1, 2, 4, 0.5)
     with torch.no_grad():

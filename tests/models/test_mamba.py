@@ -16,7 +16,7 @@ from tests.tolerances import OP_FLOAT64
 
 
 def mamba_formula(layer: Mamba, x: Tensor) -> Tensor:
-    """[N, C, L] -> [N, C, L], tokens first inside, one step after the other."""
+    """[N, C, L] -> [N, C, L], computed step by step with tokens as the first axis."""
     assert layer.A_log is not None
     tokens, length = x.transpose(1, 2), x.shape[2]
     wide, states = layer.A_log.shape
@@ -85,7 +85,7 @@ def test_initial_values_are_the_official_ones() -> None:
     assert 0.45 < layer.dt_proj.weight.abs().max() <= 4**-0.5
 
 
-def test_an_output_depends_on_what_came_before_only() -> None:
+def test_an_output_depends_on_earlier_positions_only() -> None:
     layer, x = small(4), rand(1, 4, 30)
     changed = x.clone()
     changed[..., 12] += 1

@@ -184,7 +184,8 @@ def test_block(shape: tuple[int, ...]) -> None:
 
 
 def test_network_is_its_stages() -> None:
-    """Skips join in reverse order, the pixel shuffle follows the 1x1, the input is added last."""
+    """Skip connections are added in reverse order, the pixel shuffle follows the 1x1, and the input
+    is added last."""
     net, x = network(), rand(1, 3, 32, 16, seed=4)
 
     def stage(blocks: nn.Module, y: Tensor) -> Tensor:

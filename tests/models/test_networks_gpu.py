@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deblur_export import models
 from deblur_export.models.checkpoint import load_model
-from deblur_export.models.decisions import decided, decisions
+from deblur_export.models.decisions import decisions, with_choices
 from deblur_export.plugins.libraries import cuda
 from tests.tolerances import NETWORK_BFLOAT16, NETWORK_FLOAT32
 
@@ -24,27 +24,27 @@ CALLED = {"m2aenet", "algnet", "aibnet", "saphn"}  # their tiny variants have cu
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16-autocast"])
 @pytest.mark.parametrize("name", models.NAMES)
 def test_equals_float64(name: str, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user has it: loaded, moved, called under no_grad."""
+    """As a user runs it: loaded, moved to the GPU, called under no_grad."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     called, original = [], cuda._call
     monkeypatch.setattr(cuda, "_call", lambda k, *rest: (called.append(k), original(k, *rest)))
     net = load_model(name, "tiny", "random:0").net.to("cuda")
     choices: dict[str, Any] = {}
 
-    def note(place: str) -> Any:
+    def record(path: str) -> Any:
         def hook(module: object, inputs: object, own: Tensor) -> None:
-            choices[place] = (own.double() if own.is_floating_point() else own).cpu().numpy()
+            choices[path] = (own.double() if own.is_floating_point() else own).cpu().numpy()
 
         return hook
 
-    handles = [part.register_forward_hook(note(k)) for k, part in decisions(net).items()]
+    handles = [part.register_forward_hook(record(k)) for k, part in decisions(net).items()]
     image = torch.rand(2, 3, 37, 53)
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=bf16):
         restored: Tensor = net(image.to("cuda"))
     for handle in handles:
         handle.remove()
     assert bool(called) == (name in CALLED)
-    with torch.no_grad(), decided(net.cpu().double(), choices):
+    with torch.no_grad(), with_choices(net.cpu().double(), choices):
         exact = net(image.double())
     tolerance = NETWORK_BFLOAT16 if bf16 else NETWORK_FLOAT32
     torch.testing.assert_close(restored.cpu().double(), exact, **tolerance)

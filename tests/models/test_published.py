@@ -1,4 +1,4 @@
-"""Our networks against the figures their papers print."""
+"""The networks compared with the figures of their papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = list(comparisons())
 def test_published_figure(row: Comparison) -> None:
     assert row.figure.tolerance <= 0.03
     if row.figure.matched:
-        assert row.within_tolerance, f"{row.ours} instead of {row.published}"
+        assert row.within_tolerance, f"{row.counted} instead of {row.published}"
     else:
         assert row.figure.note, "a figure that is not matched says why"
         assert not row.within_tolerance, "it matches after all: say so"

@@ -20,7 +20,7 @@ VARIANTS = [(name, variant) for name in models.NAMES for variant in models.get(n
 
 
 def build(spec: ModelSpec, arguments: dict[str, Any]) -> nn.Module:
-    """Without memory for the weights: 68 million are enough to slow a test down."""
+    """Build on the meta device: allocating 68 million weights would slow the tests down."""
     with torch.device("meta"):
         return spec.build(**arguments)
 
@@ -41,7 +41,7 @@ def test_names() -> None:
         ("", f"known models: {', '.join(models.NAMES)}"),
     ],
 )
-def test_unknown_name_is_answered_with_the_nearest_or_all(wrong: str, answer: str) -> None:
+def test_unknown_name_gets_the_closest_name_or_all_names(wrong: str, answer: str) -> None:
     with pytest.raises(DeblurExportError) as caught:
         models.get(wrong)
     assert f"unknown model '{wrong}'" in str(caught.value)

@@ -1,4 +1,4 @@
-"""SAPHN (uniform) against the formulas of its paper, its keys, counts and random weights."""
+"""SAPHN (uniform) compared with the formulas of its paper, its keys, counts and random weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.tolerances import (
 )
 
 SPEC = get("saphn")
-Layer = Any  # modules are read by name here, as in a state dict
+Layer = Any  # submodules are accessed by name, as in a state dict
 
 
 def network(seed: int = 0, **arguments: Any) -> SAPHN:
@@ -50,7 +50,7 @@ def conv(x: Tensor, layer: Layer, stride: int = 1) -> Tensor:
 
 
 def paper_summary(module: Layer, x: Tensor, values: Tensor) -> Tensor:
-    """M_c * [(M_s * values) Q^T], one entry after the other."""
+    """M_c * [(M_s * values) Q^T], entry by entry."""
     q = conv(x, module.context.q).flatten(2).softmax(dim=2)
     ms = torch.sigmoid(conv(x, module.context.ms))
     mc = torch.sigmoid(conv(x.mean(dim=(2, 3), keepdim=True), module.mc))
@@ -98,7 +98,7 @@ def paper_stage(stage: Layer, x: Tensor, lower: Sequence[Tensor]) -> tuple[Tenso
 
 
 def cut(x: Tensor, rows: int, columns: int) -> list[Tensor]:
-    """The patches of one image, left to right, then down."""
+    """The patches of one image in row-major order."""
     return [patch for row in x.chunk(rows, dim=2) for patch in row.chunk(columns, dim=3)]
 
 
@@ -125,7 +125,7 @@ def paper_network(net: Layer, x: Tensor) -> list[Tensor]:
     return outputs[1:]
 
 
-def test_attention_is_the_papers() -> None:
+def test_attention_computes_the_papers_equations() -> None:
     module, x, values = filled(Attention(16)), rand(2, 16, 5, 7), rand(2, 16, 5, 7, seed=1)
     y = module(x, values)
     torch.testing.assert_close(y, paper_attention(module, x, values), **OP_FLOAT64)
@@ -133,22 +133,22 @@ def test_attention_is_the_papers() -> None:
     assert (y - module(values, values)).abs().max() > NOTICEABLE
 
 
-def test_attention_survives_large_scores() -> None:
+def test_attention_supports_large_scores() -> None:
     module, x = filled(Attention(16)), rand(1, 16, 6, 6)
     assert module(1e4 * x, x).isfinite().all()
 
 
 @pytest.mark.parametrize(("n", "h", "w"), [(2, 6, 5), (1, 1, 1)])
-def test_block_is_the_papers(n: int, h: int, w: int) -> None:
+def test_block_computes_the_papers_equations(n: int, h: int, w: int) -> None:
     block, x = filled(ResBlock(8)), 0.1 * rand(n, 8, h, w)
     torch.testing.assert_close(block(x), paper_blocks([block], x), **OP_FLOAT64)
 
 
 def test_offsets_are_bounded() -> None:
-    """However large, the horizontal ones move the five columns of taps by four pixels."""
+    """However large, the horizontal offsets move the five columns of taps by four pixels."""
     module, x = filled(ContentAware(8)), rand(1, 8, 1, 15).requires_grad_()
     maps: Layer = module.maps
-    maps.fusion.bias.data.fill_(-1e6)  # PDF alone
+    maps.fusion.bias.data.fill_(-1e6)  # PDF only
     maps.fusion.weight.data.zero_()
     maps.kernel.weight.data.zero_()
     maps.offset.weight.data.zero_()
@@ -158,7 +158,7 @@ def test_offsets_are_bounded() -> None:
     assert touched == [9, 10, 11, 12, 13]
 
 
-def test_network_is_the_papers() -> None:
+def test_network_computes_the_papers_equations() -> None:
     net = network(widths=[8, 16, 16, 24], encoder_blocks=2, decoder_blocks=1).double()
     x = image(1, 3, 16, 32)
     with torch.no_grad():
@@ -166,9 +166,9 @@ def test_network_is_the_papers() -> None:
         output = net.train()(x)
     assert isinstance(output, TrainingOutput)
     assert output.policy is None
-    for mine, theirs in zip(output.outputs, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, **NETWORK_FLOAT64)
-        assert (mine - x).abs().max() > 100 * NOTICEABLE
+    for restored, exact in zip(output.outputs, expected, strict=True):
+        torch.testing.assert_close(restored, exact, **NETWORK_FLOAT64)
+        assert (restored - x).abs().max() > 100 * NOTICEABLE
     assert output.restored is output.outputs[-1]
 
 
@@ -241,7 +241,7 @@ def test_any_size_and_a_batch_is_its_images(variant: str, size: tuple[int, int])
     torch.testing.assert_close(y, alone, **NETWORK_FLOAT64)
 
 
-def test_an_image_is_continued_by_its_mirror_image() -> None:
+def test_padding_is_by_reflection() -> None:
     net, x = network().double(), image(1, 3, 13, 16)
     mirrored = torch.cat([x, x[:, :, 9:12].flip(2)], dim=2)
     with torch.no_grad():
@@ -249,7 +249,7 @@ def test_an_image_is_continued_by_its_mirror_image() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_every_parameter_moves_the_output(training: bool) -> None:
+def test_every_parameter_changes_the_output(training: bool) -> None:
     net, x = network().double().train(training), image(1, 3, 16, 32)
     output = net(x)
     restored = output.restored if isinstance(output, TrainingOutput) else output

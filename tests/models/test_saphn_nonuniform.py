@@ -1,4 +1,4 @@
-"""SAPHN's non-uniform stages: which points are chosen, what is computed at them, how to train."""
+"""SAPHN's non-uniform stages: the selection of points, the computation at them, and training."""
 
 from __future__ import annotations
 
@@ -55,25 +55,25 @@ def stage() -> NonUniformStage:
 
 
 def features(n: int, h: int, w: int) -> list[Tensor]:
-    """What the stage below hands over."""
+    """Decoder features of the previous stage."""
     return [rand(n, c, h >> s, w >> s, seed=s) for s, c in enumerate(WIDTHS)]
 
 
 def masks_of(selections: Sequence[Selection], h: int, w: int) -> list[Tensor]:
-    """Flags [N, 1, H, W] of the chosen pixels, one after the other."""
+    """Masks [N, 1, H, W] of the selected pixels, one for each scale."""
     masks = []
     for chosen in selections:
         mask = torch.zeros(len(chosen.pixel), 1, h, w, dtype=torch.bool)
         for number, pixels in enumerate(chosen.pixel):
-            for place, pixel in enumerate(pixels.tolist()):
-                if chosen.valid is None or chosen.valid[number, place]:
+            for index, pixel in enumerate(pixels.tolist()):
+                if chosen.valid is None or chosen.valid[number, index]:
                     mask[number, 0, pixel // w, pixel % w] = True
         masks.append(mask)
     return masks
 
 
-# The definition: every pixel of the full size carries a feature at every scale; only those of the
-# chosen ones are ever read.
+# The definition: every pixel of the full size has a feature at every scale; only those of the
+# selected pixels are read.
 
 
 def enlarged(x: Tensor, step: int) -> Tensor:
@@ -86,7 +86,7 @@ def pointwise(x: Tensor, layer: Layer) -> Tensor:
 
 
 def around(points: Tensor, grid: Tensor, step: int, layer: Layer) -> Tensor:
-    """A 3x3 convolution of the grid whose middle tap sees the point instead."""
+    """A 3x3 convolution of the grid whose centre tap reads the point instead."""
     centre = torch.einsum("oc,nchw->nohw", layer.weight[:, :, 1, 1], points - enlarged(grid, step))
     return enlarged(conv(grid, layer), step) + centre
 
@@ -164,7 +164,7 @@ def dense_stage(net: Layer, x: Tensor, lower: list[Tensor], masks: list[Tensor])
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_stage_is_its_dense_definition(drawn: bool) -> None:
-    """Also where the images of a batch have lists of different lengths."""
+    """Also if the images of a batch have lists of different lengths."""
     net, x, lower = stage(), image(2, 3, 8, 16), features(2, 8, 16)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -174,8 +174,8 @@ def test_stage_is_its_dense_definition(drawn: bool) -> None:
         residual, decoded = net(x, lower, selections if drawn else None)
         masks = masks_of(selections, 8, 16)
         expected = dense_stage(net, x, lower, masks)
-    for mine, theirs in zip([residual, *decoded], expected, strict=True):
-        torch.testing.assert_close(mine, theirs, **NETWORK_FLOAT64)
+    for computed, exact in zip([residual, *decoded], expected, strict=True):
+        torch.testing.assert_close(computed, exact, **NETWORK_FLOAT64)
     if drawn:
         first, second = masks[0].sum((1, 2, 3)).tolist()
         assert first != second
@@ -197,7 +197,7 @@ def test_stage_without_any_point_is_its_dense_definition() -> None:
 
 
 def test_the_best_points_are_the_highest_scores_of_all() -> None:
-    """The best quarter of the best quarter is the best sixteenth, equal scores included."""
+    """The best quarter of the best quarter is the best sixteenth, also with equal scores."""
     scores = (3 * rand(2, 1, 16, 24)).round() / 3
     selections = best(scores, QUARTERS[:3])
     for scale, chosen in enumerate(selections, start=1):
@@ -211,7 +211,7 @@ def test_the_best_points_are_the_highest_scores_of_all() -> None:
 
 
 def test_scores_are_ranked_in_steps() -> None:
-    """So that a flat region, whose scores differ by rounding alone, is ranked by place."""
+    """In a flat region, where scores differ only by rounding, the order is that of the pixels."""
     noise = rand(1, 1, 8, 8) * 1e-6
     flat = best(0.3 + noise, QUARTERS[:1])[0].pixel
     assert flat.tolist() == [list(range(16))]
@@ -231,7 +231,7 @@ def test_drawing_follows_the_probability() -> None:
     assert (first | ~second).all(), "nested"
 
 
-def test_fillers_are_not_written_back() -> None:
+def test_padding_is_not_written_back() -> None:
     rows, values = rand(2, 5, 3), rand(2, 4, 3, seed=1)
     number = torch.tensor([[1, 3, 0, 2], [0, 1, 2, 4]])
     valid = torch.tensor([[True, True, False, False], [True, True, True, True]])
@@ -244,7 +244,7 @@ def test_fillers_are_not_written_back() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_what_a_point_sees(step: int) -> None:
+def test_neighbours_of_a_point(step: int) -> None:
     x, h, w = rand(2, 3, 3, 5), 3 * step, 5 * step
     pixel = torch.arange(h * w).expand(2, -1)
     grid = grid_around(x, pixel, step)
@@ -256,12 +256,12 @@ def test_what_a_point_sees(step: int) -> None:
 
 
 def log_probability(probability: Tensor, samples: Sequence[Tensor]) -> Tensor:
-    """Of each image's draws: every pixel that is still there stays or goes."""
+    """Log-probability of the draws of each image; every remaining pixel is selected or not."""
     alive, total = torch.ones_like(probability), torch.zeros(len(probability))
-    for kept in samples:
-        chance = torch.where(kept > 0, probability, 1 - probability).log()
+    for drawn in samples:
+        chance = torch.where(drawn > 0, probability, 1 - probability).log()
         total = total + (alive * chance).sum((1, 2, 3))
-        alive = kept
+        alive = drawn
     return total
 
 
@@ -342,7 +342,7 @@ def test_the_sampler_decides_where_points_are() -> None:
 
 
 def test_a_selection_can_be_replaced() -> None:
-    """As a comparison with another runtime's selection needs it."""
+    """A comparison with the selection of another runtime needs this."""
     net, x, lower = stage(), image(1, 3, 8, 16), features(1, 8, 16)
     other = best(-net.sampler(lower[0]), QUARTERS)
     with torch.no_grad():

@@ -131,7 +131,7 @@ def test_buffers_start_as_in_the_official_code() -> None:
 
 
 def test_parameters_and_multiply_adds() -> None:
-    """235.56 G in the official code, of which 0.53 G (kernel_down.2) are never used."""
+    """235.56 G in the official code, of which 0.53 G (kernel_down.2) are unused."""
     assert count_parameters(paper()) == 80_343_663
     never_used = 361 * 361 * 4 * 32 * 32
     pure = count_macs(paper(), 256, 256).pure
@@ -154,7 +154,7 @@ def attention_formula(net: KernelAttention, x: Tensor, kernel: Tensor) -> Tensor
 
 
 def kernel_block_formula(block: KernelBlock, x: Tensor, kernel: Tensor) -> Tensor:
-    """The first residual adds x, not what the attention made of it."""
+    """The first residual adds x, not the output of the attention."""
     informed = attention_formula(block.kernel_atttion, x, kernel)
     gated = gate(depthwise(pointwise(layer_norm(informed, block.norm1), block.conv1), block.conv2))
     y = x + block.beta * pointwise(attention(gated, block), block.conv3)
@@ -202,7 +202,7 @@ def test_network_is_its_stages(noisy: bool) -> None:
         torch.testing.assert_close(y, network_formula(net, x, noise), **NETWORK_FLOAT64)
 
 
-def test_encoder_gives_the_five_features() -> None:
+def test_encoder_returns_the_five_features() -> None:
     net, x = small(), image(1, 3, 32, 48)
     encoder = UFPEncoder(**SMALL).double().eval()
     encoder.load_state_dict({key: net.state_dict()[key] for key in encoder.state_dict()})
@@ -249,7 +249,7 @@ def test_inference_draws_no_noise() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 9, 20, 16), (1, 1, 32, 16), (2, 9, 32, 16)])
 def test_noise_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="noise is"):
+    with pytest.raises(ValueError, match="noise has shape"):
         small()(image(1, 3, 20, 16), rand(*shape))
 
 
@@ -283,7 +283,7 @@ def test_training_draws_noise_and_leaves_the_prior_frozen() -> None:
 
 
 def test_every_parameter_but_the_dead_ones_matters() -> None:
-    """A change of any tensor moves the output; of the prior's, the kernels."""
+    """A change of any tensor changes the output; for those of the prior, the kernels."""
     net, x = small(), 0.3 + 0.4 * image(1, 3, 16, 16)
     with torch.no_grad():
         before, kernels = net(x), net.kernels(x)
@@ -299,8 +299,8 @@ def test_every_parameter_but_the_dead_ones_matters() -> None:
             parameter.copy_(kept)
 
 
-def test_kernels_are_seen_in_the_output_of_random_networks() -> None:
-    """By more than an 8-bit step, or comparisons would not see a wrong prior."""
+def test_kernels_affect_the_output_of_random_networks() -> None:
+    """By more than an 8-bit step, so that comparisons detect a wrong prior."""
     net = SPEC.build(**SPEC.variants["tiny"])
     randomize(net, SPEC, 0)
     net, x = net.double().eval(), image(1, 3, 32, 48)
@@ -329,7 +329,7 @@ def test_random_weights_exercise_every_branch(seed: int) -> None:
         assert (y - net.double()(x)).abs().max() < 3e-5
 
 
-def test_local_pooling_sees_windows_of_one_and_a_half_crops() -> None:
+def test_local_pooling_has_windows_of_one_and_a_half_crops() -> None:
     net, x = small(), image(1, 3, 64, 48)
     local = UFPNet(**SMALL, train_size=32).double().eval()
     local.load_state_dict(net.state_dict())

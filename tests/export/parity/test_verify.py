@@ -18,7 +18,7 @@ from deblur_export.export.parity.record import record_parity
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.manifest import Artifact, read_artifact, sidecar_path
-from deblur_export.models.decisions import decided, decisions
+from deblur_export.models.decisions import decisions, with_choices
 from tests.conftest import Exported
 from tests.tolerances import LAYER_FLOAT32
 
@@ -142,9 +142,9 @@ def test_pixels_that_do_not_exist_are_no_choice(exported: Exported, number: int)
         untouched = net(image)
     wrong = own[0].clone()
     wrong[0, -1] = number
-    with decided(net, {path: wrong.numpy()}) as judged, torch.no_grad():
+    with with_choices(net, {path: wrong.numpy()}) as checks, torch.no_grad():
         assert torch.equal(net(image), untouched)
-    assert "is no choice" in judged[0].reason
+    assert "is not a possible choice" in checks[0].reason
 
 
 def test_weights_that_moved_or_changed(exported: Exported, tmp_path: Path) -> None:

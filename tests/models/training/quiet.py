@@ -10,5 +10,5 @@ from deblur_export.models.training.display import Display
 
 
 def quiet() -> Display:
-    """A display into the void; use as a context."""
+    """A display that prints nothing; use as a context manager."""
     return Display(Console(file=io.StringIO()), "test")

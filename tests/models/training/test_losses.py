@@ -1,4 +1,4 @@
-"""Each loss against its formula, written down a second time with numpy or scikit-image."""
+"""Each loss against a second implementation of its formula with numpy or scikit-image."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_edge_ignores_a_shift_in_brightness() -> None:
     assert losses.edge(x + 0.3, x).item() == pytest.approx(1e-3, abs=1e-6)
 
 
-def test_mask_cross_entropy_wants_channel_0_where_it_is_blurred() -> None:
+def test_mask_cross_entropy_expects_class_0_for_blurred_pixels() -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :8] = 1
     mask[..., 8:, 8:12] = 1  # exactly half of a cell: sharp

@@ -1,4 +1,4 @@
-"""Every network: what it returns is consumed, and the loss reaches all that it trains."""
+"""The loss of every network: the gradient reaches all parameters that are trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deblur_export.models.training.reblur import reblur_loss
 
 TRAINED = [(name, "tiny", 0) for name in models.NAMES]
 TRAINED += [("aibnet", "tiny", 1), ("dhnet", "tiny-prior", 0), ("saphn", "tiny-nonuniform", 0)]
-# Parameters of the official layouts that reach no output.
+# Parameters of the official checkpoints that have no effect on the output.
 UNUSED = {
     "algnet": (".conv3_2.", ".gamma"),
     "ufpnet": ("kernel_down.2.", "kernel_down.3."),
@@ -42,7 +42,7 @@ def ready(name: str, variant: str, phase: int) -> nn.Module:
 
 
 @pytest.mark.parametrize(("name", "variant", "phase"), TRAINED)
-def test_gradients_reach_what_trains_and_nothing_else(
+def test_gradients_reach_trained_parameters_and_no_others(
     name: str, variant: str, phase: int, batch: Batch
 ) -> None:
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def test_gradients_reach_what_trains_and_nothing_else(
 def test_bfloat16_changes_the_loss_little(
     name: str, variant: str, phase: int, batch: Batch
 ) -> None:
-    """Custom ops meet mixed dtypes under autocast; the losses themselves stay float32."""
+    """Custom ops receive mixed dtypes under autocast; the losses themselves stay float32."""
     net, values = ready(name, variant, phase), []
     for enabled in (False, True):
         torch.manual_seed(0)

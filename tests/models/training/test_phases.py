@@ -1,4 +1,4 @@
-"""AIBNet trains one sub-decoder after the other; the others train as a whole."""
+"""AIBNet is trained one sub-decoder at a time, the other networks as a whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(name: str) -> nn.Module:
 
 
 def trained(net: nn.Module) -> set[str]:
-    """The two leading words of the names of what takes a gradient."""
+    """The first two parts of the names of all parameters that require a gradient."""
     return {".".join(name.split(".")[:2]) for name, p in net.named_parameters() if p.requires_grad}
 
 
@@ -46,17 +46,17 @@ def test_aibnet_freezes_all_but_one_sub_decoder(encoder: bool) -> None:
     assert trained(net) == {"sub_decoders.1"}
 
 
-def test_encoder_phase_computes_what_the_network_does() -> None:
+def test_phase_of_the_encoder_computes_the_same_as_the_network() -> None:
     net, image = build("aibnet"), torch.rand(2, 3, 32, 32)
     assert isinstance(net, AIBNet)
     nn.init.normal_(net.sub_decoders[0].get_submodule("ending").get_parameter("weight"))
     phases.enter(net, 0, encoder=True)
-    ours = phases.run(net, image).restored
+    restored = phases.run(net, image).restored
     net.encoder.requires_grad_(False)
-    torch.testing.assert_close(ours, net(image).restored)
+    torch.testing.assert_close(restored, net(image).restored)
 
 
-def test_presented_leaves_out_what_is_yet_to_train() -> None:
+def test_presented_leaves_out_parts_of_later_phases() -> None:
     net = build("aibnet")
     assert isinstance(net, AIBNet)
     with phases.presented(net, 0) as shown:
@@ -82,8 +82,8 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 
 def test_run_through_both_phases(dataset: Path, tmp_path: Path) -> None:
-    """Each phase changes its own part, goes on from the averages and from the images of the one
-    before, and leaves a whole network."""
+    """Each phase changes only its own part, starts from the averaged weights and the images of the
+    previous one, and leaves a complete network."""
     net = build("aibnet")
     schedule = Schedule(steps=4, minutes=None, phases=2)
     options = Options(schedule, {"model": "aibnet:tiny"}, batch=2, crop=16, validate=100)

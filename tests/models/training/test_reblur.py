@@ -1,4 +1,4 @@
-"""The reblur loss on blur that was made with a known motion."""
+"""The reblur loss on blur from a known motion."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deblur_export.models.training.reblur import (
     to_light,
 )
 
-STEP = 8  # pixels of the image between two moments: two at the size of the loss
+STEP = 8  # displacement between two moments in pixels of the image; 2 at the size of the loss
 
 
 def scene(size: int = 128) -> tuple[Tensor, Tensor]:
-    """A photo-like random image and its blur under a steady motion to the right.
+    """A random image and its blur by constant motion to the right.
 
-    Blocks of 4 x 4 pixels, so that both are exact at the size at which the loss works.
+    They consist of blocks of 4 x 4 pixels, so that both are exact at the size of the loss.
     """
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, size // 4, size // 4, generator=generator)
@@ -35,7 +35,7 @@ def scene(size: int = 128) -> tuple[Tensor, Tensor]:
 
 
 def steady(dx: float, dy: float, size: int = 16) -> Tensor:
-    """The same motion everywhere: from (-dx, -dy) to (dx, dy), in pixels of 1/8 of the size."""
+    """The same motion everywhere, from (-dx, -dy) to (dx, dy) in pixels at 1/8 of the size."""
     return (
         torch.tensor([-dx, -dy, dx, dy], dtype=torch.float32)
         .view(1, 4, 1, 1)
@@ -43,9 +43,9 @@ def steady(dx: float, dy: float, size: int = 16) -> Tensor:
     )
 
 
-def test_loss_is_nothing_for_the_true_motion_and_more_for_any_other() -> None:
+def test_loss_is_zero_for_the_true_motion_and_larger_for_others() -> None:
     sharp, blurred = scene()
-    inside = slice(40, -40)  # what leaves the image on one side does not come in on the other
+    inside = slice(40, -40)  # content that leaves on one side does not reappear on the other
     reach = 4 * STEP / 8
     light, target = (F.avg_pool2d(to_light(image), 4) for image in (sharp, blurred))
 
@@ -78,7 +78,7 @@ def test_displacement_is_the_parabola_of_the_network() -> None:
         torch.testing.assert_close(displacement(flow, n), offsets[:, n].flip(1))
 
 
-def test_splat_is_differentiable_in_everything() -> None:
+def test_splat_is_differentiable_in_all_inputs() -> None:
     generator = torch.Generator().manual_seed(1)
     image, flow = (
         torch.rand(2, 2, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2)
@@ -89,7 +89,7 @@ def test_splat_is_differentiable_in_everything() -> None:
     assert torch.autograd.gradcheck(splat, inputs)
 
 
-def test_splat_shares_a_pixel_out_to_its_four_neighbours() -> None:
+def test_splat_distributes_a_pixel_over_four_neighbours() -> None:
     image = torch.zeros(1, 1, 3, 3)
     image[..., 0, 0] = 1
     flow = torch.tensor([1.25, 0.5]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
@@ -98,17 +98,17 @@ def test_splat_shares_a_pixel_out_to_its_four_neighbours() -> None:
     torch.testing.assert_close(values[0, 0], expected)
 
 
-def test_what_moves_hides_what_rests() -> None:
+def test_moving_pixels_occlude_static_ones() -> None:
     light = torch.zeros(1, 1, 1, 12)
     light[..., 2] = 1
     flow = torch.zeros(1, 4, 1, 12)
-    flow[:, 0, :, 2], flow[:, 2, :, 2] = -2, 6  # at s = 1 it stands at 8
+    flow[:, 0, :, 2], flow[:, 2, :, 2] = -2, 6  # at s = 1 it is at 8
     again = reblur(light, flow)
-    assert again[..., 8].item() == pytest.approx(1 / 9, rel=0.02)  # the resting 8 is hidden
+    assert again[..., 8].item() == pytest.approx(1 / 9, rel=0.02)  # the static pixel 8 is occluded
     assert again[..., 10].item() == 0
 
 
-def test_a_moment_in_which_nothing_arrives_does_not_count() -> None:
+def test_a_moment_without_contribution_is_left_out() -> None:
     light = torch.full((1, 1, 6, 6), 0.5)
     flow = torch.zeros(1, 4, 6, 6)
     flow[:, 0], flow[:, 2] = -4, 4  # uncovers the sides

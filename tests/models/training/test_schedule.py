@@ -1,4 +1,4 @@
-"""Progress, learning rate and the average of the weights."""
+"""Progress, learning rate and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_average_follows_its_formula() -> None:
         net.get_buffer("mean").fill_(value)
         net.get_buffer("count").fill_(n)
         average.update(net)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        expected += share * (value - expected)
+        fraction = 1 - min(decay, (1 + n) / (10 + n))
+        expected += fraction * (value - expected)
     assert average.tensors["weight"].item() == pytest.approx(expected)
     assert average.tensors["mean"].item() == pytest.approx(expected)
     assert average.tensors["count"].item() == 4

@@ -1,4 +1,4 @@
-"""Scores against their formulas."""
+"""Scores compared with their formulas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def batch(count: int = 2, size: int = 32) -> Batch:
-    """The first image is blurred in its left half, the others nowhere."""
+    """A batch whose first image is blurred in its left half; the others are sharp."""
     torch.manual_seed(0)
     sharp = 0.2 + 0.6 * torch.rand(count, 3, size, size)
     mask = torch.zeros(count, 1, size, size)
@@ -38,7 +38,7 @@ def test_psnr_inside_and_outside() -> None:
     assert scores["psnr_sharp"].tolist() == pytest.approx([-20 * math.log10(0.02)], rel=1e-4)
 
 
-def test_soft_masks_weigh_and_values_are_clipped() -> None:
+def test_soft_masks_are_weights_and_values_are_clipped() -> None:
     mask = torch.tensor([[[[1.0, 0.25]]]])
     sharp = torch.full((1, 3, 1, 2), 0.9)
     image = torch.tensor([1.3, 0.7]).expand(1, 3, 1, 2)  # errors 0.1 once clipped, and 0.2
@@ -67,7 +67,7 @@ def test_mean_is_over_images_not_batches() -> None:
 
 
 class FixedMask(nn.Module):
-    """Stands in for the threshold of an M2AENet."""
+    """Replaces the threshold of an M2AENet."""
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def test_mask_iou() -> None:
     assert isinstance(net, M2AENet)
     true = coarse_mask(pairs.mask, (4, 4))  # 8 of 16 cells of the first image
     found = true.clone()
-    found[0, :, 0] = 1 - found[0, :, 0]  # two cells missed, two found in vain
+    found[0, :, 0] = 1 - found[0, :, 0]  # two false negatives, two false positives
     net.mask = FixedMask(found)
     assert evaluate(net, [pairs], CPU)["mask_iou"] == pytest.approx(6 / 10)
     assert not net.mask._forward_hooks

@@ -1,4 +1,4 @@
-"""The loop: it learns, goes on after interruptions, and stops when it diverges."""
+"""The training loop learns, continues after interruptions and stops when it diverges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.models.training.small_dataset import write_dataset
 
 
 def make(dataset: Path, path: Path, steps: int = 8, validate: int = 4, lr: float = 2e-3) -> Trainer:
-    """A trainer of a small NAFNet; the same each time."""
+    """A trainer of a small NAFNet with always the same initial weights."""
     torch.manual_seed(0)
     net = NAFNet(4, (1, 1, 1, 1), 1, (1, 1, 1, 1))
     phases.prepare(net, fresh=True)
@@ -39,7 +39,7 @@ def make(dataset: Path, path: Path, steps: int = 8, validate: int = 4, lr: float
 
 
 def run(made: Trainer, stop_at: int | None = None) -> bool:
-    """Run it; `stop_at` calls `stop` during that step, as a signal would."""
+    """Run the trainer and call `stop` during step `stop_at`, as a signal would."""
     advance = made.advance
 
     def interrupted() -> float:
@@ -64,7 +64,7 @@ def test_thirty_steps_reduce_the_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [3, 4])
-def test_an_interrupted_run_goes_on_bit_for_bit(
+def test_an_interrupted_run_continues_bit_exactly(
     dataset: Path, tmp_path: Path, stop_at: int
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -105,7 +105,7 @@ def test_a_run_with_other_arguments_is_refused(dataset: Path, tmp_path: Path) ->
         make(dataset, tmp_path, lr=3e-3)
 
 
-def test_a_finished_run_stays_as_it_is(dataset: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_changed(dataset: Path, tmp_path: Path) -> None:
     assert run(make(dataset, tmp_path))
     before = (tmp_path / LOG).read_bytes()
     again = make(dataset, tmp_path)
@@ -148,7 +148,7 @@ def test_bad_steps_are_skipped_and_many_stop_the_run(dataset: Path, tmp_path: Pa
     assert all(p.isfinite().all() for p in made.net.parameters())
 
 
-def test_the_clock_goes_on_after_an_interruption(
+def test_the_clock_continues_after_an_interruption(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]

@@ -1,16 +1,17 @@
-"""First weights that compute what a trained NAFNet computes (as in Net2Net, Chen et al. 2015,
-arXiv:1511.05641).
+"""Initialise a network with the weights of a trained NAFNet, so that it computes the same images
+(as in Net2Net, Chen et al. 2015, arXiv:1511.05641).
 
-ALGNet, DHNet, AIBNet and UFPNet extend NAFNet's blocks, so each of them contains it. What they add
-starts without effect, by a zero before or behind it, and takes a gradient all the same:
+ALGNet, DHNet, AIBNet and UFPNet extend NAFNet's blocks, so each of them contains a NAFNet. The
+parts that they add are initialised so that they have no effect but still receive a gradient: one
+factor before or after them is zero.
 
-- ALGNet: the factor of the scan and the weights that read the smaller images are zero; the 1x1
-  convolutions behind the skips add.
-- DHNet: the first product of a Volterra filter is the gate; its linear term, one factor of the
+- ALGNet: the factor of the scan and the weights for the smaller images are zero; the 1x1
+  convolutions after the skip connections add their two inputs.
+- DHNet: the first product of a Volterra filter is NAFNet's gate; its linear term, one factor of the
   other products and the experts' 1x1 convolutions are zero.
-- AIBNet: kernel attention (UFPNet's) and both channel attentions give zero, the depth-wise
-  convolutions of the second halves pass on what they get, later sub-decoders the features of the
-  one before.
+- AIBNet: kernel attention (as in UFPNet) and both channel attentions return zero, the depth-wise
+  convolutions of the second halves are the identity, and later sub-decoders return the features of
+  the previous one.
 """
 
 from __future__ import annotations
@@ -37,25 +38,30 @@ from deblur_export.models.nafnet import NAFNet
 from deblur_export.models.ufpnet import UFPNet
 
 
-class Skeleton(NamedTuple):
-    """What the networks have in common: `single` layers one by one, `stages` of blocks."""
+class NAFNetLayers(NamedTuple):
+    """The layers that the networks have in common: `single` layers and `stages` of blocks."""
 
     single: list[nn.Module]
     stages: list[list[nn.Module]]
 
 
 @torch.no_grad()
-def inherit(net: nn.Module, donor: nn.Module) -> None:
-    """Fill `net` with the weights of `donor`, a NAFNet, so that it computes the same images.
+def copy_nafnet_weights(net: nn.Module, source: nn.Module) -> None:
+    """Copy the weights of the NAFNet `source` into `net`, so that it computes the same images.
 
-    Exact for images whose sides are multiples of 16 and without local pooling. A stage with fewer
-    blocks than the donor's gets its last ones, and the images differ by what the others did; in a
-    stage with more, the first ones keep their own weights, but start without effect.
+    This is exact for images whose sides are multiples of 16 and without local pooling. If a stage
+    has fewer blocks than that of the source, it gets the last of them, and the images differ by the
+    effect of the others. If it has more, the first ones keep their own weights, but have no effect
+    at first.
+
+    Args:
+        net: an ALGNet, DHNet, AIBNet or UFPNet; changed in place.
+        source: a NAFNet of the same width.
 
     Raises:
         DeblurExportError: the network does not contain a NAFNet, or one of another width.
     """
-    own, given = skeleton(net), skeleton(donor)
+    own, given = nafnet_layers(net), nafnet_layers(source)
     if own is None or given is None or isinstance(net, NAFNet):
         raise DeblurExportError(
             f"{type(net).__name__} does not contain a NAFNet: ALGNet, DHNet, AIBNet, UFPNet do"
@@ -69,22 +75,22 @@ def inherit(net: nn.Module, donor: nn.Module) -> None:
         copy(layer, other)
     for blocks, others in zip(own.stages, given.stages, strict=True):
         for block, naf in zip(reversed(blocks), reversed(others), strict=False):
-            take(block, cast(NAFBlock, naf))
+            copy_block(block, cast(NAFBlock, naf))
         for block in blocks[: max(len(blocks) - len(others), 0)]:
-            idle(block)
+            zero_residual_scales(block)
     for module in net.modules():
-        silence(module)
+        zero_additions(module)
     if isinstance(net, ALGNet):
         for conv in net.Convs:
-            add_halves(cast(nn.Conv2d, conv), 1.0, 1.0)
+            set_sum_of_halves(cast(nn.Conv2d, conv), 1.0, 1.0)
     if isinstance(net, AIBNet):
         decoders = cast("list[SubDecoder]", list(net.sub_decoders))
         for decoder, previous in zip(decoders[1:], decoders, strict=False):
-            continue_from(decoder, previous)
+            initialise_from_previous(decoder, previous)
 
 
-def skeleton(net: nn.Module) -> Skeleton | None:
-    """The NAFNet in a network, in the order of NAFNet's layers; None if it holds none."""
+def nafnet_layers(net: nn.Module) -> NAFNetLayers | None:
+    """The layers of the NAFNet in a network, in NAFNet's order; None if it contains none."""
     if not isinstance(net, NAFNet | ALGNet | DHNet | AIBNet | UFPNet):
         return None
     start: nn.Module = net.encoder if isinstance(net, AIBNet) else net
@@ -99,7 +105,7 @@ def skeleton(net: nn.Module) -> Skeleton | None:
         *(up for up in ups if isinstance(up, nn.Conv2d)),
         end.get_submodule("ending"),
     ]
-    return Skeleton(single, [_blocks(stage) for stage in stages])
+    return NAFNetLayers(single, [_blocks(stage) for stage in stages])
 
 
 def _blocks(stage: nn.Module) -> list[nn.Module]:
@@ -113,35 +119,35 @@ def _children(net: nn.Module, name: str) -> list[nn.Module]:
 
 
 @singledispatch
-def take(block: nn.Module, naf: NAFBlock) -> None:
-    """Make a block of another network compute what a NAF block does."""
+def copy_block(block: nn.Module, naf: NAFBlock) -> None:
+    """Copy the weights of a NAF block into the block of another network that extends it."""
     raise TypeError(type(block).__name__)
 
 
-@take.register
+@copy_block.register
 def _(block: NAFBlock, naf: NAFBlock) -> None:
-    """KernelBlock and SFDHBlock too: `silence` sees to what they add."""
+    """For KernelBlock and SFDHBlock too, whose additional parts `zero_additions` initialises."""
     for name in ("norm1", "conv1", "conv2", "sca", "conv3", "norm2", "conv4", "conv5"):
         copy(block.get_submodule(name), naf.get_submodule(name))
     copy_scales(block, naf, {"beta": "beta", "gamma": "gamma"})
 
 
-@take.register
+@copy_block.register
 def _(block: VBlock, naf: NAFBlock) -> None:
-    """The gate multiplies channels c and C + c, a Volterra filter 2c and 2c + 1."""
-    take.dispatch(NAFBlock)(block, naf)
+    """The gate multiplies channels c and C + c, a Volterra filter channels 2c and 2c + 1."""
+    copy_block.dispatch(NAFBlock)(block, naf)
     if not isinstance(block.volterra, VolterraFilter):
         return
     for name in ("conv1", "conv2"):
         for tensor in block.get_submodule(name).parameters():
             tensor.copy_(torch.stack(tensor.chunk(2), dim=1).flatten(0, 1))
-    centre(cast(nn.Conv2d, block.volterra.wa[0]), 0)
-    centre(cast(nn.Conv2d, block.volterra.wb[0]), 1)
+    set_to_channel(cast(nn.Conv2d, block.volterra.wa[0]), 0)
+    set_to_channel(cast(nn.Conv2d, block.volterra.wb[0]), 1)
 
 
-@take.register
+@copy_block.register
 def _(block: ALGBlock, naf: NAFBlock) -> None:
-    """Its local layer is NAFNet's channel attention, `beta` is the scale of the second half."""
+    """Its local layer is NAFNet's channel attention; its `beta` is NAFNet's `gamma`."""
     for name in ("norm1", "conv1", "conv2", "norm2", "conv4", "conv5"):
         copy(block.get_submodule(name), naf.get_submodule(name))
     copy(block.l_layer.conv1, naf.sca[1])
@@ -149,64 +155,67 @@ def _(block: ALGBlock, naf: NAFBlock) -> None:
     copy_scales(block, naf, {"lamb_l": "beta", "beta": "gamma"})
 
 
-def idle(block: nn.Module) -> None:
-    """Let a block give back its input, once `silence` has been at it."""
+def zero_residual_scales(block: nn.Module) -> None:
+    """Make a block, after `zero_additions`, return its input."""
     names = ("lamb_l", "beta") if isinstance(block, ALGBlock) else ("beta", "gamma")
     zero(block.get_parameter(name) for name in names)
 
 
 @singledispatch
-def silence(module: nn.Module) -> None:
-    """Take the effect, not the gradient, from what a network adds to NAFNet: nothing, mostly."""
+def zero_additions(module: nn.Module) -> None:
+    """Initialise what a module adds to NAFNet so that it has no effect but receives a gradient.
+
+    Most modules add nothing and stay unchanged.
+    """
 
 
-@silence.register
+@zero_additions.register
 def _(module: ALGBlock) -> None:
     zero([cast(Tensor, module.lamb_g)])
 
 
-@silence.register
+@zero_additions.register
 def _(module: FeatureMerge) -> None:
-    add_halves(module.merge, 1.0, 0.0)
+    set_sum_of_halves(module.merge, 1.0, 0.0)
 
 
-@silence.register
+@zero_additions.register
 def _(module: VolterraFilter) -> None:
     zero(module.w1.parameters())
     for factor in module.wb[1:]:
         zero(factor.parameters())
 
 
-@silence.register
+@zero_additions.register
 def _(module: Expert) -> None:
     zero(module.pointwise.parameters())
 
 
-@silence.register
+@zero_additions.register
 def _(module: KernelBlock) -> None:
     zero(module.kernel_atttion.conv_1.parameters())
 
 
-@silence.register
+@zero_additions.register
 def _(module: SFDHBlock) -> None:
     zero(module.sfem.out.parameters())
-    centre(module.conv4_dw, 0)
+    set_to_channel(module.conv4_dw, 0)
 
 
-@silence.register
+@zero_additions.register
 def _(module: HFSBlock) -> None:
     zero(tensor[2 * module.channels :] for tensor in module.dw.parameters())
 
 
 @torch.no_grad()
-def continue_from(decoder: SubDecoder, previous: SubDecoder) -> None:
-    """Make a sub-decoder of AIBNet give back the features and the image of the one before it."""
+def initialise_from_previous(decoder: SubDecoder, previous: SubDecoder) -> None:
+    """Make a sub-decoder of AIBNet return the features and the image of the previous one."""
     for up in decoder.ups:
         zero(up.parameters())
     for module in decoder.modules():
-        silence(module)
+        zero_additions(module)
         if isinstance(module, SFDHBlock):
-            idle(module)
+            zero_residual_scales(module)
     copy(decoder.ending, previous.ending)
 
 
@@ -215,7 +224,8 @@ def copy(layer: nn.Module, other: nn.Module) -> None:
 
 
 def copy_scales(block: nn.Module, naf: NAFBlock, names: dict[str, str]) -> None:
-    """Scales of residuals, whose shapes differ; `names` maps the block's to NAFNet's."""
+    """Copy the scales of residual branches, whose shapes differ; `names` maps the block's names to
+    NAFNet's."""
     for own, other in names.items():
         scale = block.get_parameter(own)
         scale.copy_(naf.get_parameter(other).view_as(scale))
@@ -226,14 +236,14 @@ def zero(tensors: Iterable[Tensor]) -> None:
         tensor.zero_()
 
 
-def centre(conv: nn.Conv2d, channel: int) -> None:
-    """Each output is one channel of its group, as it is."""
+def set_to_channel(conv: nn.Conv2d, channel: int) -> None:
+    """Make each output channel of a convolution a copy of input channel `channel` of its group."""
     zero(conv.parameters())
     conv.weight[:, channel, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1
 
 
-def add_halves(conv: nn.Conv2d, first: float, second: float) -> None:
-    """A 1x1 convolution becomes first * (first half of its input) + second * (second half)."""
+def set_sum_of_halves(conv: nn.Conv2d, first: float, second: float) -> None:
+    """Make a 1x1 convolution compute first * (first half of channels) + second * (second half)."""
     zero(conv.parameters())
     identity = torch.eye(conv.out_channels, device=conv.weight.device)
     conv.weight[:, :, 0, 0] = torch.cat([first * identity, second * identity], dim=1)
