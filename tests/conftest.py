@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import subprocess
@@ -14,18 +13,37 @@ from typing import Literal
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from deblur_export import models
 from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
 from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.spec import TARGETS, Target
+from tests import needs
 
 # Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
 # threads slow the suite down tenfold.
 torch.set_num_threads(1)
 
 Exported = Callable[..., Artifact]
+WARN_ENCODING = "PYTHONWARNDEFAULTENCODING"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The workers of pytest-xdist start with EncodingWarning on, which pyproject.toml makes an
+    error where the code is ours; what they start themselves need not warn of other code."""
+    if hasattr(config, "workerinput"):
+        os.environ.pop(WARN_ENCODING, None)
+    elif getattr(config.option, "numprocesses", None):
+        os.environ[WARN_ENCODING] = "1"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line says what to install for the tests that were skipped."""
+    reports = terminalreporter.stats.get("skipped", ())
+    if line := needs.summary(report.longrepr[2] for report in reports):
+        terminalreporter.write_line(line)
 
 
 class Exports:
@@ -66,11 +84,12 @@ class Exports:
         wait: bool,
     ) -> Literal["made", "there", "busy"]:
         paths = self._paths(model, variant, weights, options, local)
-        with paths["portable"].with_suffix(".lock").open("w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "busy"
+        lock = FileLock(paths["portable"].with_suffix(".lock"))
+        try:
+            held = lock.acquire(blocking=wait)
+        except Timeout:
+            return "busy"
+        with held:
             if all(path.exists() for path in paths.values()):
                 return "there"
             loaded = load_model(model, variant, weights, local)
@@ -98,8 +117,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The folder of photos that scikit-image ships."""
-    skimage = pytest.importorskip("skimage.data", reason="photos come with scikit-image")
-    return Path(skimage.__file__).parent
+    return Path(str(needs.SKIMAGE.load().__file__)).parent / "data"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -290,6 +289,7 @@ def test_fixed_shape_refuses_other_sizes(
 
 def test_no_disk_space_leaves_nothing(tiny: Artifact, tmp_path: Path) -> None:
     """A file-size limit of the process stands for a full disk."""
+    resource = pytest.importorskip("resource", reason="this system has no limits for processes")
     photo(tmp_path / "a.png", size=(200, 200))
     limit = 2000
     result = subprocess.run(
@@ -304,6 +304,7 @@ def test_no_disk_space_leaves_nothing(tiny: Artifact, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "onnx", "--model", "m2aenet", "--variant", "tiny", "-o", "out.onnx"],

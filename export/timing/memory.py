@@ -20,13 +20,16 @@ def reset_peak() -> bool:
     return _high_water() is not None
 
 
-def peak_bytes(was_reset: bool) -> int:
-    """Since the last `reset_peak` where that worked, else since the process started."""
+def peak_bytes(was_reset: bool) -> int | None:
+    """Since the last `reset_peak` where that worked, else since the process started; None on
+    Windows, whose Python does not tell."""
     water = _high_water() if was_reset else None
     if water is not None:
         return water
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

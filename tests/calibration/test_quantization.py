@@ -32,6 +32,7 @@ from deblur_export.calibration.qdq import (
 from deblur_export.calibration.search import Block, Score, blocks_of, ladder, sensitivity
 from deblur_export.errors import DeblurExportError
 from deblur_export.plugins.libraries import openvino as openvino_library
+from tests import needs
 
 Array = NDArray[Any]
 
@@ -214,7 +215,7 @@ def test_graph_is_valid_and_computes_what_rounding_says(
     onnx.checker.check_model(result, full_check=True)
     exact, ours = run(net)[0], run(result)[0]
     assert 0 < np.abs(exact - ours).max() < 0.03 * np.abs(exact).max()
-    pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    needs.OPENVINO.load()
     core = openvino_library.shared_core()
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(result.SerializeToString()), "CPU", hint)

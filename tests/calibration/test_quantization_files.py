@@ -35,6 +35,7 @@ from deblur_export.export.precision.policy import SERVES
 from deblur_export.export.runtimes.emulated_session import EmulatedSession, element_types
 from deblur_export.export.to_onnx import save
 from deblur_export.manifest import Artifact, read_artifact, write_sidecar
+from tests import needs
 from tests.conftest import Exported
 from tests.models.training.data.conftest import textured
 
@@ -118,7 +119,7 @@ def test_m2aenet_becomes_a_valid_int8_file_that_runs_and_verifies(
     report = verify(ours, reference_model(ours), [Case("noise", image)])
     assert report.passed, report.cases[0].reason
     assert report.cases[0].psnr < 90, "nothing was rounded"
-    pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    needs.OPENVINO.load()
     report = verify(ours, reference_model(ours), [Case("noise", image)], runtime="openvino")
     assert report.passed, report.cases[0].reason
 
@@ -173,7 +174,7 @@ def test_the_budget_sends_the_harmful_block_back(
     assert kept["left in float32 by the budget"] != []
     assert block_table(whole).row_count == 2
     assert "1 of 2 blocks" in summary(mixed)
-    pytest.importorskip("matplotlib", reason="needs the extra [plots]")
+    needs.MATPLOTLIB.load()
     plot_pareto(tmp_path / "p.png", whole, between)
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 

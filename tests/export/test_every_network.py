@@ -13,6 +13,7 @@ from deblur_export.models.blocks.naf import tlc_window
 from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.libraries.openvino import find
 from deblur_export.plugins.spec import TARGETS, Target
+from tests import needs
 from tests.conftest import Exported
 from tests.tolerances import NETWORK_FLOAT32
 
@@ -44,10 +45,10 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
     runtime: Runtime = "openvino" if options.target == "openvino" else "onnxruntime"
     built = False
     if runtime == "openvino":
-        openvino = pytest.importorskip("openvino")
+        openvino = needs.OPENVINO.load()
         built = find(openvino.__version__).path is not None
         if name == "aibnet" and not built:
-            pytest.skip("OpenVINO loads AIBNet only with the native ops, which are not built")
+            pytest.skip(needs.EXTENSION.reason)  # without them it does not load AIBNet
     portable = options.target == "portable"
     report = verify(
         artifact,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from torch import Tensor
 
 from deblur_export.plugins.compile import cpu as cpu_compiler
@@ -32,8 +32,7 @@ def build(folder: Path, *flags: str) -> Path:
     """The library of csrc/emulation/ in `folder`; the first process that asks compiles it."""
     folder.mkdir(exist_ok=True)
     target = folder / "libdeblur_emulated.so"
-    with (folder / "lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):
         if not target.exists():
             compiler = [*cpu_compiler.compiler(), *FLAGS, *flags]
             sources = sorted(CSRC.glob("*/*.cu"))

@@ -7,7 +7,6 @@ has alone, the engine inspector and version compatibility, is not executed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -37,11 +36,11 @@ from deblur_export.export.engines.typed import claim_of
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.manifest import Artifact, read_artifact
+from tests import needs
 from tests.conftest import Exported
 from tests.models.training.data.conftest import textured
 
-pytestmark = pytest.mark.trt
-trt = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install '.[rtx]'")
+pytestmark = [pytest.mark.trt, needs.RTX.mark(needs.RTX.installed())]
 
 TINY = [
     (name, variant)
@@ -72,6 +71,8 @@ class Silence:
 
 def parse(path: Path) -> Any:
     """The network of a file, and what keeps it alive."""
+    import tensorrt_rtx as trt
+
     return nvinfer.parse(trt, path.read_bytes(), nvinfer_log.message_log(trt), path.name)
 
 
@@ -210,6 +211,8 @@ def test_int8_pairs_that_the_parser_does_not_make_are_noticed(
     calibrated: Artifact, tmp_path: Path
 ) -> None:
     """A file whose weights lost their pairs while its manifest still speaks of them."""
+    import tensorrt_rtx as trt
+
     model = onnx.load(calibrated.path)
     dims = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     pairs = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
@@ -249,7 +252,7 @@ def test_sizes_and_operators_that_do_not_fit(exported: Exported, tmp_path: Path)
 def test_interruption_leaves_nothing(exported: Exported, tmp_path: Path) -> None:
     class Impatient(Silence):
         def step(self, phase: str, step: int) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     artifact = exported("nafnet", options=ExportOptions(target="rtx"))
     options = BuildOptions(sizes=SMALL)
@@ -270,6 +273,8 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], TensorRtBa
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", "none")
 
     def make(version: str, datatype: str = "Float") -> TensorRtBackend:
+        import tensorrt_rtx as trt
+
         class Engine:
             def __init__(self, log: object) -> None: ...
 
@@ -346,6 +351,8 @@ def test_a_library_without_plugins(
 
 @pytest.mark.parametrize("model", ["m2aenet", "nafnet"])
 def test_portable_form_parses_with_normalization_layers(exported: Exported, model: str) -> None:
+    import tensorrt_rtx as trt
+
     network = parse(exported(model).path).network
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     assert sum(layer.type == trt.LayerType.NORMALIZATION for layer in layers) > 20

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import Photo, read_photo, write_photo
+from tests import needs
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 EXIF_IFD, MAKER_NOTE = 0x8769, 37500
@@ -125,7 +126,7 @@ def test_orientation_16_bit(tmp_path: Path, kind: str, orientation: int) -> None
         coding = {"zlib": {"compression": "zlib"}, ">": {"byteorder": ">"}}.get(kind, {})
         layout = {"photometric": "rgb", "extrasamples": ["unassalpha"], **coding}
         tags = [(274, 3, 1, orientation, True)]
-        tiff = pytest.importorskip("tifffile")
+        tiff = needs.TIFFFILE.load()
         tiff.imwrite(tmp_path / "a.bin", pixels, extratags=tags, **layout)
     photo = read_photo(tmp_path / "a.bin")
     index = Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5))

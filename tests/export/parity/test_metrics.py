@@ -7,7 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.metrics import (
@@ -31,6 +30,8 @@ def pair(shape: tuple[int, ...], noise: float = 0.05) -> tuple[F32, F32]:
 def reference_ssim(
     a: F32, b: F32, data_range: float = 1.0
 ) -> tuple[float, npt.NDArray[np.float64]]:
+    from skimage.metrics import structural_similarity  # imports SciPy, which takes a while
+
     axis = 0 if a.ndim == 3 else None
     mean, ssim_map = structural_similarity(
         a.astype(np.float64),
@@ -47,6 +48,8 @@ def reference_ssim(
 
 @pytest.mark.parametrize("shape", [(3, 40, 57), (1, 64, 33), (48, 31), (3, 11, 20), (11, 11)])
 def test_agrees_with_scikit_image(shape: tuple[int, ...]) -> None:
+    from skimage.metrics import peak_signal_noise_ratio
+
     a, b = pair(shape)
     assert ssim(a, b) == pytest.approx(reference_ssim(a, b)[0], abs=1e-9)
     assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-4)

@@ -28,6 +28,7 @@ from deblur_export.export.precision.ranges import (
 )
 from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
 from deblur_export.export.runtimes.emulated_session import EmulatedSession, element_types
+from tests import needs
 from tests.conftest import Exported
 from tests.export.precision.test_precision import SMALL, chain
 from tests.models.training.data.conftest import textured
@@ -85,7 +86,7 @@ def test_ranges_in_parts_are_those_at_once(exported: Exported) -> None:
 
 
 def test_ranges_are_drawn_and_listed(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs the extra [plots]")
+    needs.MATPLOTLIB.load()
     found = observe(ir.to_proto(chain(1.0, inner=90000.0)), ONES)
     assert ranges_table(found).row_count == len(found)
     plot_ranges(tmp_path / "r.png", found, "chain")

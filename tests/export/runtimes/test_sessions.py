@@ -19,6 +19,7 @@ from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.openvino_session import OpenVinoSession
 from deblur_export.plugins.compile.cpu import EXTENSION
 from deblur_export.plugins.libraries import openvino as openvino_library
+from tests import needs
 from tests.conftest import Exported
 
 DYNAMIC = ("batch", 3, "height", "width")
@@ -32,7 +33,7 @@ def capabilities() -> Collection[str]:
 
 @pytest.fixture
 def _openvino() -> None:
-    pytest.importorskip("openvino", reason="needs OpenVINO: pip install '.[openvino]'")
+    needs.OPENVINO.load()
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def native(_openvino: None) -> None:
 
     found = openvino_library.find(openvino.__version__)
     if found.path is None:
-        pytest.skip(found.reason)
+        pytest.skip(needs.EXTENSION.reason)
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def test_bf16_of_openvino_is_judged_as_bf16(exported: Exported) -> None:
 
 
 TWO_SESSIONS = """
-import os, signal, sys
+import signal, sys
 from pathlib import Path
 from deblur_export.export.runtimes.open import open_session
 
@@ -220,7 +221,7 @@ signal.signal(signal.SIGINT, lambda *_: caught.append(True))
 first, second = (open_session(Path(sys.argv[1]), "openvino") for _ in range(2))
 del first
 del second
-os.kill(os.getpid(), signal.SIGINT)
+signal.raise_signal(signal.SIGINT)
 assert caught
 """
 

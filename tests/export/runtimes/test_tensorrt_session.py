@@ -34,6 +34,7 @@ from deblur_export.export.runtimes.nvinfer_log import load_plugins
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.manifest import Artifact, file_sha256, read_artifact, sidecar_path
 from deblur_export.models.checkpoint import load_model
+from tests import needs
 from tests.conftest import Exported
 from tests.test_cli import Invoke, assert_refused, invoke, photo
 
@@ -313,7 +314,7 @@ def test_a_machine_without_a_gpu_says_so_in_one_line(
 @pytest.mark.trt
 def test_the_api_has_what_the_session_calls() -> None:
     """Of TensorRT for RTX, which is TensorRT's."""
-    trt = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX")
+    trt = needs.RTX.load()
     used = {
         "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
         "ICudaEngine": ("create_execution_context", "get_tensor_dtype"),

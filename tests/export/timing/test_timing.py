@@ -31,6 +31,7 @@ from deblur_export.export.timing.peers import PEERS, Row, plan
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.rounds import Budget, Figures
 from deblur_export.models.checkpoint import load_model
+from tests import needs
 from tests.conftest import Exported
 from tests.test_cli import Invoke, assert_refused, invoke
 from tests.tolerances import NETWORK_FLOAT32
@@ -272,7 +273,7 @@ def test_bench_command(
     ],
 )
 def test_plots(sizes: Any, coverages: Any, panels: int, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    needs.MATPLOTLIB.load()
     rows = [Row("plain", subject(), PEERS["ort-plain"], p) for p in ("f32", "bf16")]
     rows.append(Row("failed", subject(), PEERS["ort-ours"], "f32"))
     cases = [
@@ -311,6 +312,7 @@ def test_fixed_size_files(monkeypatch: pytest.MonkeyPatch) -> None:
             subjects.from_files(map(Path, files), None)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Path) -> None:
     endless = (*arguments, "--peers", "torch-eager", "--repeats", "1000000")
     process = subprocess.Popen(
@@ -319,6 +321,8 @@ def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Pa
         stderr=subprocess.PIPE,
         encoding="locale",
         env=os.environ | {"TMPDIR": str(tmp_path)},
+        # A shell's background jobs inherit an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 120

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from deblur_export.models.training import losses
@@ -58,6 +57,8 @@ def test_frequency_is_not_normalised() -> None:
 
 
 def test_dissimilarity_is_one_minus_ssim() -> None:
+    from skimage.metrics import structural_similarity  # imports SciPy, which takes a while
+
     x, y = images()
     y = x + 0.3 * (y - 0.5)
     expected = []

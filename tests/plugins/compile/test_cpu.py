@@ -15,14 +15,13 @@ import torch
 from deblur_export.plugins.compile import cpu as cpu_compiler
 from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv
+from tests import needs
 from tests.plugins.cases.motion_deform_conv import deform
 
 CSRC = Path(cpu.__file__).resolve().parents[1] / "csrc"
 
-needed = pytest.mark.skipif(not cpu.available(), reason="native kernels are not built")
-compiler = pytest.mark.skipif(
-    not any(map(shutil.which, cpu_compiler.COMPILERS)), reason="no C++ compiler"
-)
+needed = needs.kernels
+compiler = needs.compiler
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ def test_build(use: Callable[..., None], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+@needs.CMAKE.mark(shutil.which("cmake") is not None)
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_memory_and_threads_are_clean(sanitizers: str, tmp_path: Path) -> None:
     """tests/plugins/csrc/clean.cpp under the sanitizers, on every instruction set."""

@@ -16,14 +16,11 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.plugins.compile import cpu as cpu_compiler
 from deblur_export.plugins.compile import cuda as cuda_compiler
 from deblur_export.plugins.libraries import cuda
+from tests import needs
 from tests.plugins.emulation import CSRC
 
-compiler = pytest.mark.skipif(
-    not any(map(shutil.which, cpu_compiler.COMPILERS)), reason="no C++ compiler"
-)
-needs_nvcc = pytest.mark.skipif(
-    not any(map(shutil.which, ("nvcc", cuda_compiler.USUAL_PLACE))), reason="no nvcc"
-)
+compiler = needs.compiler
+needs_nvcc = needs.NVCC.mark(any(map(shutil.which, ("nvcc", cuda_compiler.USUAL_PLACE))))
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from deblur_export.plugins.ops.motion_deform_conv import (
 from deblur_export.plugins.ops.pruned_conv import pruned_conv, pruned_conv_reference
 from deblur_export.plugins.ops.selective_scan import selective_scan
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
+from tests import needs
 from tests.plugins.cases import CASES
 from tests.plugins.cases import deform_conv2d as deform_cases
 from tests.plugins.cases import motion_deform_conv as motion_cases
@@ -40,13 +41,13 @@ from tests.tolerances import NATIVE_FLOAT32
 
 OPS = ("SelectiveScan", "MotionDeformConv", "DeformConv2d", "DeformConv2dAt", "PrunedConv")
 
-needed = pytest.mark.skipif(not cpu.available(), reason="native kernels are not built")
+needed = needs.kernels
 
 
 def test_built_where_there_is_a_compiler() -> None:
     """What else would be skipped here must not be skipped unseen."""
     if not any(map(shutil.which, cpu_compiler.COMPILERS)):
-        pytest.skip("no C++ compiler")
+        pytest.skip(needs.COMPILER.reason)
     assert cpu.available(), "run: deblur-export plugins build"
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deblur_export.plugins.libraries import cpu
+from tests import needs
 from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pruned_conv as pruned_cases
 from tests.plugins.harness import Inputs
@@ -21,7 +22,7 @@ from tests.tolerances import NATIVE_BFLOAT16
 
 LAST_BF16 = 2  # DEBLUR_LAST_BF16
 
-pytestmark = pytest.mark.skipif(not cpu.available(), reason="native kernels are not built")
+pytestmark = needs.kernels
 
 # Around the width of a block of channels (32) and the pixels of a tile, a strip and a product.
 PRUNED = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deblur_export.plugins.compile import cpu as cpu_compiler
 from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.ops.deform_conv2d import deform_conv2d, deform_conv2d_reference
 from deblur_export.plugins.ops.motion_deform_conv import (
@@ -31,6 +29,7 @@ from deblur_export.plugins.ops.pixel_rows import pixel_gather
 from deblur_export.plugins.ops.pruned_conv import pruned_conv, pruned_conv_reference
 from deblur_export.plugins.ops.selective_scan import selective_scan
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
+from tests import needs
 from tests.plugins import emulation
 from tests.plugins.cases import CASES
 from tests.plugins.cases import deform_conv2d as deform_cases
@@ -42,10 +41,10 @@ from tests.plugins.harness import Case, rand
 from tests.plugins.libraries.test_cpu import ODD
 from tests.tolerances import NATIVE_BFLOAT16, NATIVE_FLOAT16, NATIVE_FLOAT32
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not any(map(shutil.which, cpu_compiler.COMPILERS)),
-    reason="no C++ compiler, or no fibers",
-)
+pytestmark = [
+    needs.compiler,
+    pytest.mark.skipif(sys.platform != "linux", reason="no fibers on this system"),
+]
 GUARD = 4096  # bytes
 
 # Around the sizes of blocks, warps and tiles: more chunks than are carried at a time, both numbers

@@ -21,6 +21,7 @@ from torch import Tensor
 from deblur_export.plugins.compile import cpu as cpu_compiler
 from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.plugins.ops import OPS
+from tests import needs
 from tests.conftest import Exported
 from tests.plugins.cases import CASES
 from tests.plugins.cases import motion_deform_conv as motion_cases
@@ -28,17 +29,13 @@ from tests.plugins.cases import pixel_rows as row_cases
 from tests.plugins.harness import Case, model_of
 from tests.tolerances import NATIVE_BFLOAT16, NATIVE_FLOAT16, NATIVE_FLOAT32, NETWORK_FLOAT32
 
-openvino = pytest.importorskip("openvino", reason="needs OpenVINO: pip install '.[openvino]'")
+pytestmark = needs.OPENVINO.mark(needs.OPENVINO.installed())
 
 CSRC = Path(cpu_compiler.__file__).resolve().parents[1] / "csrc"
 LIBRARY = openvino_library.FILE.path()
 
-compiler = pytest.mark.skipif(
-    not any(map(shutil.which, cpu_compiler.COMPILERS)), reason="no C++ compiler"
-)
-needed = pytest.mark.skipif(
-    LIBRARY is None or not LIBRARY.exists(), reason="the OpenVINO extension is not built"
-)
+compiler = needs.compiler
+needed = needs.EXTENSION.mark(LIBRARY is not None and LIBRARY.exists())
 
 
 @compiler
@@ -201,6 +198,8 @@ def test_channel_attention_is_computed_before_features_are_turned(core: Any) -> 
 
 def node_of(core: Any, case: Case, element: int) -> tuple[Any, list[Any]]:
     """The one node of a case whose values are of another type, and its tensors."""
+    import openvino
+
     inputs = case.make(torch.float32)
     proto = model_of(case, "portable", inputs)
     for value in (*proto.graph.input, *proto.graph.output):
@@ -226,6 +225,8 @@ HALVES = {
 
 
 def _write(tensor: Any, array: NDArray[Any]) -> None:
+    import openvino
+
     bits = openvino.Tensor(array).data
     if tensor.element_type == openvino.Type.bf16:
         bits = torch.from_numpy(array).bfloat16().view(torch.int16).numpy().view(tensor.data.dtype)
@@ -233,6 +234,8 @@ def _write(tensor: Any, array: NDArray[Any]) -> None:
 
 
 def _read(tensor: Any) -> NDArray[Any]:
+    import openvino
+
     if tensor.element_type != openvino.Type.bf16:
         return np.array(tensor.data)
     bits = np.array(tensor.data).view(np.int16)
@@ -243,6 +246,8 @@ def _read(tensor: Any) -> NDArray[Any]:
 @pytest.mark.parametrize("element", HALVES, ids=["float16", "bfloat16"])
 @pytest.mark.parametrize("case", FIRST, ids=lambda case: case.op)
 def test_half_tensors_are_converted_at_the_border(core: Any, case: Case, element: int) -> None:
+    import openvino
+
     dtype, share = HALVES[element]
     node, tensors = node_of(core, case, element)
     output = openvino.Tensor(node.get_output_element_type(0), [0])
@@ -298,6 +303,8 @@ def test_a_pixel_number_outside_is_refused(core: Any, number: int) -> None:
 @needed
 def test_ir_files_keep_the_ops(core: Any, tmp_path: Path) -> None:
     """openvino.save_model writes their attributes."""
+    import openvino
+
     case = next(case for case in CASES if case.op == "SelectiveScan" and case.name == "no-gate")
     inputs = case.make(torch.float32)
     model = core.read_model(model=model_of(case, "portable", inputs).SerializeToString())
@@ -335,6 +342,8 @@ def test_a_file_and_the_library_are_enough(exported: Exported, tmp_path: Path) -
 
 @needed
 def test_the_library_that_is_built_here_is_found() -> None:
+    import openvino
+
     assert openvino_library.find(openvino.__version__) == (LIBRARY.absolute(), "")
 
 

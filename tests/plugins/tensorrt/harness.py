@@ -19,6 +19,7 @@ from deblur_export.plugins.compile import cuda as cuda_compiler
 from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
 from deblur_export.plugins.compile.cpu import BuildError
 from deblur_export.plugins.ops import OPS
+from tests import needs
 from tests.plugins.harness import Inputs, split_attributes
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def skip_without_headers() -> None:
         tensorrt_compiler.cuda_headers()
         cpu_compiler.compiler()
     except BuildError as error:
-        pytest.skip(f"the TensorRT plugins cannot be compiled: {error}")
+        pytest.skip(needs.Need("what the TensorRT plugins are compiled with", str(error)).reason)
 
 
 def build_on_host(folder: Path) -> Path:

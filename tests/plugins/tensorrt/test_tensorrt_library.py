@@ -19,6 +19,7 @@ from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
 from deblur_export.plugins.compile.cpu import BuildError
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.plugins.ops import OPS
+from tests import needs
 from tests.plugins.cases import CASES
 from tests.plugins.harness import model_of
 from tests.plugins.tensorrt.harness import (
@@ -68,8 +69,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(module: str, library: Path, nodes: Path, *order: str) -> dict[str, Any]:
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed; pip install {module}")
+    needs.Need(module, f"pip install {module}", module).require()
     command = [sys.executable, str(HERE / "registry.py"), module, str(library), str(nodes)]
     command += order
     done = subprocess.run(command, capture_output=True, encoding="locale", check=False)
