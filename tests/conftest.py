@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -39,8 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[WARN_ENCODING] = "1"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line says what to install for the tests that were skipped."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """The last line says what to install for the tests that were skipped."""
+    yield
     reports = terminalreporter.stats.get("skipped", ())
     if line := needs.summary(report.longrepr[2] for report in reports):
         terminalreporter.write_line(line)

@@ -43,7 +43,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("git"):
         pytest.skip("needs git")
     command = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="locale", check=False)
     if listed.returncode:  # an extracted ZIP, or a checkout of somebody else's
         pytest.skip(f"needs a Git checkout: {listed.stderr.strip()}")
     folder = tmp_path_factory.mktemp("repository")
