@@ -2,7 +2,7 @@
 
     python bench/published.py [--json FILE]
 
-Prints the table of the README (GitHub Markdown). Counting needs no weights and no measurement: it
+Prints the tables of docs/networks.md (GitHub Markdown). Counting needs no weights and no measurement: it
 runs the networks on torch's meta device.
 """
 

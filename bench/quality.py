@@ -41,6 +41,11 @@ COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")
 GAIN = COLUMNS.index("PSNR_w")
 EXTENTS = ((0.0, 8.0), (8.0, 16.0), (16.0, math.inf))  # pixels, the second included
 SHARP_PHOTOS = 20
+HEAD = (
+    "| network | parameters | PSNR | SSIM | PSNR_w | SSIM_w | PSNR_w gained | up to 8 px | "
+    "8 to 16 px | beyond | sharp photo | mask IoU |",
+    "|---" * 12 + "|",
+)
 Scores = NDArray[np.float64]  # [pairs, 4]
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -180,12 +185,7 @@ def main() -> None:
     console.print(f"{len(blurred)} blurred pairs of {len(everything)}\n")
     extents = np.array([extent(pair.motion[0].permute(1, 2, 0).numpy()) for pair in blurred])
     before = scores(lambda x: x, blurred)
-    lines = [
-        "| network | parameters | PSNR | SSIM | PSNR_w | SSIM_w | PSNR_w gained | up to 8 px | "
-        "8 to 16 px | beyond | sharp photo | mask IoU |",
-        "|---" * 12 + "|",
-        row("blurred input", "", means(before), [" "] * 6),
-    ]
+    lines = [*HEAD, row("blurred input", "", means(before), [" "] * 6)]
     report: dict[str, object] = {"machine": machine(), "pairs": len(blurred)}
     report["input"] = means(before)
     networks = demo_networks()

@@ -1,10 +1,11 @@
-"""Write bench/README.md, and README.md's matrix of precisions, from what the scripts left here.
+"""Write bench/README.md, and the tables of docs/, from what the scripts left here.
 
 python bench/ops.py --json bench/ops.json
 python bench/network_ops.py --json bench/network_ops.json
 python bench/networks.py
 python bench/precision.py --json bench/precision.json
 python bench/quantization.py --dataset DATASET --json bench/quantization.json
+python bench/quality.py --dataset DATASET --json bench/quality.json
 python bench/kernels.py         # on a machine with a CUDA GPU
 python bench/networks_cuda.py   # likewise
 python bench/tables.py
@@ -13,15 +14,18 @@ python bench/tables.py
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import goals
 import precision
+import quality
 import quantization
 
 FOLDER = Path(__file__).parent
+DOCS = FOLDER.parent / "docs"
 HEAD = """# Measurements
 
 Written by `bench/tables.py` from the JSON files here, which the scripts named below make; they hold
@@ -35,7 +39,9 @@ builds an engine whose precision is proved, and does not run it. Int8 takes all 
 under no budget. The networks are the tiny ones, so the sizes say little about yours.
 
 """
-MARKS = ("<!-- matrix of precisions: bench/tables.py -->", "<!-- end of the matrix -->")
+WIDTH = 100
+# Around a table in a page of docs/.
+MARKS = ("<!-- {}: written by bench/tables.py -->", "<!-- end of the {} -->")
 INT8 = """## INT8
 
 `bench/quantization.py`: demo weights, calibrated on the split train of a dataset, with a budget of
@@ -157,15 +163,46 @@ def memory() -> str:
     return f"### Memory of algnet:32\n\n{line}\n\n" + table(columns, rows)
 
 
-def write_matrix(path: Path) -> None:
-    """Put the matrix of precisions between the two marks in a Markdown file."""
+def write_between(path: Path, name: str, text: str) -> None:
+    """Put a text between the two marks of this name in a Markdown file."""
+    start, end = (mark.format(name) for mark in MARKS)
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def matrix() -> str:
     report = json.loads((FOLDER / "precision.json").read_text(encoding="utf-8"))
-    text = f"{machine_line(report['machine'])}\n\n{precision.matrix(report['results'])}"
-    before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    path.write_text(
-        f"{before}{MARKS[0]}\n\n{PRECISION}{text}\n\n{MARKS[1]}{after}", encoding="utf-8"
+    return f"{PRECISION}{machine_line(report['machine'])}\n\n{precision.matrix(report['results'])}"
+
+
+def quantization_summary() -> str:
+    """What reduced precision costs the demo weights, in two sentences."""
+    report = json.loads((FOLDER / "quantization.json").read_text(encoding="utf-8"))
+    rows = [(title, row) for title, found in report["results"].items() for row in found]
+    typed = max(abs(row["test"]) for _, row in rows if row["precision"] != "int8")
+    lost = max(row["test"] for _, row in rows if row["precision"] == "int8")
+    shares = {title: row["share"] for title, row in rows if row["precision"] == "int8"}
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{share:.0%} ({title})".replace("%", " %") for title, share in ordered)
+    return textwrap.fill(
+        f"With the demo weights, on {report['pairs']} held-out pairs, FP16 and BF16 change the mean "
+        f"PSNR against the sharp photos by at most {typed:.4f} dB. INT8 takes {listed} of the "
+        f"convolutions' multiply-adds and costs at most {lost:.4f} dB (`bench/quantization.py`).",
+        WIDTH,
     )
+
+
+def quality_table() -> str:
+    report = json.loads((FOLDER / "quality.json").read_text(encoding="utf-8"))
+    lines = [*quality.HEAD, quality.row("blurred input", "", report["input"], [" "] * 6)]
+    fields = set(quality.Judged._fields) - {"title", "means"}
+    for title, figures in report.items():
+        if ":" in title:
+            means = {name: figures[name] for name in quality.COLUMNS}
+            known = {name: figures[name] for name in fields}
+            lines.append(quality.Judged(title=title, means=means, **known).row())
+    return "\n".join(lines)
 
 
 def quantization_table() -> str:
@@ -248,7 +285,9 @@ def main() -> None:
         found = {title: timings for title, timings in network.items() if title.startswith(op)}
         text += f"### {op}\n\n" + by_size(found)
     (FOLDER / "README.md").write_text(text + NOTES["network"] + "\n", encoding="utf-8")
-    write_matrix(FOLDER.parent / "README.md")
+    write_between(DOCS / "precision.md", "matrix of precisions", matrix())
+    write_between(DOCS / "precision.md", "summary", quantization_summary())
+    write_between(DOCS / "training.md", "quality of the demo weights", quality_table())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A reconstruction from the paper; parameter names are chosen here where NAFNet ha
 stage 4 has a mask predictor (which pixels are blurred), an intra-motion analyzer (how each pixel
 moved) and blocks that compute their first half only at blurred pixels and sample their second half
 along the motion. The interpretation chosen here reproduces the published 17.44 M parameters. No
-interpretation reproduces the published MACs; see the README.
+interpretation reproduces the published MACs; see docs/networks.md.
 """
 
 from __future__ import annotations
