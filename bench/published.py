@@ -2,8 +2,8 @@
 
     python bench/published.py [--json FILE]
 
-Prints the tables of docs/networks.md (GitHub Markdown). Counting needs no weights and no measurement: it
-runs the networks on torch's meta device.
+Prints the tables of docs/networks.md (GitHub Markdown). Counting needs no weights and no
+measurement: it runs the networks on torch's meta device.
 """
 
 from __future__ import annotations

@@ -186,8 +186,8 @@ def quantization_summary() -> str:
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{share:.0%} ({title})".replace("%", " %") for title, share in ordered)
     return textwrap.fill(
-        f"With the demo weights, on {report['pairs']} held-out pairs, FP16 and BF16 change the mean "
-        f"PSNR against the sharp photos by at most {typed:.4f} dB. INT8 takes {listed} of the "
+        f"With the demo weights, on {report['pairs']} held-out pairs, FP16 and BF16 change the "
+        f"mean PSNR against the sharp photos by at most {typed:.4f} dB. INT8 takes {listed} of the "
         f"convolutions' multiply-adds and costs at most {lost:.4f} dB (`bench/quantization.py`).",
         WIDTH,
     )

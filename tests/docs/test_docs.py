@@ -92,9 +92,7 @@ class Reader:
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             line, _, expected = part.partition("\n")
             words = shlex.split(line, comments=True)
-            code, text = (
-                self.call(words[1:]) if words[0] == "deblur-export" else self.shell(line)
-            )
+            code, text = self.call(words[1:]) if words[0] == "deblur-export" else self.shell(line)
             assert bool(code) == ("error: " in expected), f"{line}\n{text}"
             assert shows(text, expected), f"{line}\nprinted\n{text}\nnot\n{expected}"
 
@@ -179,4 +177,6 @@ def test_a_failing_block_fails(reader: Reader) -> None:
     ):
         with pytest.raises(AssertionError):
             reader.do(Block(1, language, text, "run", ""))
-    reader.do(Block(1, "console", "$ deblur-export verify lost.onnx\nerror: ... no such\n", "run", ""))
+    reader.do(
+        Block(1, "console", "$ deblur-export verify lost.onnx\nerror: ... no such\n", "run", "")
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deblur_export.export.restore import Restorer
+from deblur_export.export.restore import Restorer, TileOptions
 from deblur_export.plugins.libraries import openvino as openvino_library
 from tests.conftest import Exported
 from tests.docs.pages import ROOT
@@ -51,7 +51,7 @@ def assert_restored(exported: Exported, photo: Path, result: Path) -> None:
     with Image.open(photo) as image, Image.open(result) as other:
         rgb = np.asarray(image, np.float32) / 255
         found = np.asarray(other).astype(int)
-    expected = Restorer(exported()).restore(rgb).rgb
+    expected = Restorer(exported()).restore(rgb, TileOptions()).rgb
     assert np.abs(found - np.rint(255 * expected.clip(0, 1))).max() <= 1
 
 
@@ -80,4 +80,6 @@ def test_examples_without_the_package_do_not_import_it(name: str) -> None:
 
 def test_every_example_has_a_test() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
-    assert [file.name for file in EXAMPLES.glob("*.py") if f'example("{file.name}"' not in tests] == []
+    assert [
+        file.name for file in EXAMPLES.glob("*.py") if f'example("{file.name}"' not in tests
+    ] == []

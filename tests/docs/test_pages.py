@@ -185,7 +185,9 @@ def test_stale_commands_are_found() -> None:
 
 def test_broken_links_are_found(tmp_path: Path) -> None:
     page = Page(tmp_path / "page.md")
-    page.path.write_text("# One: `two`\n[a](#one-two) [b](#three) [c](lost.md) [d](https://x.org)\n")
+    page.path.write_text(
+        "# One: `two`\n[a](#one-two) [b](#three) [c](lost.md) [d](https://x.org)\n"
+    )
     assert [bool(broken(page, link)) for link in page.links] == [False, True, True, False]
 
 
