@@ -81,7 +81,7 @@ class Reader:
             cwd=self.folder,
             env=os.environ | {"PATH": os.pathsep.join(map(str, places))},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
@@ -128,7 +128,7 @@ def prepare(folder: Path, photos: Path) -> None:
     torch.save(load_model("nafnet", "tiny", "demo").net.state_dict(), folder / "net.pth")
     for name, module in (("deblur-export", "-m deblur_export "), ("python", "")):
         script = folder / ".bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n', encoding="utf-8")
         script.chmod(0o755)
 
 

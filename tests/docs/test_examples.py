@@ -29,7 +29,7 @@ def example(tmp_path: Path) -> Example:
             [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
             cwd=tmp_path,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.slow
 def bench(script: str, root: Path = ROOT) -> str:
     """Standard output of a script of bench/."""
     done = subprocess.run(
-        [sys.executable, str(root / "bench" / script)], capture_output=True, text=True, check=False
+        [sys.executable, str(root / "bench" / script)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

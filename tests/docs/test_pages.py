@@ -186,7 +186,8 @@ def test_stale_commands_are_found() -> None:
 def test_broken_links_are_found(tmp_path: Path) -> None:
     page = Page(tmp_path / "page.md")
     page.path.write_text(
-        "# One: `two`\n[a](#one-two) [b](#three) [c](lost.md) [d](https://x.org)\n"
+        "# One: `two`\n[a](#one-two) [b](#three) [c](lost.md) [d](https://x.org)\n",
+        encoding="utf-8",
     )
     assert [bool(broken(page, link)) for link in page.links] == [False, True, True, False]
 
@@ -195,7 +196,8 @@ def test_blocks_are_found(tmp_path: Path) -> None:
     page = Page(tmp_path / "page.md")
     page.path.write_text(
         "<!-- not run: needs a GPU -->\n```bash\na --b \\\n  c | deblur-export run x # y\n```\n"
-        "<!-- slow -->\n\n```python\nimport a\n```\n```console\n$ d\nerror: e\n```\n"
+        "<!-- slow -->\n\n```python\nimport a\n```\n```console\n$ d\nerror: e\n```\n",
+        encoding="utf-8",
     )
     first, second, third = page.blocks
     assert (first.kind, first.reason, second.kind, third.kind) == (
