@@ -87,9 +87,9 @@ def plain_scan(b: FunctionBody) -> ir.Value:
     body = step.graph(h, step.Squeeze(step.MatMul(h, ct), one))
     sequences = rows(delta, 2), rows(b.Mul(delta, u), 2), rows(enter, 1), rows(read, 2)
     zero = b.Sub(rates, rates)
-    _, y = b.Scan(zero, *sequences, body=body, num_scan_inputs=4, num_outputs=2)
+    _, y = b.outputs("Scan", 2, zero, *sequences, body=body, num_scan_inputs=4)
     y = b.Unsqueeze(b.Transpose(y, perm=[1, 0]), b.ints(0))
-    return b.Add(y, b.Mul(u, b.Unsqueeze(skip, one)))  # type: ignore[no-any-return]
+    return b.Add(y, b.Mul(u, b.Unsqueeze(skip, one)))
 
 
 def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 from onnx_ir.tape import Tape
 
 DOMAIN = "deblur"
 VERSION = 1
+
+AttributeValue = int | float | str | Sequence[int] | ir.Attr | ir.Graph | ir.TensorProtocol
+
+
+class Operator(Protocol):
+    """Adds a node of one operator, which has one output, and returns that output."""
+
+    def __call__(self, *inputs: ir.Value | None, **attributes: AttributeValue) -> ir.Value: ...
 
 
 class FunctionBody:
     """Records nodes by attribute access: ``b.Add(x, y)`` adds an Add node and returns its output.
 
     Keyword arguments are node attributes; an `ir.Attr` made by `reference` refers to an attribute
-    of the function itself (ONNX IR spec, "Functions": attribute references).
+    of the function itself (ONNX IR spec, "Functions": attribute references). `outputs` and `split`
+    add a node of several outputs.
+
+    Args:
+        inputs: names of the inputs of the function.
+        attributes: names of its attributes, all of them integers.
+        opset: version of the standard operators.
+        prefix: the names of the recorded values begin with it.
     """
 
     def __init__(
@@ -32,19 +48,27 @@ class FunctionBody:
         self._numbers = itertools.count()
         self._constants: dict[tuple[object, ...], ir.Value] = {}
 
-    def __getattr__(self, op_type: str) -> Any:
+    def __getattr__(self, op_type: str) -> Operator:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
 
-        def record(*inputs: ir.Value | None, num_outputs: int = 1, **attributes: Any) -> Any:
-            if op_type == "Split":  # opset 18 wants the count as an attribute as well
-                attributes["num_outputs"] = num_outputs
-            outputs = self._tape.op_multi_out(op_type, inputs, attributes, num_outputs=num_outputs)
-            for value in outputs:
-                value.name = f"{self._prefix}{next(self._numbers)}"
-            return outputs if num_outputs > 1 else outputs[0]
+        def record(*inputs: ir.Value | None, **attributes: AttributeValue) -> ir.Value:
+            return self.outputs(op_type, 1, *inputs, **attributes)[0]
 
         return record
+
+    def outputs(
+        self, op_type: str, count: int, *inputs: ir.Value | None, **attributes: AttributeValue
+    ) -> Sequence[ir.Value]:
+        """Add a node with `count` outputs and return them."""
+        values = self._tape.op_multi_out(op_type, inputs, attributes, num_outputs=count)
+        for value in values:
+            value.name = f"{self._prefix}{next(self._numbers)}"
+        return values
+
+    def split(self, x: ir.Value, count: int, axis: int) -> Sequence[ir.Value]:
+        """x in `count` equal parts along one axis."""
+        return self.outputs("Split", count, x, axis=axis, num_outputs=count)
 
     def reference(self, name: str, attribute: str | None = None) -> ir.Attr:
         """The function's own integer attribute `name`, for a node's attribute (same name)."""
@@ -58,7 +82,7 @@ class FunctionBody:
         """A constant int64 scalar."""
         return self._constant(np.asarray(value, np.int64))
 
-    def floats(self, values: Any) -> ir.Value:
+    def floats(self, values: ArrayLike) -> ir.Value:
         """A constant float32 tensor of the given nested values."""
         return self._constant(np.asarray(values, np.float32))
 
@@ -71,7 +95,7 @@ class FunctionBody:
 
     def size(self, x: ir.Value, axis: int) -> ir.Value:
         """The extent of one axis of x as an int64 vector of one element."""
-        return self.Shape(x, start=axis, end=axis + 1)  # type: ignore[no-any-return]
+        return self.Shape(x, start=axis, end=axis + 1)
 
     def branch(self, name: str, inputs: Sequence[str] = ()) -> FunctionBody:
         """A recorder for the body of an If or Scan node; it may use this body's values.

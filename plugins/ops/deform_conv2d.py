@@ -15,6 +15,8 @@ nearer to torch, whose grid_sample rounds coordinates the same way.
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cpu, cuda
+from deblur_export.plugins.ops.gradient import register_gradient
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -174,30 +177,17 @@ def _(
     return x.new_empty(x.shape[0], weight.shape[0], index.shape[1])
 
 
-def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    # Recomputing keeps nothing but the inputs; autograd differentiates the reference itself.
-    with torch.enable_grad():
-        inputs = [
-            tensor.detach().requires_grad_(needed)
-            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        ]
-        y = (_dense if len(inputs) == len(DENSE.inputs) else deform_conv2d_reference)(*inputs)
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    grads = iter(torch.autograd.grad(y, wanted, grad))
-    return tuple(next(grads) if t.requires_grad else None for t in inputs)
-
-
-deform_conv2d.register_autograd(_backward, setup_context=_setup_context)
-deform_conv2d_at.register_autograd(_backward, setup_context=_setup_context)
+register_gradient(deform_conv2d, lambda *tensors, kernel: _dense(*tensors))
+register_gradient(deform_conv2d_at, lambda *tensors, kernel: deform_conv2d_reference(*tensors))
 
 
 @register_flop_formula([torch.ops.deblur.deform_conv2d, torch.ops.deblur.deform_conv2d_at])
-def _flops(  # type: ignore[no-untyped-def]
-    x_shape, offset_shape, weight_shape, *args, out_shape=None, **kwargs
+def _flops(
+    x_shape: torch.Size,
+    offset_shape: torch.Size,
+    weight_shape: torch.Size,
+    *args: Any,
+    **kwargs: Any,
 ) -> int:
     """The products of an ordinary convolution with this kernel at the computed pixels."""
     n, _, *pixels = offset_shape
@@ -257,9 +247,9 @@ def _at(
     """
     features = b.Cast(x, to=FLOAT)
     weight, offset, mask = _five(b, weight, offset, mask)
-    grids = b.Split(_grid(b, x, offset, index), axis=1, num_outputs=LARGEST)
-    factors = b.Split(mask, axis=1, num_outputs=LARGEST)
-    matrices = b.Split(weight, axis=2, num_outputs=LARGEST)
+    grids = b.split(_grid(b, x, offset, index), LARGEST, axis=1)
+    factors = b.split(mask, LARGEST, axis=1)
+    matrices = b.split(weight, LARGEST, axis=2)
     rows = b.Concat(b.ints(0), b.Mul(b.size(x, 1), b.ints(LARGEST)), b.ints(-1), axis=0)
     total = b.Unsqueeze(b.Cast(bias, to=FLOAT), b.ints(1))
     for row in range(LARGEST):
@@ -268,7 +258,7 @@ def _at(
         columns = b.Reshape(b.CastLike(modulated, x), rows)  # [N, C*5, P]
         product = b.MatMul(b.Reshape(matrices[row], b.ints(0, -1)), columns)
         total = b.Add(total, b.Cast(product, to=FLOAT))
-    return b.CastLike(total, x)  # type: ignore[no-any-return]
+    return b.CastLike(total, x)
 
 
 def _grid(b: FunctionBody, x: ir.Value, offset: ir.Value, index: ir.Value) -> ir.Value:
@@ -277,7 +267,7 @@ def _grid(b: FunctionBody, x: ir.Value, offset: ir.Value, index: ir.Value) -> ir
     last = b.ints(4)
     y = _axis(b, offset, 0, b.Div(index, width), b.size(x, 2))
     x = _axis(b, offset, 1, b.Mod(index, width), width)
-    return b.Concat(b.Unsqueeze(x, last), b.Unsqueeze(y, last), axis=4)  # type: ignore[no-any-return]
+    return b.Concat(b.Unsqueeze(x, last), b.Unsqueeze(y, last), axis=4)
 
 
 def _axis(
@@ -291,7 +281,7 @@ def _axis(
     own = b.Unsqueeze(b.Cast(own, to=FLOAT), b.ints(1, 2))
     position = b.Add(moved, b.Add(own, b.floats([tap])))
     doubled = b.Add(b.Mul(position, b.floats(2.0)), b.floats(1.0))
-    return b.Sub(b.Div(doubled, b.Cast(size, to=FLOAT)), b.floats(1.0))  # type: ignore[no-any-return]
+    return b.Sub(b.Div(doubled, b.Cast(size, to=FLOAT)), b.floats(1.0))
 
 
 DENSE = OpSpec(

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
+from deblur_export.plugins.ops.gradient import register_gradient
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 KERNELS = (3, 5)
@@ -49,23 +50,6 @@ def dynamic_filter_reference(x: Tensor, weight: Tensor, kernel: int) -> Tensor:
     filters = weight.to(compute).reshape(n * c, 1, kernel, kernel)
     y = F.conv2d(mirrored.reshape(1, n * c, *mirrored.shape[2:]), filters, groups=n * c)
     return y.view(n, c, h, w).to(x.dtype)
-
-
-def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx, grad, kernel):  # type: ignore[no-untyped-def]
-    # Recomputing keeps nothing but the inputs; autograd differentiates the reference itself.
-    with torch.enable_grad():
-        inputs = [
-            tensor.detach().requires_grad_(needed)
-            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        ]
-        y = dynamic_filter_reference(inputs[0], inputs[1], kernel)
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    grads = iter(torch.autograd.grad(y, wanted, grad))
-    return tuple(next(grads) if t.requires_grad else None for t in inputs)
 
 
 def _define(kernel: int) -> Any:
@@ -96,12 +80,12 @@ def _define(kernel: int) -> Any:
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
     @register_flop_formula(op._opoverload.overloadpacket)
-    def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
         """k*k multiply-adds an output value, as for an ordinary depth-wise convolution."""
         n, c, h, w = x_shape
         return int(2 * taps * n * c * h * w)
 
-    op.register_autograd(functools.partial(_backward, kernel=kernel), setup_context=_setup_context)
+    register_gradient(op, lambda x, weight, group: dynamic_filter_reference(x, weight, kernel))
     return op
 
 
@@ -119,7 +103,7 @@ def _mirror(b: FunctionBody, x: ir.Value, axis: int, margin: int) -> ir.Value:
     for position in (before, after):
         phase = b.Mod(position, period)
         parts.append(b.Gather(x, b.Min(phase, b.Sub(span, phase)), axis=axis))
-    return b.Concat(parts[1], parts[0], parts[2], axis=axis)  # type: ignore[no-any-return]
+    return b.Concat(parts[1], parts[0], parts[2], axis=axis)
 
 
 def _images(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.Value:
@@ -134,7 +118,7 @@ def _images(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.V
         group=b.reference("group"),
         kernel_shape=[kernel, kernel],
     )
-    return b.Scan(x, filters, body=body.graph(body.Squeeze(y, first)), num_scan_inputs=2)  # type: ignore[no-any-return]
+    return b.Scan(x, filters, body=body.graph(body.Squeeze(y, first)), num_scan_inputs=2)
 
 
 def _shifts(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.Value:
@@ -147,7 +131,7 @@ def _shifts(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.V
     shifted = b.Conv(channels, to_right, kernel_shape=[1, kernel])
     rows = b.Reshape(shifted, b.ints(0, kernel, -1))
     weighed = b.MatMul(b.Reshape(weight, b.ints(-1, kernel, kernel)), rows)
-    return b.Conv(b.Reshape(weighed, b.Shape(shifted)), down, kernel_shape=[kernel, 1])  # type: ignore[no-any-return]
+    return b.Conv(b.Reshape(weighed, b.Shape(shifted)), down, kernel_shape=[kernel, 1])
 
 
 def _body(kernel: int, target: Target) -> ir.Function:

@@ -18,6 +18,7 @@ serves every size.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -88,7 +89,7 @@ def _(x: Tensor, *, kernel: int) -> Tensor:
 
 
 @register_flop_formula(torch.ops.deblur.local_mean)
-def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
     """No products that a multiply-add count would list."""
     return 0
 
@@ -123,7 +124,7 @@ def _convolutions(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
             weight = b.floats(np.full((1, 1, *shape), 1 / taps))
             mean = b.Conv(mean, weight, kernel_shape=shape, dilations=dilations)
     outer = b.Concat(b.Shape(x, start=0, end=2), b.Shape(mean, start=2, end=4), axis=0)
-    return b.Reshape(mean, outer)  # type: ignore[no-any-return]
+    return b.Reshape(mean, outer)
 
 
 def _body(kernel: int, target: Target) -> ir.Function:

@@ -12,6 +12,8 @@ The gate is NAFNet's SimpleGate, which follows in M2AENet: z is never written wh
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cpu, cuda
+from deblur_export.plugins.ops.gradient import register_gradient
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
@@ -115,30 +118,14 @@ def _(
     return torch.empty((n, c // 2 if gate else c, h, w), dtype=x.dtype, device=x.device)
 
 
-def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
-    ctx.gate = keyword_only_inputs["gate"]
-
-
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    # Recomputing keeps nothing but the inputs; autograd differentiates the reference itself.
-    with torch.enable_grad():
-        inputs = [
-            tensor.detach().requires_grad_(needed)
-            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        ]
-        x, offset, weight, bias = inputs
-        y = motion_deform_conv_reference(x, offset, weight, bias, ctx.gate)
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    grads = iter(torch.autograd.grad(y, wanted, grad))
-    return tuple(next(grads) if t.requires_grad else None for t in inputs)
-
-
-motion_deform_conv.register_autograd(_backward, setup_context=_setup_context)
+register_gradient(
+    motion_deform_conv,
+    lambda *tensors, group, gate: motion_deform_conv_reference(*tensors, gate),
+)
 
 
 @register_flop_formula(torch.ops.deblur.motion_deform_conv)
-def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
     """9 multiply-adds a channel of a pixel, as for an ordinary depth-wise 3x3 convolution."""
     n, c, h, w = x_shape
     return int(2 * TAPS * n * c * h * w)
@@ -161,7 +148,7 @@ def _body(target: Target, absent: frozenset[str] = frozenset({"gate"})) -> ir.Fu
     else:
         y = _grid_sample_body(b, x, weight, bias, grid)
     if "gate" not in absent:
-        y = b.Mul(*b.Split(y, axis=1, num_outputs=2))
+        y = b.Mul(*b.split(y, 2, axis=1))
     return b.function(SPEC.name, [("y", b.CastLike(y, x))], SPEC.doc)
 
 
@@ -173,14 +160,14 @@ def _grid_sample_body(
     In float32 whatever the type of x: TensorRT wants the grid in the type of what it samples.
     """
     features = b.Cast(x, to=FLOAT)
-    grids = b.Split(grid, axis=0, num_outputs=TAPS)
+    grids = b.split(grid, TAPS, axis=0)
     factors = b.Reshape(b.Cast(weight, to=FLOAT), b.ints(0, TAPS, 1))
-    weights = b.Split(factors, axis=1, num_outputs=TAPS)
+    weights = b.split(factors, TAPS, axis=1)
     total = b.Reshape(b.Cast(bias, to=FLOAT), b.ints(-1, 1, 1))
     for tap in range(TAPS):
         sampled = b.GridSample(features, b.Squeeze(grids[tap], b.ints(0)), align_corners=0)
         total = b.Add(total, b.Mul(sampled, weights[tap]))
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 SPEC = OpSpec(

@@ -10,6 +10,8 @@ the image that result is zero (the padding of the depth-wise convolution), not t
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
@@ -132,7 +134,7 @@ def _(
 
 
 @register_flop_formula(torch.ops.deblur.pruned_conv)
-def _flops(x_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
     """Dense count (every pixel masked): the 1x1 C->2C and the depth-wise 3x3 on 2C channels."""
     n, c, h, w = x_shape
     return int(2 * n * h * w * (2 * c * c + 2 * c * TAPS))
@@ -167,8 +169,8 @@ def _dense_body(
     weight1, bias1, weight2, bias2 = weights
     hidden = b.Conv(x, weight1, bias1, kernel_shape=[1, 1])
     hidden = b.Conv(hidden, weight2, bias2, group=group, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    first, second = b.Split(hidden, axis=1, num_outputs=2)
-    return b.Where(masked, b.Mul(first, second), b.Mul(x, x))  # type: ignore[no-any-return]
+    first, second = b.split(hidden, 2, axis=1)
+    return b.Where(masked, b.Mul(first, second), b.Mul(x, x))
 
 
 def _rows_body(
@@ -183,7 +185,7 @@ def _rows_body(
     int64 = int(ir.DataType.INT64)
 
     def indices(flags: ir.Value) -> ir.Value:
-        return b.Squeeze(b.NonZero(b.Reshape(flags, b.ints(-1))), b.ints(0))  # type: ignore[no-any-return]
+        return b.Squeeze(b.NonZero(b.Reshape(flags, b.ints(-1))), b.ints(0))
 
     pixels = indices(masked)
     nhwc = b.Transpose(x, perm=[0, 2, 3, 1])
@@ -198,9 +200,8 @@ def _rows_body(
     slot = b.Mul(b.Reshape(count, b.Shape(flags)), flags)
     slot = b.Pad(slot, b.ints(0, 0, 1, 1, 0, 0, 1, 1))
     height, width = b.size(x, 2), b.size(x, 3)
-    taps = b.Split(
-        b.Transpose(b.Reshape(weight2, b.ints(0, -1)), perm=[1, 0]), axis=0, num_outputs=TAPS
-    )
+    by_tap = b.Transpose(b.Reshape(weight2, b.ints(0, -1)), perm=[1, 0])
+    taps = b.split(by_tap, TAPS, axis=0)
     total = bias2
     for tap in range(TAPS):
         dy, dx = divmod(tap, 3)
@@ -208,9 +209,9 @@ def _rows_body(
         window = b.Slice(slot, start, b.Add(start, b.Concat(height, width, axis=0)), b.ints(2, 3))
         where = b.Gather(b.Reshape(window, b.ints(-1)), pixels, axis=0)
         total = b.Add(total, b.Mul(b.Gather(hidden, where, axis=0), taps[tap]))
-    first, second = b.Split(total, axis=1, num_outputs=2)
+    first, second = b.split(total, 2, axis=1)
     y = b.ScatterND(b.Mul(rows, rows), b.Unsqueeze(pixels, b.ints(1)), b.Mul(first, second))
-    return b.Transpose(b.Reshape(y, b.Shape(nhwc)), perm=[0, 3, 1, 2])  # type: ignore[no-any-return]
+    return b.Transpose(b.Reshape(y, b.Shape(nhwc)), perm=[0, 3, 1, 2])
 
 
 SPEC = OpSpec(

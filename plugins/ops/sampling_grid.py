@@ -33,7 +33,7 @@ def _body(target: Target) -> ir.Function:
 
 def _range(b: FunctionBody, size: ir.Value) -> ir.Value:
     count = b.Squeeze(size, b.ints(0))
-    return b.Cast(b.Range(b.scalar(0), count, b.scalar(1)), to=FLOAT)  # type: ignore[no-any-return]
+    return b.Cast(b.Range(b.scalar(0), count, b.scalar(1)), to=FLOAT)
 
 
 def _axis(
@@ -51,7 +51,7 @@ def _axis(
     moved = b.Slice(offset, b.ints(component), b.ints(2 * TAPS), b.ints(1), b.ints(2))
     position = b.Add(moved, b.Add(own, b.floats([[[float(tap)]] for tap in taps])))
     doubled = b.Add(b.Mul(position, b.floats(2.0)), b.floats(1.0))
-    return b.Sub(b.Div(doubled, b.Cast(size, to=FLOAT)), b.floats(1.0))  # type: ignore[no-any-return]
+    return b.Sub(b.Div(doubled, b.Cast(size, to=FLOAT)), b.floats(1.0))
 
 
 SPEC = OpSpec(

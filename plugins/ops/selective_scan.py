@@ -12,11 +12,14 @@ so the matrix form of Mamba-2 does not apply.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from deblur_export.plugins.libraries import cpu, cuda
+from deblur_export.plugins.ops.gradient import register_gradient
 from deblur_export.plugins.ops.ranks import check_ranks
 from deblur_export.plugins.ops.selective_scan_bodies import body
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
@@ -97,29 +100,13 @@ def _(
     return torch.empty(u.shape, dtype=u.dtype, device=u.device)
 
 
-def _setup_context(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
-    ctx.attributes = keyword_only_inputs
-
-
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    # Recomputing keeps nothing but the inputs; autograd differentiates the reference itself.
-    with torch.enable_grad():
-        inputs = [
-            None if tensor is None else tensor.detach().requires_grad_(needed)
-            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        ]
-        y = selective_scan_reference(*inputs, **ctx.attributes)  # type: ignore[arg-type]
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    grads = iter(torch.autograd.grad(y, wanted, grad))
-    return tuple(next(grads) if t is not None and t.requires_grad else None for t in inputs)
-
-
-selective_scan.register_autograd(_backward, setup_context=_setup_context)
+register_gradient(selective_scan, selective_scan_reference)
 
 
 @register_flop_formula(torch.ops.deblur.selective_scan)
-def _flops(u_shape, delta_shape, a_shape, *args, out_shape=None, **kwargs) -> int:  # type: ignore[no-untyped-def]
+def _flops(
+    u_shape: torch.Size, delta_shape: torch.Size, a_shape: torch.Size, *args: Any, **kwargs: Any
+) -> int:
     """Four products a state (delta A, decay h, delta u B, C h) and three a value (delta u, D u and
     the gate); the exponentials are not counted."""
     n, d, length = u_shape

@@ -65,14 +65,14 @@ def _softplus_if_asked(b: FunctionBody, delta: ir.Value) -> ir.Value:
     x below the bound, and x itself beyond."""
     soft = b.Max(delta, b.Softplus(b.Min(delta, b.floats(20.0))))
     asked = b.Constant(value_int=b.reference("delta_softplus", "value_int"))
-    return b.Where(b.Cast(asked, to=BOOL), soft, delta)  # type: ignore[no-any-return]
+    return b.Where(b.Cast(asked, to=BOOL), soft, delta)
 
 
 def _advance(
     b: FunctionBody, h: ir.Value, delta: ir.Value, x: ir.Value, b_t: ir.Value, rates: ir.Value
 ) -> ir.Value:
     """One step: h [.., S, D], delta and x [.., 1, D], b_t [.., S, 1]."""
-    return b.Add(b.Mul(h, b.Exp(b.Mul(delta, rates))), b.Mul(b_t, x))  # type: ignore[no-any-return]
+    return b.Add(b.Mul(h, b.Exp(b.Mul(delta, rates))), b.Mul(b_t, x))
 
 
 # Two levels: K chunks of T steps, in one Scan for the chunks' end states, a short one that carries
@@ -93,7 +93,7 @@ def _two_levels(b: FunctionBody, scan: Scan) -> ir.Value:
         """[N, L, E] -> [T, K*N, *tail]; zeros at the end keep the state."""
         shape = b.Concat(zero, chunks, steps, b.ints(-1), axis=0)
         cut = b.Transpose(b.Reshape(b.Pad(sequence, pads), shape), perm=[2, 1, 0, 3])
-        return b.Reshape(cut, b.Concat(steps, states, *tail, axis=0))  # type: ignore[no-any-return]
+        return b.Reshape(cut, b.Concat(steps, states, *tail, axis=0))
 
     delta, x = time_major(scan.delta, one, d), time_major(scan.x, one, d)
     inputs, readout = time_major(scan.inputs, s, one), time_major(scan.readout, one, s)
@@ -105,12 +105,12 @@ def _two_levels(b: FunctionBody, scan: Scan) -> ir.Value:
     y = _read_out(b, starts, delta, x, inputs, readout, scan.rates)
     y = b.Reshape(y, b.Concat(steps, chunks, n, d, axis=0))
     y = b.Reshape(b.Transpose(y, perm=[2, 1, 0, 3]), b.Concat(n, b.ints(-1), d, axis=0))
-    return b.Slice(y, zero, length, one)  # type: ignore[no-any-return]
+    return b.Slice(y, zero, length, one)
 
 
 def _zeros(b: FunctionBody, *sizes: ir.Value) -> ir.Value:
     shape = b.Concat(*sizes, axis=0)
-    return b.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, np.float32)))  # type: ignore[no-any-return]
+    return b.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, np.float32)))
 
 
 def _end_states(
@@ -124,7 +124,7 @@ def _end_states(
     step = b.branch("end", ("h", "delta", "x", "b"))
     h, delta_t, x_t, b_t = step.inputs
     graph = step.graph(_advance(step, h, delta_t, x_t, b_t, rates))
-    return b.Scan(state, delta, x, inputs, body=graph, num_scan_inputs=3)  # type: ignore[no-any-return]
+    return b.Scan(state, delta, x, inputs, body=graph, num_scan_inputs=3)
 
 
 def _carry(b: FunctionBody, state: ir.Value, decay: ir.Value, ends: ir.Value) -> ir.Value:
@@ -132,8 +132,8 @@ def _carry(b: FunctionBody, state: ir.Value, decay: ir.Value, ends: ir.Value) ->
     step = b.branch("carry", ("h", "decay", "end"))
     h, a, end = step.inputs
     graph = step.graph(step.Add(step.Mul(h, a), end), step.Identity(h))
-    _, starts = b.Scan(state, decay, ends, body=graph, num_scan_inputs=2, num_outputs=2)
-    return starts  # type: ignore[no-any-return]
+    _, starts = b.outputs("Scan", 2, state, decay, ends, body=graph, num_scan_inputs=2)
+    return starts
 
 
 def _read_out(
@@ -150,8 +150,8 @@ def _read_out(
     h = _advance(step, h, delta_t, x_t, b_t, rates)
     graph = step.graph(h, step.MatMul(c_t, h))
     sequences = (delta, x, inputs, readout)
-    _, y = b.Scan(state, *sequences, body=graph, num_scan_inputs=4, num_outputs=2)
-    return y  # type: ignore[no-any-return]
+    _, y = b.outputs("Scan", 2, state, *sequences, body=graph, num_scan_inputs=4)
+    return y
 
 
 # Static: sixteen steps make a chunk, sixteen chunks a block, both unrolled over their sixteen
@@ -178,7 +178,7 @@ def _static(b: FunctionBody, scan: Scan) -> ir.Value:
         h = _advance(b, h, delta[step], x[step], inputs[step], scan.rates)
         outputs.append(b.ReduceSum(b.Mul(readout[step], h), b.ints(2), keepdims=1))
     y = b.Reshape(b.Concat(*outputs, axis=2), b.Concat(b.ints(0, -1), b.size(h, 3), axis=0))
-    return b.Slice(y, b.ints(0), b.size(scan.delta, 1), b.ints(1))  # type: ignore[no-any-return]
+    return b.Slice(y, b.ints(0), b.size(scan.delta, 1), b.ints(1))
 
 
 def _starts_of_chunks(
@@ -198,7 +198,7 @@ def _starts_of_chunks(
         starts.append(b.Add(b.Mul(starts[-1], b.Exp(b.Mul(step, rates))), state))
     shape = b.Concat(b.ints(0, -1), b.Shape(arriving, start=2, end=4), axis=0)
     joined = b.Reshape(b.Concat(*starts, axis=2), shape)
-    return b.Slice(joined, b.ints(0), b.size(arriving, 1), b.ints(1))  # type: ignore[no-any-return]
+    return b.Slice(joined, b.ints(0), b.size(arriving, 1), b.ints(1))
 
 
 def _starts_of_blocks(
@@ -209,7 +209,7 @@ def _starts_of_blocks(
 
     def later(x: ir.Value, places: int) -> ir.Value:
         moved = b.Pad(x, b.ints(0, places, 0, 0, 0, 0, 0, 0))
-        return b.Slice(moved, b.ints(0), count, b.ints(1))  # type: ignore[no-any-return]
+        return b.Slice(moved, b.ints(0), count, b.ints(1))
 
     for doubling in range(DOUBLINGS):
         ends = b.Add(ends, b.Mul(later(ends, 2**doubling), b.Exp(b.Mul(total, rates))))
@@ -226,4 +226,4 @@ def _members(b: FunctionBody, x: ir.Value) -> list[ir.Value]:
     up = b.Mul(b.Div(b.Add(count, b.ints(RADIX - 1)), radix), radix)
     filled = b.Pad(x, b.Concat(b.ints(0, 0, 0, 0, 0), b.Sub(up, count), b.ints(0, 0), axis=0))
     shape = b.Concat(b.ints(0, -1), b.Mul(b.size(x, 2), radix), b.size(x, 3), axis=0)
-    return list(b.Split(b.Reshape(filled, shape), axis=2, num_outputs=RADIX))
+    return list(b.split(b.Reshape(filled, shape), RADIX, axis=2))

@@ -66,8 +66,8 @@ def _body(target: Target) -> ir.Function:
     if target == "rtx":
         index = _search_body(b, flat, area, count)
     else:
-        _, best = b.TopK(flat, count, axis=1, sorted=0, num_outputs=2)
-        index, _ = b.TopK(best, count, axis=1, largest=0, num_outputs=2)
+        _, best = b.outputs("TopK", 2, flat, count, axis=1, sorted=0)
+        index, _ = b.outputs("TopK", 2, best, count, axis=1, largest=0)
     return b.function(SPEC.name, [("index", index)], SPEC.doc)
 
 
@@ -88,7 +88,7 @@ def _search_body(b: FunctionBody, flat: ir.Value, area: ir.Value, count: ir.Valu
     number = b.Expand(number, b.Shape(flat))
     room = b.Concat(b.size(flat, 0), b.Add(count, b.ints(1)), axis=0)
     listed = b.ScatterElements(b.Expand(b.ints(0), room), slot, number, axis=1)
-    return b.Slice(listed, b.ints(0), count, b.ints(1))  # type: ignore[no-any-return]
+    return b.Slice(listed, b.ints(0), count, b.ints(1))
 
 
 def _lowest_chosen(b: FunctionBody, flat: ir.Value, wanted: ir.Value) -> ir.Value:
@@ -120,7 +120,7 @@ def _float_of(b: FunctionBody, order: ir.Value) -> ir.Value:
     leading = b.Gather(b.floats([0.0] + [1.0] * 255), exponent, axis=0)
     part = b.Mul(b.Cast(fraction, to=FLOAT), b.floats(1 / FRACTION))
     size = b.Mul(power, b.Add(leading, part))
-    return b.Where(positive, size, b.Neg(size))  # type: ignore[no-any-return]
+    return b.Where(positive, size, b.Neg(size))
 
 
 SPEC = OpSpec(
