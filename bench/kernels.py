@@ -26,6 +26,7 @@ from torch import Tensor
 from deblur_export.plugins.compile import cpu as cpu_compiler
 from deblur_export.plugins.compile import cuda as cuda_compiler
 from deblur_export.plugins.libraries import cuda
+from deblur_export.plugins.ops import OPS
 
 Call = Callable[[], Tensor]
 REPEATS, QUICK_REPEATS = 15, 5
@@ -145,13 +146,15 @@ def smooth(n: int, c: int, h: int, w: int, cell: int = 16) -> Tensor:
 def bench_scan(d: int, s: int, length: int, dtype: torch.dtype, repeats: int) -> Result:
     from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
 
-    u, enter, read, gate = (randn(1, rows, length).to(dtype) for rows in (d, s, s, d))
-    delta, skip = randn(1, d, length) - 4.6, torch.ones(d, device="cuda")
-    rates = -torch.arange(1.0, s + 1, device="cuda").repeat(d, 1)
-    tensors = (u, delta, rates, enter, read, skip, gate)
+    u, B, C, z = (randn(1, rows, length).to(dtype) for rows in (d, s, s, d))
+    delta, D = randn(1, d, length) - 4.6, torch.ones(d, device="cuda")
+    A = -torch.arange(1.0, s + 1, device="cuda").repeat(d, 1)
+    tensors = (u, delta, A, B, C, D, z)
     with torch.no_grad():
         exact = selective_scan_reference(*doubled(tensors), None, delta_softplus=1)
-    candidates: dict[str, Call] = {OURS: lambda: cuda.selective_scan(*tensors, None, 1)}
+    candidates: dict[str, Call] = {
+        OURS: lambda: cuda.compute(OPS["SelectiveScan"], *tensors, delta_softplus=1)
+    }
     moved = size(*tensors) + size(u)
     return measure(candidates | peers.scan_peers(*tensors), exact, moved, repeats)
 
@@ -161,7 +164,9 @@ def bench_motion(c: int, h: int, w: int, gate: int, dtype: torch.dtype, repeats:
     offset = 4 * smooth(1, 2 * TAPS, h, w)
     tensors = (x, offset, weight, bias)
     exact = peers.torch_motion(*doubled(tensors), gate)
-    candidates: dict[str, Call] = {OURS: lambda: cuda.motion_deform_conv(*tensors, gate)}
+    candidates: dict[str, Call] = {
+        OURS: lambda: cuda.compute(OPS["MotionDeformConv"], *tensors, gate=gate)
+    }
     moved = size(*tensors) + size(x) // (1 + gate)
     return measure(candidates | peers.motion_peers(*tensors, gate), exact, moved, repeats)
 
@@ -176,7 +181,7 @@ def bench_pruned(
     weights[0] /= c**0.5
     tensors = (x, mask.to(dtype), *weights)
     exact = peers.dense_pruned(*doubled(tensors))
-    candidates: dict[str, Call] = {OURS: lambda: cuda.pruned_conv(*tensors)}
+    candidates: dict[str, Call] = {OURS: lambda: cuda.compute(OPS["PrunedConv"], *tensors)}
     moved = size(*tensors) + size(x)
     return measure(candidates | peers.pruned_peers(*tensors), exact, moved, repeats)
 
@@ -194,7 +199,9 @@ def bench_deform(c: int, h: int, w: int, kernel: int, dtype: torch.dtype, repeat
     )
     tensors = (x, 2 * smooth(1, 2 * taps, h, w), weight, bias, mask)
     exact = peers.torch_deform(*doubled(tensors))
-    candidates: dict[str, Call] = {OURS: lambda: cuda.deform_conv2d(*tensors)}
+    candidates: dict[str, Call] = {
+        OURS: lambda: cuda.compute(OPS["DeformConv2d"], *tensors, kernel=kernel)
+    }
     moved = size(*tensors) + size(x)
     return measure(candidates | peers.deform_peers(*tensors), exact, moved, repeats)
 
@@ -208,7 +215,7 @@ def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
         f"LocalMean{window}, C = 64, 1280 x 720",
         measure(
             {
-                OURS: lambda: cuda.local_mean(x, window),
+                OURS: lambda: cuda.compute(OPS[f"LocalMean{window}"], x),
                 "torch, cumulative sums": lambda: peers.cumulative_mean(x, window),
             },
             peers.cumulative_mean(x.double(), window),
@@ -220,7 +227,7 @@ def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
         f"DynamicFilter{kernel}, C = 64, 1280 x 720",
         measure(
             {
-                OURS: lambda: cuda.dynamic_filter(x, filters, kernel),
+                OURS: lambda: cuda.compute(OPS[f"DynamicFilter{kernel}"], x, filters),
                 "torch, grouped convolution": lambda: peers.grouped_filter(x, filters, kernel),
             },
             peers.grouped_filter(x.double(), filters.double(), kernel),
@@ -232,7 +239,7 @@ def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
         "TopPixels, 640 x 360",
         measure(
             {
-                OURS: lambda: cuda.top_pixels(scores, count),
+                OURS: lambda: cuda.compute(OPS["TopPixels"], scores, ratio=2),
                 "torch, two sorts": lambda: peers.sorted_top(scores, count),
             },
             peers.sorted_top(scores, count).double(),
@@ -282,7 +289,7 @@ def built() -> None:
         return
     major, minor = torch.cuda.get_device_capability()
     print(f"compiling the kernels for compute capability {major}.{minor}")
-    sources = Path(cuda.__file__).resolve().parent / "csrc"
+    sources = Path(cuda.__file__).resolve().parents[1] / "csrc"
     try:
         cuda_compiler.build(sources, cuda.FILE.packaged, [10 * major + minor])
     except cpu_compiler.BuildError as error:

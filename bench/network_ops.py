@@ -28,6 +28,7 @@ from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.plugins.function_body import DOMAIN, VERSION, FunctionBody
 from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops.local_mean import local_mean
+from deblur_export.plugins.ops.selective_scan import SPEC as SELECTIVE_SCAN
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
 from deblur_export.plugins.spec import OPSET, Target
 
@@ -73,7 +74,7 @@ def ours(op: str, feed: dict[str, np.ndarray], target: Target, **attributes: int
 
 def plain_scan(b: FunctionBody) -> ir.Value:
     """One ONNX Scan over the steps (batch 1), as an exporter without an op of its own writes it."""
-    u, delta, rates, enter, read, skip = b.inputs
+    u, delta, A, B, C, D = b.inputs
     one = b.ints(1)
 
     def rows(x: ir.Value, axis: int) -> ir.Value:
@@ -82,21 +83,21 @@ def plain_scan(b: FunctionBody) -> ir.Value:
 
     step = b.branch("step", ("h", "dt", "x", "bt", "ct"))
     h, dt, x, bt, ct = step.inputs
-    decayed = step.Mul(h, step.Exp(step.Mul(dt, rates)))
+    decayed = step.Mul(h, step.Exp(step.Mul(dt, A)))
     h = step.Add(decayed, step.Mul(x, bt))
     body = step.graph(h, step.Squeeze(step.MatMul(h, ct), one))
-    sequences = rows(delta, 2), rows(b.Mul(delta, u), 2), rows(enter, 1), rows(read, 2)
-    zero = b.Sub(rates, rates)
+    sequences = rows(delta, 2), rows(b.Mul(delta, u), 2), rows(B, 1), rows(C, 2)
+    zero = b.Sub(A, A)
     _, y = b.outputs("Scan", 2, zero, *sequences, body=body, num_scan_inputs=4)
     y = b.Unsqueeze(b.Transpose(y, perm=[1, 0]), b.ints(0))
-    return b.Add(y, b.Mul(u, b.Unsqueeze(skip, one)))
+    return b.Add(y, b.Mul(u, b.Unsqueeze(D, one)))
 
 
 def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
     u, delta = torch.randn(1, d, length), F.softplus(torch.randn(1, d, length) - 3)
-    rates = -torch.arange(1.0, s + 1).repeat(d, 1)
-    enter, read, skip = torch.randn(1, s, length), torch.randn(1, s, length), torch.ones(d)
-    tensors = (u, delta, rates, enter, read, skip)
+    A = -torch.arange(1.0, s + 1).repeat(d, 1)
+    B, C, D = torch.randn(1, s, length), torch.randn(1, s, length), torch.ones(d)
+    tensors = (u, delta, A, B, C, D)
     feed = {name: tensor.numpy() for name, tensor in zip(NAMES, tensors, strict=True)}
     exact = selective_scan_reference(*(t.double() for t in tensors), delta_softplus=0).numpy()
     candidates: dict[str, Call] = {
@@ -108,8 +109,8 @@ def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
     )
     candidates["torch: ours"] = lambda: selective_scan_reference(*tensors, delta_softplus=0).numpy()
     if cpu.available():
-        candidates["native: ours"] = lambda: cpu.selective_scan(
-            *tensors, None, None, states=s, delta_softplus=0
+        candidates["native: ours"] = lambda: cpu.compute(
+            SELECTIVE_SCAN, *tensors, delta_softplus=0
         ).numpy()
     return measure(candidates, exact, repeats)
 

@@ -36,6 +36,7 @@ from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.reparam.unfold_masked_conv import merge
 from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops import pruned_conv as pruned_module
+from deblur_export.plugins.ops.motion_deform_conv import SPEC as MOTION_DEFORM_CONV
 from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv_reference
 from deblur_export.plugins.ops.pruned_conv import _pruned_rows, pruned_conv_reference
 from deblur_export.plugins.spec import OPSET, Target
@@ -143,7 +144,7 @@ def bench_motion(channels: int, size: int, repeats: int) -> dict[str, Timing]:
         ),
     }
     if cpu.available():
-        candidates["native: ours"] = torch_call(cpu.motion_deform_conv, *tensors)
+        candidates["native: ours"] = torch_call(cpu.compute, MOTION_DEFORM_CONV, *tensors)
     exact = motion_deform_conv_reference(*(tensor.double() for tensor in tensors)).numpy()
     return measure(candidates, exact, repeats)
 
@@ -283,7 +284,9 @@ def bench_pruned(
             "torch: unfold": torch_call(unfolded, x, mask),
         }
         if cpu.available():
-            candidates["native: rows"] = torch_call(cpu.pruned_conv, x, mask, *parameters)
+            candidates["native: rows"] = torch_call(
+                cpu.compute, pruned_module.SPEC, x, mask, *parameters
+            )
         exact = pruned_conv_reference(*(t.double() for t in (x, mask, *parameters))).numpy()
         results.append(PrunedResult(share, dilated, measure(candidates, exact, repeats)))
     return results

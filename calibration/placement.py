@@ -10,14 +10,9 @@ import onnx_ir as ir
 from onnx.inliner import inline_local_functions
 
 from deblur_export.calibration.qdq import Site, find_sites
-from deblur_export.export.precision.policy import (
-    DECIDES,
-    LINEAR,
-    POSITIONS,
-    SHAPES_ONLY,
-    kept_nodes,
-)
+from deblur_export.export.precision.policy import LINEAR, SHAPES_ONLY, kept_nodes
 from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
+from deblur_export.plugins.parameters import DECIDES, POSITIONS
 
 FIRST = "the first layer: its error reaches everything"
 LAST = "the last layer: its error is the image's"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -38,7 +38,7 @@ class FunctionBody:
     """
 
     def __init__(
-        self, inputs: Sequence[str], attributes: Sequence[str], opset: int, prefix: str = "v"
+        self, inputs: Iterable[str], attributes: Iterable[str], opset: int, prefix: str = "v"
     ) -> None:
         self.inputs = [ir.Value(name=name) for name in inputs]
         self.opset = opset
@@ -97,7 +97,7 @@ class FunctionBody:
         """The extent of one axis of x as an int64 vector of one element."""
         return self.Shape(x, start=axis, end=axis + 1)
 
-    def branch(self, name: str, inputs: Sequence[str] = ()) -> FunctionBody:
+    def branch(self, name: str, inputs: Iterable[str] = ()) -> FunctionBody:
         """A recorder for the body of an If or Scan node; it may use this body's values.
 
         `inputs` are those of a Scan body: the carried states, then one slice a scanned input.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from deblur_export.plugins.function_body import DOMAIN, VERSION
+from deblur_export.plugins.parameters import FLOAT_TYPES, AttributeSpec, NativeFunction, TensorSpec
+from deblur_export.plugins.shapes import Values, bind, evaluate
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+    from torch import Tensor
 
 Target = Literal["portable", "ort", "openvino", "rtx"]
 TARGETS: tuple[Target, ...] = ("portable", "ort", "openvino", "rtx")
@@ -18,34 +21,107 @@ TARGETS: tuple[Target, ...] = ("portable", "ort", "openvino", "rtx")
 # DeformConv appeared in opset 19.
 OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22, "openvino": 18, "rtx": 18}
 
-FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpSpec:
-    """One op of domain `deblur`.
+    """One op of domain `deblur`: what its torch, ONNX and native faces have in common.
 
-    `inputs` and `outputs` map a name to its ONNX type: "T" (one of `FLOAT_TYPES`), which follows
-    the precision of a graph, or a concrete type string, "tensor(float)" for what stays float32 in
-    any. `attributes` are integers. Inputs and attributes in `optional` may be left out; such an
-    attribute is 0 then. `torch_op` is None for an op that only graph passes insert.
-    `body(target)` returns the op in standard operators:
-    "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is what TensorRT for
-    RTX builds best (no loop over pixels, no data-dependent shape, no TopK above 3840). It is None
-    for an op that a graph pass replaces.
-    `specialize(target, absent)` is the body for nodes that leave out `absent` of `optional` (an
-    attribute that is 0 counts as left out); None where one body serves all nodes.
+    Attributes:
+        name: of the ONNX node.
+        doc: one sentence; it stands in exported files.
+        about: what it computes and how, as the text of its page in docs/ops.
+        source: where its definition comes from.
+        inputs, outputs: tensors in the order of the node, by name.
+        attributes: of the node, by name; all of them integers.
+        torch_op: None for an op that only graph passes insert.
+        body: `body(target)` is the op in standard operators; None for an op that a graph pass
+            replaces. "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is
+            what TensorRT for RTX builds best (no loop over pixels, no data-dependent shape, no
+            TopK above 3840).
+        bodies: what each body consists of, by the names of the targets that have it, separated by
+            commas.
+        specialize: `specialize(target, absent)` is the body for nodes that leave out `absent` of
+            `optional` (an attribute that is 0 counts as left out); None where one body serves all
+            nodes.
+        constants: values that follow from the name, such as the 5 of DynamicFilter5.
+        cpu, cuda: the native functions, None for none.
+        torch_on_cpu: whether torch_op computes by the CPU function, which OpenVINO always does.
+        openvino, tensorrt: whether the OpenVINO extension and the TensorRT plugins know the name.
     """
 
     name: str
     doc: str
+    about: str
+    source: str
     torch_op: Any
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
     body: Callable[[Target], ir.Function] | None
-    attributes: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    bodies: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeSpec] = field(default_factory=dict)
     specialize: Callable[[Target, frozenset[str]], ir.Function] | None = None
+    constants: Mapping[str, int] = field(default_factory=dict)
+    cpu: NativeFunction | None = None
+    cuda: NativeFunction | None = None
+    torch_on_cpu: bool = False
+    openvino: bool = True
+    tensorrt: bool = True
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Names of the inputs and attributes that a node may leave out."""
+        inputs = [name for name, tensor in self.inputs.items() if tensor.optional]
+        return (*inputs, *(name for name, a in self.attributes.items() if a.optional))
+
+    @property
+    def output(self) -> tuple[str, TensorSpec]:
+        """The output and its name; every op has one."""
+        ((name, tensor),) = self.outputs.items()
+        return name, tensor
+
+    def check(self, *tensors: Tensor | None, **attributes: int) -> None:
+        """Raise ValueError, with one line, if a tensor or an attribute does not fit.
+
+        Args:
+            tensors: inputs in their order; None for one that is left out.
+            attributes: as for `bind`.
+        """
+        given = zip(self.inputs, tensors, strict=False)
+        self.bind({name: t.shape for name, t in given if t is not None}, attributes)
+
+    def bind(self, sizes: Mapping[str, Sequence[int]], attributes: Mapping[str, int]) -> Values:
+        """The value of every symbol of the shapes, attributes and constants included.
+
+        Args:
+            sizes: the shapes of the inputs that are there, by name.
+            attributes: those that are given. One that repeats a size may be left out too.
+
+        Raises:
+            ValueError: a shape or an attribute does not fit; the message is one line.
+        """
+        try:
+            return self._bound(sizes, attributes)
+        except ValueError as misfit:
+            raise ValueError(f"{self.name}: {misfit}") from None
+
+    def _bound(self, sizes: Mapping[str, Sequence[int]], attributes: Mapping[str, int]) -> Values:
+        known = dict(self.constants)
+        for name, attribute in self.attributes.items():
+            if name not in attributes and attribute.equals:
+                continue
+            value = known[name] = attributes.get(name, 0)
+            if attribute.values and value not in attribute.values:
+                raise ValueError(f"{name} is {value}, not one of {attribute.values}")
+            if not attribute.values and value < 1:
+                raise ValueError(f"{name} is {value}, not positive")
+        shapes = {name: tensor.shape for name, tensor in self.inputs.items()}
+        values = dict(bind(shapes, sizes, known))
+        for name, attribute in self.attributes.items():
+            if attribute.equals:
+                size = evaluate(attribute.equals, values)
+                if values.setdefault(name, size) != size:
+                    raise ValueError(f"{name} is {values[name]}, not {attribute.equals} = {size}")
+        return values
 
     def schema(self) -> onnx.defs.OpSchema:
         """The op's ONNX schema, version 1 of domain `deblur`."""
@@ -53,14 +129,14 @@ class OpSpec:
 
         kinds = OpSchema.FormalParameterOption
 
-        def formal(params: Mapping[str, str]) -> list[OpSchema.FormalParameter]:
+        def formal(tensors: Mapping[str, TensorSpec]) -> list[OpSchema.FormalParameter]:
             return [
                 OpSchema.FormalParameter(
                     name,
-                    type_,
-                    param_option=kinds.Optional if name in self.optional else kinds.Single,
+                    tensor.type,
+                    param_option=kinds.Optional if tensor.optional else kinds.Single,
                 )
-                for name, type_ in params.items()
+                for name, tensor in tensors.items()
             ]
 
         return OpSchema(
@@ -72,7 +148,7 @@ class OpSpec:
             outputs=formal(self.outputs),
             type_constraints=[("T", FLOAT_TYPES, "floating-point tensors")],
             attributes=[
-                OpSchema.Attribute(name, OpSchema.AttrType.INT, required=name not in self.optional)
-                for name in self.attributes
+                OpSchema.Attribute(name, OpSchema.AttrType.INT, required=not attribute.optional)
+                for name, attribute in self.attributes.items()
             ],
         )

@@ -241,7 +241,7 @@ def _type_of(value: ir.Value | None) -> ir.DataType | None:
 def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
     """Which inputs take the node's own precision; the others stay as they are."""
     if node.domain == DOMAIN:
-        return [typed == "T" for typed in OPS[node.op_type].inputs.values()]
+        return [tensor.type == "T" for tensor in OPS[node.op_type].inputs.values()]
     typed, variadic = policy.typed_like_output(node.op_type, opset)
     if variadic:
         typed += typed[-1:] * (len(node.inputs) - len(typed))

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.parameters import DECIDES, POSITIONS
 from deblur_export.plugins.spec import Target
 
 FLOAT = ir.DataType.FLOAT
@@ -26,9 +27,6 @@ EXPONENTIAL = "an exponential or logarithm: turns an absolute error into a relat
 NORMS = "the inside of a norm: squares leave the range of float16 beyond 255, differences cancel"
 GELU = "1 + erf(x) cancels for negative x"
 NUMBERS = "made of integers: numbers of pixels leave the range of float16"
-DECIDES = "decides: rounding would turn choices"
-POSITIONS = "coordinates: float16 holds pixels beyond 1024 to one pixel only"
-SCAN = "steps and rates of a scan: they stand in an exponent and add up over its length"
 OUTPUT = "the image itself: a residual is added to it in float32"
 FOLLOWS = "all of its inputs are float32"
 SERVES = "eight bits that float32 nodes alone read"
@@ -55,7 +53,6 @@ REFUSED: Mapping[tuple[Target, ir.DataType], Mapping[str, str]] = {
 }
 
 COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
-PRECISE_INPUTS: Mapping[str, str] = {"TopPixels": DECIDES, "SelectiveScan": SCAN}
 DECISIONS = COMPARISONS | {"TopK", "ArgMax", "ArgMin", "Round", "Floor", "Ceil", "Sign", "NonZero"}
 
 
@@ -121,9 +118,9 @@ def _is_reduction(value: ir.Value | None) -> bool:
 def _precise_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, str]]:
     """Inputs whose values must not be rounded on their way here."""
     if node.domain == DOMAIN:
-        for value, typed in zip(node.inputs, OPS[node.op_type].inputs.values(), strict=False):
-            if value is not None and typed == "tensor(float)":
-                yield value, PRECISE_INPUTS.get(node.op_type, POSITIONS)
+        for value, tensor in zip(node.inputs, OPS[node.op_type].inputs.values(), strict=False):
+            if value is not None and tensor.fp32:
+                yield value, tensor.fp32
     elif node.op_type in DECISIONS or (node.op_type == "Cast" and not _makes_float(node)):
         yield from ((value, DECIDES) for value in _floats(node.inputs))
     elif node.op_type == "GridSample" and node.inputs[1] is not None:

@@ -1,48 +1,46 @@
-"""The native CPU kernels (csrc/, libdeblur_cpu.so) for torch tensors; optional.
+"""The CPU kernels (csrc/deblur_cpu.h, libdeblur_cpu.so) for torch tensors; optional.
 
-The environment variable DEBLUR_CPU_LIBRARY says where else the library lies, or `none`;
-DEBLUR_ISA = scalar, avx2, avx512 or avx512_bf16 asks for an instruction set.
+`deblur-export plugins build` makes the library where there is a C++ compiler. The environment
+variable DEBLUR_CPU_LIBRARY says where else it lies, or `none` for no library; DEBLUR_ISA = scalar,
+avx2, avx512 or avx512_bf16 asks for an instruction set.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deblur_export.plugins.compile.cpu import LIBRARY
 from deblur_export.plugins.libraries.library_file import LibraryFile
+from deblur_export.plugins.libraries.signatures import arguments_of, declared
+from deblur_export.plugins.parameters import NativeFunction
+from deblur_export.plugins.shapes import Values, evaluate_shape
+from deblur_export.plugins.spec import OpSpec
 
 # DEBLUR_CPU_VERSION of csrc/deblur_cpu.h: a library of another version is not used.
 VERSION = 2
 FILE = LibraryFile(LIBRARY, "DEBLUR_CPU_LIBRARY")
 
-_P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-_FUNCTIONS: dict[str, list[Any]] = {
-    "deblur_selective_scan": [_I] + [_P] * 9 + [_N] * 4 + [_I, _P],
-    "deblur_motion_deform_conv": [_I] + [_P] * 6 + [_N] * 4 + [_I, _P],
-    "deblur_deform_conv2d": [_P] * 7 + [_N] * 6 + [_I, _P],
-    "deblur_pruned_conv": [_I] + [_P] * 7 + [_N] * 4 + [_P],
-}
 _NO_MEMORY = 4
-_FIRST = 0  # DEBLUR_FIRST: the layout of PyTorch
+_NCHW = 0  # DEBLUR_NCHW: the layout of PyTorch
+_DTYPES = {"T": torch.float32, "tensor(float)": torch.float32, "tensor(int64)": torch.int64}
 _off = False
 
 
 class _Threads(ctypes.Structure):
-    """deblur_threads without a runtime of its own."""
+    """The C struct deblur_threads; without `run`, the library makes its own threads."""
 
     _fields_ = (("count", ctypes.c_int64), ("run", ctypes.c_void_p), ("runtime", ctypes.c_void_p))
 
 
 def _open(path: Path) -> ctypes.CDLL:
-    """The library at `path`, its functions declared.
+    """The library at `path`.
 
     Raises:
         OSError: it cannot be loaded, or has another version.
@@ -53,9 +51,6 @@ def _open(path: Path) -> ctypes.CDLL:
     version = library.deblur_version()
     if version != VERSION:
         raise OSError(f"it has version {version}, not {VERSION}")
-    for name, arguments in _FUNCTIONS.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = arguments, ctypes.c_int32
     for name in ("deblur_instruction_set", "deblur_instruction_sets", "deblur_error_text"):
         getattr(library, name).restype = ctypes.c_char_p
     return library
@@ -78,14 +73,15 @@ def instruction_set() -> str | None:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those that the library holds; empty without one."""
+    """The instruction sets that the library was compiled for; empty without a library."""
     library = _library()
     return () if library is None else tuple(library.deblur_instruction_sets().decode().split())
 
 
 @contextmanager
 def switched_off() -> Iterator[None]:
-    """Inside, PyTorch computes every op by its definition: the reference to compare with."""
+    """Inside this context, PyTorch computes every op by its definition, on every device: the
+    reference for comparisons. It holds for all threads of the process."""
     global _off
     before, _off = _off, True
     try:
@@ -95,30 +91,62 @@ def switched_off() -> Iterator[None]:
 
 
 def is_off() -> bool:
-    """Whether it is inside `switched_off`, which holds for the kernels of every device."""
+    """Whether a `switched_off` context is active, which holds for the kernels of every device."""
     return _off
 
 
-def takes(*tensors: Tensor | None) -> bool:
-    """Whether the native kernels can take these: dense and float32 on the CPU. Gradients are those
-    of the definition, whoever computed the forward pass."""
+def supports(spec: OpSpec, *tensors: Tensor | None) -> bool:
+    """Whether the CPU kernel can compute the op of these inputs: dense, on the CPU, float32 or
+    (pixel indices) int64. Gradients are those of the definition, whoever computed the forward
+    pass."""
     return (
         not _off
         and all(
             t is None
-            or (t.dtype == torch.float32 and t.device.type == "cpu" and t.layout == torch.strided)
-            for t in tensors
+            or (
+                t.dtype == _DTYPES[declared_.type]
+                and t.device.type == "cpu"
+                and t.layout == torch.strided
+            )
+            for t, declared_ in zip(tensors, spec.inputs.values(), strict=False)
         )
         and available()
     )
 
 
-def takes_index(index: Tensor) -> bool:
-    return index.dtype == torch.int64 and index.device.type == "cpu"
+def compute(spec: OpSpec, *tensors: Tensor | None, **attributes: int) -> Tensor:
+    """The op by its CPU kernel.
+
+    Args:
+        spec: of an op that has a CPU function.
+        tensors: inputs in the order of the op, for which `supports` holds; None for one that is
+            left out.
+        attributes: of the op; one that repeats a size may be left out.
+
+    Returns:
+        The output, NCHW and contiguous, float32 or (pixel indices) int64.
+
+    Raises:
+        ValueError: a shape or an attribute does not fit, or a pixel index lies outside the image.
+        MemoryError: no memory for the working space of the kernel.
+    """
+    function = spec.cpu
+    assert function is not None
+    given = {
+        name: None if tensor is None else tensor.contiguous()
+        for name, tensor in zip(spec.inputs, tensors, strict=False)
+    }
+    values = spec.bind({k: t.shape for k, t in given.items() if t is not None}, attributes)
+    output, tensor = spec.output
+    y = torch.empty(evaluate_shape(tensor.shape, values), dtype=_DTYPES[tensor.type])
+    _call(spec, function, values, {**given, output: y, "features": _NCHW})
+    return y
 
 
-def _call(name: str, *arguments: Tensor | int | None) -> None:
-    """Call a C function with dense tensors, integers, and torch's number of threads at the end.
+def _call(
+    spec: OpSpec, function: NativeFunction, values: Values, given: Mapping[str, object]
+) -> None:
+    """Call a C function on as many threads as torch uses.
 
     Raises:
         MemoryError, ValueError: what the function answers.
@@ -126,58 +154,9 @@ def _call(name: str, *arguments: Tensor | int | None) -> None:
     library = _library()
     assert library is not None
     threads = _Threads(torch.get_num_threads(), None, None)
-    plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    code = getattr(library, name)(*plain, ctypes.byref(threads))
+    arguments = arguments_of(spec, function, function.arguments, values, given)
+    plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments[:-1]]
+    code = declared(library, spec, function)(*plain, ctypes.byref(threads))
     if code:
-        message = f"{name}: {library.deblur_error_text(code).decode()}"
+        message = f"{function.name}: {library.deblur_error_text(code).decode()}"
         raise MemoryError(message) if code == _NO_MEMORY else ValueError(message)
-
-
-def selective_scan(u: Tensor, *others: Tensor | None, states: int, delta_softplus: int) -> Tensor:
-    """SelectiveScan of tensors that `takes` accepts; `others` are delta, A, B, C, D, z and
-    delta_bias, all of shapes that fit."""
-    n, d, length = u.shape
-    y = torch.empty(u.shape)
-    inputs = [None if tensor is None else tensor.contiguous() for tensor in (u, *others)]
-    sizes = (n, d, states, length, delta_softplus)
-    _call("deblur_selective_scan", _FIRST, *inputs, y, *sizes)
-    return y
-
-
-def motion_deform_conv(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, gate: int = 0
-) -> Tensor:
-    """MotionDeformConv of tensors that `takes` accepts, of shapes that fit."""
-    n, c, h, w = x.shape
-    y = torch.empty(n, c >> gate, h, w)
-    dense = [tensor.contiguous() for tensor in (x, offset, weight, bias)]
-    _call("deblur_motion_deform_conv", _FIRST, *dense[:2], None, *dense[2:], y, *x.shape, gate)
-    return y
-
-
-def deform_conv2d(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask: Tensor,
-    index: Tensor | None = None,
-) -> Tensor:
-    """DeformConv2d, with `index` DeformConv2dAt, of tensors that `takes` accepts (but index, int64)
-    and of shapes that fit."""
-    n, outputs, kernel = x.shape[0], weight.shape[0], weight.shape[3]
-    y = torch.empty(n, outputs, *offset.shape[2:])
-    dense = [tensor.contiguous() for tensor in (x, offset, weight, bias, mask)]
-    listed = None if index is None else index.contiguous()
-    pixels = offset.shape[2:].numel()
-    _call("deblur_deform_conv2d", *dense, listed, y, *x.shape, outputs, pixels, kernel)
-    return y
-
-
-def pruned_conv(x: Tensor, *others: Tensor) -> Tensor:
-    """PrunedConv by gathered rows, at any coverage, of tensors that `takes` accepts; `others` are
-    mask, weight1, bias1, weight2 and bias2, of shapes that fit."""
-    y = torch.empty(x.shape)
-    dense = [tensor.contiguous() for tensor in (x, *others)]
-    _call("deblur_pruned_conv", _FIRST, *dense, y, *x.shape)
-    return y

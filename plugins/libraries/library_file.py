@@ -1,7 +1,7 @@
-"""Where a native library of the custom ops lies, and whether it is of any use.
+"""Where a native library of the custom ops lies, and whether it can be used.
 
-Each lies beside this file (`deblur-export plugins build` makes it), or where an environment
-variable says; with the value `none` of that variable, none is used.
+Each lies beside this file, where `deblur-export plugins build` writes it, or where an environment
+variable says. If the value of that variable is `none`, no library is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REMEDY = "`deblur-export plugins build` makes it anew"
 
 
 class Found(NamedTuple):
-    """The library, or None and why."""
+    """The path of the library, or None and the reason, one line."""
 
     path: Path | None
     reason: str = ""
@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class LibraryFile:
-    """A library by its file name and the environment variable that overrules where it lies."""
+    """A library: its file name, and the environment variable that says where else it lies."""
 
     name: str
     variable: str
@@ -54,10 +54,12 @@ class LibraryFile:
         return Found(path.absolute())
 
     def find_marked(self, mark: re.Pattern[bytes], fault: Callable[..., str]) -> Found:
-        """The file, if `mark` is in it and `fault` finds none in the groups of the mark.
+        """The file, if it says of itself that it fits; it is read, not loaded.
 
-        A library that another runtime loads says in a string what it was made for, so that a wrong
-        one is not even loaded. `fault` gets the groups, text, and answers "" or what is wrong.
+        Args:
+            mark: the string in the file that says what it was made for.
+            fault: called with the groups of the mark as text; returns what is wrong with them, or
+                "" if they fit.
         """
         found = self.find()
         if found.path is None:
@@ -73,8 +75,14 @@ class LibraryFile:
         return found
 
     def load(self, opened: Callable[[Path], ctypes.CDLL], kernels: str) -> ctypes.CDLL | None:
-        """What `opened` makes of the file; None, with a warning, where it raises OSError or
-        AttributeError, and without one where nothing is built. `kernels` names them."""
+        """The loaded library, or None.
+
+        Args:
+            opened: loads a file and declares its functions. Where it raises OSError or
+                AttributeError, a warning is logged and the result is None; where no file was built,
+                the result is None without a warning.
+            kernels: what the warning calls them.
+        """
         path = self.path()
         if path is None or (path == self.packaged and not path.exists()):
             return None

@@ -4,8 +4,8 @@
     tensorrt.get_plugin_registry().load_library("libdeblur_plugins.so")
 
 `deblur-export plugins build` makes the library where there are nvcc and the headers of TensorRT; it
-fits the major release whose headers those were. The environment variable DEBLUR_PLUGINS_LIBRARY
-says where else it lies, or `none`.
+fits the major release of those headers. The environment variable DEBLUR_PLUGINS_LIBRARY says where
+else it lies, or `none` for no library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MADE_FOR = re.compile(rb"deblur plugins (\d+) for TensorRT (\d+)\.\d+")
 
 
 def find(major: int | None = None) -> Found:
-    """The library for a major release of TensorRT; with None, for whichever it was made."""
+    """The library, if it was made for a major release of TensorRT; None accepts any release."""
 
     def fault(version: str, release: str) -> str:
         if int(version) != VERSION:

@@ -15,20 +15,16 @@ from deblur_export.plugins.ops import (
 )
 from deblur_export.plugins.spec import OpSpec
 
-OPS: dict[str, OpSpec] = {
-    spec.name: spec
-    for spec in (
-        deform_conv2d.DENSE,
-        deform_conv2d.LISTED,
-        *dynamic_filter.SPECS,
-        local_mean.SPEC,
-        *local_mean.WINDOW_SPECS,
-        sampling_grid.SPEC,
-        motion_deform_conv.SPEC,
-        pruned_conv.SPEC,
-        pixel_rows.PIXEL_GATHER,
-        pixel_rows.PIXEL_SCATTER,
-        selective_scan.SPEC,
-        top_pixels.SPEC,
-    )
-}
+# One file for each; csrc/, docs/ops/ and tests/plugins/cases/ have the same names.
+MODULES = (
+    deform_conv2d,
+    dynamic_filter,
+    local_mean,
+    sampling_grid,
+    motion_deform_conv,
+    pruned_conv,
+    pixel_rows,
+    selective_scan,
+    top_pixels,
+)
+OPS: dict[str, OpSpec] = {spec.name: spec for module in MODULES for spec in module.SPECS}

@@ -1,20 +1,23 @@
-"""DeformConv2d and DeformConv2dAt: modulated deformable convolution, dense in the channels.
+"""Modulated deformable convolution, dense in the channels.
 
     y[:, p] = bias + sum_k mask[k, p] W_k bilinear(x, p + g_k + o_k(p)),   k = 0 .. kernel^2 - 1
 
-with g_k the regular grid (row-major, padding kernel // 2) and o_k(p) = (dy, dx); a corner outside
-the image counts as zero (Zhu et al. 2019, "Deformable ConvNets v2", arXiv:1811.11168, Eq. 1, with
-one offset group; ONNX DeformConv). With the mask as a free per-pixel kernel this is the
-pixel-dependent filtering of SAPHN. DeformConv2dAt computes only the pixels p that are listed.
+g_k is the regular grid (row-major, padding kernel // 2) and o_k(p) = (dy, dx) the offset of tap k
+at pixel p. A neighbour outside the image counts as zero. With the mask as a free kernel per pixel
+this is the pixel-dependent filtering of SAPHN. DeformConv2dAt computes only the listed pixels p.
 
-A row of taps is sampled, multiplied by its matrix and added before the next, so that no tensor of
-channels x taps x pixels is held. On ONNX Runtime that is as fast as its DeformConv, which does hold
-it (32 channels at 256x256: 0.34 and 0.38 s on one thread; 128 at 64x64: 0.075 and 0.078), and
-nearer to torch, whose grid_sample rounds coordinates the same way.
+The bodies sample one row of taps, multiply it by its matrix and add the product before they take
+the next row, so that no tensor of channels x taps x pixels is held. On ONNX Runtime that is as fast
+as its DeformConv, which does hold it (32 channels at 256x256: 0.34 and 0.38 s on one thread; 128 at
+64x64: 0.075 and 0.078), and nearer to PyTorch, whose grid_sample rounds coordinates the same way.
+
+In float16 and bfloat16, sampling positions, samples and sums are float32; only the products are
+computed in the low precision.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -26,18 +29,42 @@ from torch.utils.flop_counter import register_flop_formula
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.ops.gradient import register_gradient
-from deblur_export.plugins.ops.ranks import check_ranks
+from deblur_export.plugins.parameters import (
+    POSITIONS,
+    AttributeSpec,
+    NativeFunction,
+    TensorSpec,
+)
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 KERNELS = (3, 5)
 LARGEST = 5
 FLOAT = int(ir.DataType.FLOAT)
+BODIES = {
+    "portable, ort, openvino, rtx": "for each row of taps one GridSample, one product with the "
+    "mask and one matrix product",
+}
+# DeformConv2d has no index: it passes NULL.
+CPU_ARGUMENTS = "x offset weight bias mask index y n c h w outputs pixels kernel threads"
+CUDA_ARGUMENTS = (
+    "type x offset weight bias mask index y n c h w outputs pixels kernel workspace "
+    "workspace_bytes stream"
+)
+WORKSPACE = "type n c h w outputs kernel"
 
 
 def deform_conv2d_reference(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, index: Tensor
 ) -> Tensor:
-    """DeformConv2dAt in plain differentiable torch; float16 and bfloat16 compute in float32."""
+    """DeformConv2dAt in plain differentiable PyTorch.
+
+    Args:
+        x, offset, weight, bias, mask, index: as for `deform_conv2d_at`, on any device; float16 and
+            bfloat16 compute in float32.
+
+    Returns:
+        [N, O, P], dtype of x.
+    """
     compute = torch.promote_types(x.dtype, torch.float32)
     h, w = x.shape[2:]
     kernel = int(weight.shape[-1])
@@ -50,7 +77,7 @@ def deform_conv2d_reference(
         i, j = divmod(tap, kernel)
         py = row + (i - kernel // 2) + field[2 * tap]
         px = column + (j - kernel // 2) + field[2 * tap + 1]
-        # Normalised for align_corners=False, which an axis of one pixel does not break.
+        # Normalized for align_corners=False, which an axis of one pixel does not break.
         grid = torch.stack([(2 * px + 1) / w - 1, (2 * py + 1) / h - 1], dim=-1)
         sampled = F.grid_sample(features, grid.unsqueeze(1), align_corners=False).squeeze(2)
         y = y + matrices[tap] @ (sampled * factors[tap])
@@ -74,11 +101,11 @@ def deform_conv2d(
     Args:
         x: [N, C, H, W].
         offset: [N, 2*kernel*kernel, H, W], displacement of each tap in pixels, (dy, dx)
-            interleaved; 0 leaves an ordinary convolution with zero padding.
+            interleaved; zeros leave an ordinary convolution with zero padding.
         weight: [O, C, kernel, kernel].
         bias: [O].
         mask: [N, kernel*kernel, H, W], factor of each tap, any sign; 1 changes nothing.
-        kernel: 3 or 5; an attribute so that a native kernel knows it before the weights.
+        kernel: side of the kernel in pixels, 3 or 5.
 
     Returns:
         [N, O, H, W], contiguous, dtype of x.
@@ -86,13 +113,13 @@ def deform_conv2d(
     Raises:
         ValueError: a shape does not fit.
     """
-    check_ranks("deform_conv2d", {"x": (x, 4), "weight": (weight, 4)})
-    _check("deform_conv2d", x, offset, weight, bias, mask, (x.shape[2], x.shape[3]), kernel)
-    if cpu.takes(x, offset, weight, bias, mask):
-        return cpu.deform_conv2d(x, offset, weight, bias, mask)
-    if cuda.takes(x, offset, weight, bias, mask):
-        return cuda.deform_conv2d(x, offset, weight, bias, mask)
-    return _dense(x, offset, weight, bias, mask).contiguous()
+    tensors = (x, offset, weight, bias, mask)
+    DENSE.check(*tensors, kernel=kernel)
+    if cpu.supports(DENSE, *tensors):
+        return cpu.compute(DENSE, *tensors, kernel=kernel)
+    if cuda.supports(DENSE, *tensors):
+        return cuda.compute(DENSE, *tensors, kernel=kernel)
+    return _dense(*tensors).contiguous()
 
 
 @torch.library.custom_op("deblur::deform_conv2d_at", mutates_args=())
@@ -112,7 +139,7 @@ def deform_conv2d_at(
         x, weight, bias, kernel: as there.
         offset: [N, 2*kernel*kernel, P], of the listed pixels.
         mask: [N, kernel*kernel, P], likewise.
-        index: [N, P] int64, pixel numbers y*W + x within each image; repetitions are allowed.
+        index: [N, P] int64, pixel indices y*W + x within each image; repetitions are allowed.
 
     Returns:
         [N, O, P], contiguous, dtype of x.
@@ -120,40 +147,13 @@ def deform_conv2d_at(
     Raises:
         ValueError: a shape does not fit.
     """
-    ranks = {"x": (x, 4), "weight": (weight, 4), "index": (index, 2)}
-    check_ranks("deform_conv2d_at", ranks)
-    _check("deform_conv2d_at", x, offset, weight, bias, mask, (index.shape[1],), kernel)
-    if index.shape[0] != x.shape[0]:
-        raise ValueError(f"deform_conv2d_at: index lists {index.shape[0]} images, x {x.shape[0]}")
-    if cpu.takes(x, offset, weight, bias, mask) and cpu.takes_index(index):
-        return cpu.deform_conv2d(x, offset, weight, bias, mask, index)
-    if cuda.takes(x, offset, weight, bias, mask, index):
-        return cuda.deform_conv2d(x, offset, weight, bias, mask, index)
-    return deform_conv2d_reference(x, offset, weight, bias, mask, index).contiguous()
-
-
-def _check(
-    op: str,
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mask: Tensor,
-    pixels: tuple[int, ...],
-    kernel: int,
-) -> None:
-    if kernel not in KERNELS:
-        raise ValueError(f"{op}: kernel is {kernel}, not one of {KERNELS}")
-    n, c, taps = x.shape[0], x.shape[1], kernel * kernel
-    expected = {
-        "offset": (offset, (n, 2 * taps, *pixels)),
-        "weight": (weight, (weight.shape[0], c, kernel, kernel)),
-        "bias": (bias, (weight.shape[0],)),
-        "mask": (mask, (n, taps, *pixels)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{op}: {name} is {tuple(tensor.shape)}, not {shape}")
+    tensors = (x, offset, weight, bias, mask, index)
+    LISTED.check(*tensors, kernel=kernel)
+    if cpu.supports(LISTED, *tensors):
+        return cpu.compute(LISTED, *tensors, kernel=kernel)
+    if cuda.supports(LISTED, *tensors):
+        return cuda.compute(LISTED, *tensors, kernel=kernel)
+    return deform_conv2d_reference(*tensors).contiguous()
 
 
 @deform_conv2d.register_fake
@@ -196,7 +196,7 @@ def _flops(
 
 
 def _body(target: Target) -> ir.Function:
-    b = FunctionBody(tuple(DENSE.inputs), DENSE.attributes, OPSET[target])
+    b = FunctionBody(DENSE.inputs, DENSE.attributes, OPSET[target])
     x, offset, weight, bias, mask = b.inputs
     height, width = b.size(x, 2), b.size(x, 3)
     count = b.Squeeze(b.Mul(height, width), b.ints(0))
@@ -207,7 +207,7 @@ def _body(target: Target) -> ir.Function:
 
 
 def _at_body(target: Target) -> ir.Function:
-    b = FunctionBody(tuple(LISTED.inputs), LISTED.attributes, OPSET[target])
+    b = FunctionBody(LISTED.inputs, LISTED.attributes, OPSET[target])
     x, offset, weight, bias, mask, index = b.inputs
     y = _at(b, x, offset, weight, bias, mask, index)
     return b.function(LISTED.name, [("y", y)], LISTED.doc)
@@ -216,7 +216,7 @@ def _at_body(target: Target) -> ir.Function:
 def _five(
     b: FunctionBody, weight: ir.Value, offset: ir.Value, mask: ir.Value
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """A 3x3 kernel as a 5x5 one with an empty rim; a body's number of taps is fixed.
+    """A 3x3 kernel as a 5x5 one with a border of zeros, for the number of taps of a body is fixed.
 
     Returns weight [O, C, 5, 5], offset [N, 5, 5, 2, P], mask [N, 5, 5, P].
     """
@@ -240,7 +240,7 @@ def _at(
     mask: ir.Value,
     index: ir.Value,
 ) -> ir.Value:
-    """One GridSample and one matrix product a row of taps, [N, O, P]; index [N, P] or [1, P].
+    """One GridSample and one matrix product per row of taps, [N, O, P]; index [N, P] or [1, P].
 
     Samples and sums are float32 whatever the type of x (TensorRT wants the grid in the type of what
     it samples), the products are in that type.
@@ -262,7 +262,7 @@ def _at(
 
 
 def _grid(b: FunctionBody, x: ir.Value, offset: ir.Value, index: ir.Value) -> ir.Value:
-    """Where each tap samples, [N, 5, 5, P, 2] in GridSample's coordinates, in FP32."""
+    """Sampling position of each tap, [N, 5, 5, P, 2] in GridSample's coordinates, in FP32."""
     width = b.size(x, 3)
     last = b.ints(4)
     y = _axis(b, offset, 0, b.Div(index, width), b.size(x, 2))
@@ -273,7 +273,7 @@ def _grid(b: FunctionBody, x: ir.Value, offset: ir.Value, index: ir.Value) -> ir
 def _axis(
     b: FunctionBody, offset: ir.Value, component: int, own: ir.Value, size: ir.Value
 ) -> ir.Value:
-    """Normalised coordinate of every tap along one axis, [N, 5, 5, P]."""
+    """Normalized coordinate of every tap along one axis, [N, 5, 5, P]."""
     where = b.ints(component), b.ints(component + 1), b.ints(3)
     moved = b.Squeeze(b.Slice(offset, *where), b.ints(3))
     steps = [float(step - LARGEST // 2) for step in range(LARGEST)]
@@ -288,19 +288,56 @@ DENSE = OpSpec(
     name="DeformConv2d",
     doc="Modulated deformable convolution, one offset group, padding kernel // 2; offset "
     "[N,2*k*k,H,W] as (dy,dx) a tap, in pixels; mask [N,k*k,H,W] a factor a tap.",
+    about=__doc__,
+    source="Zhu et al., Deformable ConvNets v2, CVPR 2019, arXiv:1811.11168, Eq. 1, with one "
+    "offset group; ONNX DeformConv",
     torch_op=torch.ops.deblur.deform_conv2d.default,
-    inputs={"x": "T", "offset": "tensor(float)", "weight": "T", "bias": "T", "mask": "T"},
-    outputs={"y": "T"},
-    attributes=("kernel",),
+    inputs={
+        "x": TensorSpec("T", "N, C, H, W", "features"),
+        "offset": TensorSpec(
+            "tensor(float)",
+            "N, 2*kernel*kernel, H, W",
+            "displacement of each tap in pixels, (dy, dx) interleaved",
+            fp32=POSITIONS,
+        ),
+        "weight": TensorSpec("T", "O, C, kernel, kernel", "weights of the convolution"),
+        "bias": TensorSpec("T", "O", "added to each output channel"),
+        "mask": TensorSpec("T", "N, kernel*kernel, H, W", "factor of each tap, of any sign"),
+    },
+    outputs={"y": TensorSpec("T", "N, O, H, W", "the filtered features")},
+    attributes={"kernel": AttributeSpec("side of the kernel in pixels", values=KERNELS)},
     body=_body,
+    bodies=BODIES,
+    cpu=NativeFunction("deblur_deform_conv2d", CPU_ARGUMENTS, sizes={"pixels": "H*W"}),
+    cuda=NativeFunction(
+        "deblur_cuda_deform_conv2d", CUDA_ARGUMENTS, WORKSPACE, sizes={"pixels": "H*W"}
+    ),
+    torch_on_cpu=True,
 )
 
 LISTED = OpSpec(
     name="DeformConv2dAt",
     doc="DeformConv2d at the pixels listed in index [N,P]; offset [N,2*k*k,P], mask [N,k*k,P].",
+    about=__doc__,
+    source=DENSE.source,
     torch_op=torch.ops.deblur.deform_conv2d_at.default,
-    inputs=dict(DENSE.inputs) | {"index": "tensor(int64)"},
-    outputs={"y": "T"},
-    attributes=("kernel",),
+    inputs={
+        **DENSE.inputs,
+        "offset": replace(DENSE.inputs["offset"], shape="N, 2*kernel*kernel, P"),
+        "mask": replace(DENSE.inputs["mask"], shape="N, kernel*kernel, P"),
+        "index": TensorSpec(
+            "tensor(int64)",
+            "N, P",
+            "pixel indices y*W + x within each image, in any order, repetitions allowed",
+        ),
+    },
+    outputs={"y": TensorSpec("T", "N, O, P", "the filtered features of the listed pixels")},
+    attributes=DENSE.attributes,
     body=_at_body,
+    bodies=BODIES,
+    cpu=NativeFunction("deblur_deform_conv2d", CPU_ARGUMENTS),
+    cuda=NativeFunction("deblur_cuda_deform_conv2d", CUDA_ARGUMENTS, WORKSPACE),
+    torch_on_cpu=True,
 )
+
+SPECS = (DENSE, LISTED)

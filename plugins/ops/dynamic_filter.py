@@ -1,17 +1,19 @@
-"""DynamicFilter3 and DynamicFilter5: every channel of every image with a k x k filter of its own.
+"""Filtering of every channel of every image with a kernel of its own.
 
     y[n, c, i, j] = sum of weight[n, c, k dy + dx] x[n, c, i + dy - k//2, j + dx - k//2]
 
-over dy, dx = 0..k-1, the image mirrored at its border without repeating the last pixel (for a
-margin beyond the other end, which `nn.ReflectionPad2d` refuses, to and fro). This is the dynamic
-low-pass of FSNet's decoupler (Cui et al., "Image Restoration via Frequency Selection", TPAMI 2024),
+over dy, dx = 0 .. k-1; k is 3 or 5, as the name says. The image is mirrored at its border without
+repeating the last pixel; where the border is wider than the image, which `nn.ReflectionPad2d`
+refuses, it is mirrored again and again. This is the dynamic low-pass filter of FSNet's decoupler,
 which AIBNet uses.
 
 A grouped convolution with computed weights needs the number of its groups, here images times
-channels, in the file, and TensorRT has none. "ort" therefore takes the images one by one.
-Elsewhere: a convolution with one-hot filters makes the k horizontal shifts, a small matrix product
-a row of the filter weighs them, a second one-hot convolution adds up the k vertical shifts. That
-takes a fraction of the layers that k*k shifted slices do.
+channels, as a constant of the file, and TensorRT has none. The body for ONNX Runtime therefore
+convolves the images one by one. The others shift along the rows by a convolution with one-hot
+filters, weigh by a small matrix product per row of the filter, and add up the vertical shifts by a
+second one-hot convolution. That takes a fraction of the layers that k*k shifted slices do.
+
+The PyTorch op computes float16 and bfloat16 in float32.
 """
 
 from __future__ import annotations
@@ -29,20 +31,30 @@ from torch.utils.flop_counter import register_flop_formula
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.ops.gradient import register_gradient
+from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 KERNELS = (3, 5)
 
 
 def mirror_index(size: int, margin: int) -> Tensor:
-    """Where the positions -margin .. size + margin - 1 of a mirrored axis lie."""
+    """Indices [size + 2*margin] of the pixels -margin .. size + margin - 1 of a mirrored axis."""
     span = 2 * (size - 1)
     phase = torch.arange(-margin, size + margin) % max(span, 1)
     return torch.minimum(phase, span - phase)
 
 
 def dynamic_filter_reference(x: Tensor, weight: Tensor, kernel: int) -> Tensor:
-    """DynamicFilter in plain differentiable torch; float16 and bfloat16 compute in float32."""
+    """DynamicFilter in plain differentiable PyTorch.
+
+    Args:
+        x: [N, C, H, W]; float16 and bfloat16 compute in float32.
+        weight: [N, C, kernel*kernel], row-major.
+        kernel: side of the filters in pixels, odd.
+
+    Returns:
+        [N, C, H, W], dtype of x.
+    """
     n, c, h, w = x.shape
     compute = torch.promote_types(x.dtype, torch.float32)
     rows, columns = (mirror_index(size, kernel // 2).to(x.device) for size in (h, w))
@@ -60,19 +72,17 @@ def _define(kernel: int) -> Any:
         weight: [N, C, k*k], row-major.
         group: C; an attribute because ONNX convolutions need it static.
 
-    It returns [N, C, H, W], contiguous, dtype of x; a ValueError tells shapes that do not fit.
+    It returns [N, C, H, W], contiguous, dtype of x, and raises ValueError where a shape does not
+    fit.
     """
     taps = kernel * kernel
 
     @torch.library.custom_op(f"deblur::dynamic_filter{kernel}", mutates_args=())
     def op(x: Tensor, weight: Tensor, *, group: int) -> Tensor:
-        if weight.shape != (*x.shape[:2], taps) or group != x.shape[1]:
-            raise ValueError(
-                f"dynamic_filter{kernel}: weight {tuple(weight.shape)} and group {group} do not "
-                f"fit x {tuple(x.shape)}"
-            )
-        if cuda.takes(x, weight):
-            return cuda.dynamic_filter(x, weight, kernel)
+        spec = SPECS[KERNELS.index(kernel)]
+        spec.check(x, weight, group=group)
+        if cuda.supports(spec, x, weight):
+            return cuda.compute(spec, x, weight, group=group)
         return dynamic_filter_reference(x, weight, kernel).clone()
 
     @op.register_fake
@@ -81,7 +91,7 @@ def _define(kernel: int) -> Any:
 
     @register_flop_formula(op._opoverload.overloadpacket)
     def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
-        """k*k multiply-adds an output value, as for an ordinary depth-wise convolution."""
+        """k*k multiply-adds per output value, as for an ordinary depth-wise convolution."""
         n, c, h, w = x_shape
         return int(2 * taps * n * c * h * w)
 
@@ -107,7 +117,7 @@ def _mirror(b: FunctionBody, x: ir.Value, axis: int, margin: int) -> ir.Value:
 
 
 def _images(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.Value:
-    """One grouped convolution an image."""
+    """One grouped convolution per image."""
     filters = b.Reshape(weight, b.ints(0, 0, 1, kernel, kernel))
     body = b.branch("image", ("x", "filters"))
     image, own = body.inputs
@@ -150,11 +160,25 @@ SPECS = tuple(
         name=f"DynamicFilter{kernel}",
         doc=f"Filters each channel of each image with its own {kernel} x {kernel} filter, weight "
         f"[N,C,{kernel * kernel}], mirrored at the border.",
+        about=__doc__,
+        source="Cui et al., Image Restoration via Frequency Selection, TPAMI 2024 (FSNet)",
         torch_op=DYNAMIC_FILTER[kernel]._opoverload,
-        inputs={"x": "T", "weight": "T"},
-        outputs={"y": "T"},
-        attributes=("group",),
+        inputs={
+            "x": TensorSpec("T", "N, C, H, W", "features"),
+            "weight": TensorSpec("T", "N, C, kernel*kernel", "filters, row-major"),
+        },
+        outputs={"y": TensorSpec("T", "N, C, H, W", "the filtered features")},
+        attributes={"group": AttributeSpec("number of channels", equals="C")},
         body=functools.partial(_body, kernel),
+        bodies={
+            "ort": "a Scan over the images with one grouped convolution",
+            "portable, openvino, rtx": "one-hot convolution, matrix product, one-hot convolution",
+        },
+        constants={"kernel": kernel},
+        cpu=NativeFunction("deblur_dynamic_filter", "x weight y planes h w kernel threads"),
+        cuda=NativeFunction(
+            "deblur_cuda_dynamic_filter", "type x weight y planes h w kernel stream"
+        ),
     )
     for kernel in KERNELS
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import CustomOpDef
+from torch._library.custom_ops import CustomOpDef
 
 
 def register_gradient(op: CustomOpDef, reference: Callable[..., Tensor]) -> None:

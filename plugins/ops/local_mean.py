@@ -1,23 +1,24 @@
-"""LocalMean: mean over a window around each pixel, the pooling of TLC.
+"""Mean over a window around each pixel: the pooling of TLC.
 
     k_h = min(k, H), k_w = min(k, W)
     m[i, j] = mean of x[i : i + k_h, j : j + k_w]          (stride 1, no padding)
     y = m with its border repeated back to H x W, floor((H - H') / 2) rows above, the rest below
 
-(Chu et al. 2022, "Improving Image Restoration by Revisiting Global Information Aggregation",
-arXiv:2112.04491, Sec. 3.) An image no larger than the window gets its global mean everywhere.
+An image no larger than the window gets its global mean everywhere. k is 3, 6, 12, ... 384: the
+window of TLC is 1.5 times the training crop. Exported files have it in the name of the op
+(LocalMean384), because each window has a body of its own.
 
-The official code subtracts cumulative sums, which grow with the image: inexact in float32, inf in
-float16, and a sequential loop in TensorRT. Here a window is put together from windows of half the
-size, m_2n[i] = (m_n[i] + m_n[i + n]) / 2, so that no value leaves the range of x and an axis costs
-log2(k) additions. TLC's window is 1.5 times the training crop: three pixels, doubled m times.
-Small images are filled with zeros up to the window and the mean is rescaled, so that one graph
-serves every size.
+The official code subtracts cumulative sums, which grow with the image: inexact in float32, infinite
+in float16, and a sequential loop in TensorRT. Here a window is put together from windows of half
+the size, m_2n[i] = (m_n[i] + m_n[i + n]) / 2, so that no value leaves the range of x and an axis
+costs log2(k) additions. Small images are padded with zeros up to the window and the mean is
+rescaled, so that one graph serves every size. All of it is computed in float32.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
+from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 FLOAT = int(ir.DataType.FLOAT)
@@ -39,9 +41,10 @@ WINDOWS = tuple(3 * 2**m for m in range(DOUBLINGS + 1))
 
 
 def box_mean(x: Tensor, kernel: int, dim: int) -> Tensor:
-    """Mean over `kernel` (of `WINDOWS`) consecutive entries; length n along dim -> n - kernel + 1.
+    """Mean over `kernel` (one of `WINDOWS`) consecutive entries along dimension `dim` of x.
 
-    A shorter x gives the mean of all it has, length 1.
+    Its length n becomes n - kernel + 1; where x is shorter than the window, the result is the mean
+    of all entries, length 1.
     """
     size = x.shape[dim]
     if size < kernel:
@@ -58,22 +61,21 @@ def box_mean(x: Tensor, kernel: int, dim: int) -> Tensor:
 
 @torch.library.custom_op("deblur::local_mean", mutates_args=())
 def local_mean(x: Tensor, *, kernel: int) -> Tensor:
-    """Mean over a window of kernel x kernel pixels, smaller at most by the image's own size.
+    """Mean over a window of kernel x kernel pixels, which the image's own size limits.
 
     Args:
         x: [N, C, H, W]; float16 and bfloat16 compute in float32.
-        kernel: window in pixels, one of 3, 6, 12, ... 384.
+        kernel: side of the window in pixels, one of 3, 6, 12, ... 384.
 
     Returns:
         [N, C, H, W], dtype of x.
 
     Raises:
-        ValueError: another window.
+        ValueError: another window, or x has another number of dimensions.
     """
-    if kernel not in WINDOWS:
-        raise ValueError(f"local_mean: kernel is {kernel}, not one of {WINDOWS}")
-    if cuda.takes(x):
-        return cuda.local_mean(x, kernel)
+    SPEC.check(x, kernel=kernel)
+    if cuda.supports(SPEC, x):
+        return cuda.compute(SPEC, x, kernel=kernel)
     height, width = x.shape[2:]
     mean = x.to(torch.promote_types(x.dtype, torch.float32))
     for dim in (2, 3):
@@ -112,8 +114,8 @@ def _slices(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
 
 
 def _convolutions(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
-    """Along each axis up to 24 neighbours, then every 24th: 20 layers in TensorRT, where slices of
-    dynamic size become a thousand."""
+    """Along each axis a convolution over up to 24 neighbours, then one over every 24th value: 20
+    layers in TensorRT, where slices of dynamic size become a thousand."""
     size = b.Shape(x, start=2, end=4)
     mean = b.Reshape(x, b.Concat(b.ints(-1, 1), size, axis=0))  # channels as images
     near = min(kernel, NEAR)
@@ -135,8 +137,8 @@ def _body(kernel: int, target: Target) -> ir.Function:
     missing = b.Max(b.Sub(window, size), b.ints(0))
     filled = b.Pad(x, b.Concat(b.ints(0, 0, 0, 0, 0, 0), missing, axis=0))
     mean = (_slices if target == "ort" else _convolutions)(b, filled, kernel)
-    share = b.Div(b.Cast(window, to=FLOAT), b.Cast(b.Min(window, size), to=FLOAT))
-    mean = b.Mul(mean, b.ReduceProd(share, b.ints(0), keepdims=0))
+    fraction = b.Div(b.Cast(window, to=FLOAT), b.Cast(b.Min(window, size), to=FLOAT))
+    mean = b.Mul(mean, b.ReduceProd(fraction, b.ints(0), keepdims=0))
     border = b.Sub(size, b.Shape(mean, start=2, end=4))
     before = b.Div(border, b.ints(2))
     none = b.ints(0, 0)
@@ -148,23 +150,41 @@ def _body(kernel: int, target: Target) -> ir.Function:
 SPEC = OpSpec(
     name="LocalMean",
     doc="Mean over a window of kernel x kernel pixels around each pixel, borders repeated (TLC).",
+    about=__doc__,
+    source="Chu et al., Improving Image Restoration by Revisiting Global Information Aggregation, "
+    "ECCV 2022, arXiv:2112.04491, Sec. 3",
     torch_op=torch.ops.deblur.local_mean.default,
-    inputs={"x": "T"},
-    outputs={"y": "T"},
-    attributes=("kernel",),
+    inputs={"x": TensorSpec("T", "N, C, H, W", "features")},
+    outputs={"y": TensorSpec("T", "N, C, H, W", "the mean around each pixel")},
+    attributes={"kernel": AttributeSpec("side of the window in pixels", values=WINDOWS)},
     body=None,
+    cpu=NativeFunction("deblur_local_mean", "x y planes h w kernel threads"),
+    cuda=NativeFunction(
+        "deblur_cuda_local_mean",
+        "type x y planes h w kernel workspace workspace_bytes stream",
+        workspace="planes h w",
+    ),
+    tensorrt=False,
 )
 
 # The body depends on the window, and a function cannot branch on its attribute without leaving the
-# branches in the graph: one op a window, which passes/name_windows.py puts in place of SPEC's.
+# branches in the graph: one op per window, which passes/name_windows.py puts in place of SPEC's.
 WINDOW_SPECS = tuple(
-    OpSpec(
+    replace(
+        SPEC,
         name=f"LocalMean{kernel}",
         doc=SPEC.doc.replace("kernel", str(kernel)),
         torch_op=None,
-        inputs=SPEC.inputs,
-        outputs=SPEC.outputs,
+        attributes={},
+        constants={"kernel": kernel},
         body=functools.partial(_body, kernel),
+        bodies={
+            "ort": "sums of shifted slices, each window from two of half the size",
+            "portable, openvino, rtx": "two convolutions along each axis, the second one dilated",
+        },
+        tensorrt=True,
     )
     for kernel in WINDOWS
 )
+
+SPECS = (SPEC, *WINDOW_SPECS)

@@ -1,7 +1,11 @@
-"""PixelGather and PixelScatter: listed pixels of a feature map as rows, and back.
+"""Listed pixels of a feature map as rows of a matrix, and back.
 
-PixelGather with kernel 3 is the unfold that turns a 3x3 convolution at masked pixels into one
-matrix product (M2AENet, Sec. 3.2: mask-aware convolution by reparameterisation).
+PixelGather copies the kernel x kernel neighbourhood of each listed pixel into one row, tap by tap:
+all channels of tap 0, then all of tap 1, and so on; zeros outside the image. With kernel 3 this is
+the unfold that turns a 3x3 convolution at masked pixels into one matrix product. PixelScatter is a
+copy of a feature map in which the listed pixels are replaced by rows.
+
+A pixel index is n*H*W + y*W + x. Nothing is computed, so both are exact in every precision.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
+from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 
@@ -22,19 +27,18 @@ def pixel_gather(x: Tensor, index: Tensor, kernel: int) -> Tensor:
 
     Args:
         x: [N, C, H, W].
-        index: [P] int64, flat pixel numbers n*H*W + y*W + x.
-        kernel: 1 or 3; outside the image counts as zero.
+        index: [P] int64, pixel indices n*H*W + y*W + x.
+        kernel: side of the neighbourhood in pixels, 1 or 3; outside the image counts as zero.
 
     Returns:
-        [P, kernel*kernel*C], tap-major (all channels of tap 0, then of tap 1, ...).
+        [P, kernel*kernel*C], dtype of x; all channels of tap 0, then of tap 1, ...
 
     Raises:
-        ValueError: kernel is neither 1 nor 3.
+        ValueError: kernel is neither 1 nor 3, or a shape does not fit.
     """
-    if kernel not in (1, 3):
-        raise ValueError(f"pixel_gather: kernel is {kernel}, not 1 or 3")
-    if cuda.takes(x, index):
-        return cuda.pixel_gather(x, index, kernel)
+    PIXEL_GATHER.check(x, index, kernel=kernel)
+    if cuda.supports(PIXEL_GATHER, x, index):
+        return cuda.compute(PIXEL_GATHER, x, index, kernel=kernel)
     h, w = x.shape[2:]
     r = kernel // 2
     padded = F.pad(x, (r, r, r, r)).permute(0, 2, 3, 1)
@@ -55,14 +59,18 @@ def pixel_scatter(base: Tensor, index: Tensor, rows: Tensor) -> Tensor:
 
     Args:
         base: [N, C, H, W].
-        index: [P] int64, flat pixel numbers, each at most once.
+        index: [P] int64, pixel indices n*H*W + y*W + x, each at most once.
         rows: [P, C], dtype of base.
 
     Returns:
-        [N, C, H, W], contiguous.
+        [N, C, H, W], contiguous, dtype of base.
+
+    Raises:
+        ValueError: a shape does not fit.
     """
-    if cuda.takes(base, index, rows):
-        return cuda.pixel_scatter(base, index, rows)
+    PIXEL_SCATTER.check(base, index, rows)
+    if cuda.supports(PIXEL_SCATTER, base, index, rows):
+        return cuda.compute(PIXEL_SCATTER, base, index, rows)
     n, c, h, w = base.shape
     flat = base.permute(0, 2, 3, 1).reshape(-1, c).index_copy(0, index, rows)
     return flat.view(n, h, w, c).permute(0, 3, 1, 2).contiguous()
@@ -112,18 +120,43 @@ def _scatter_body(target: Target) -> ir.Function:
 PIXEL_GATHER = OpSpec(
     name="PixelGather",
     doc="Rows [P, kernel*kernel*C] of the pixels listed in index [P]; zero outside the image.",
+    about=__doc__,
+    source="M2AENet, Sec. 3.2 (mask-aware convolution by reparameterization)",
     torch_op=torch.ops.deblur.pixel_gather.default,
-    inputs={"x": "T", "index": "tensor(int64)"},
-    outputs={"rows": "T"},
-    attributes=("kernel",),
+    inputs={
+        "x": TensorSpec("T", "N, C, H, W", "features"),
+        "index": TensorSpec("tensor(int64)", "P", "pixel indices n*H*W + y*W + x"),
+    },
+    outputs={"rows": TensorSpec("T", "P, kernel*kernel*C", "one row per listed pixel")},
+    attributes={"kernel": AttributeSpec("side of the neighbourhood in pixels", values=(1, 3))},
     body=_gather_body,
+    bodies={"portable, ort, openvino, rtx": "one Gather from the padded image"},
+    cpu=NativeFunction("deblur_pixel_gather", "x index rows n c h w pixels kernel threads"),
+    cuda=NativeFunction(
+        "deblur_cuda_pixel_gather", "type x index rows n c h w pixels kernel stream"
+    ),
 )
 
 PIXEL_SCATTER = OpSpec(
     name="PixelScatter",
     doc="base [N,C,H,W] with the pixels listed in index [P] replaced by rows [P,C].",
+    about=__doc__,
+    source=PIXEL_GATHER.source,
     torch_op=torch.ops.deblur.pixel_scatter.default,
-    inputs={"base": "T", "index": "tensor(int64)", "rows": "T"},
-    outputs={"y": "T"},
+    inputs={
+        "base": TensorSpec("T", "N, C, H, W", "features"),
+        "index": TensorSpec(
+            "tensor(int64)", "P", "pixel indices n*H*W + y*W + x, each at most once"
+        ),
+        "rows": TensorSpec("T", "P, C", "the new features of the listed pixels"),
+    },
+    outputs={"y": TensorSpec("T", "N, C, H, W", "base with the listed pixels replaced")},
     body=_scatter_body,
+    bodies={"portable, ort, openvino, rtx": "one ScatterND into the image with channels last"},
+    cpu=NativeFunction("deblur_pixel_scatter", "base index rows y n c h w pixels threads"),
+    cuda=NativeFunction(
+        "deblur_cuda_pixel_scatter", "type base index rows y n c h w pixels stream"
+    ),
 )
+
+SPECS = (PIXEL_GATHER, PIXEL_SCATTER)

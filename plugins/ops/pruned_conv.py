@@ -1,11 +1,19 @@
-"""PrunedConv: the first half of a mask-aware block, computed only where the mask asks for it.
+"""The first half of a mask-aware block, computed only where the mask asks for it.
 
     y[p] = gate(dw3x3(1x1(x)))[p]   where mask[p] > 0.5
-    y[p] = x[p] * x[p]              elsewhere        (gate of the repeated input)
+    y[p] = x[p] * x[p]              elsewhere        (the gate of the repeated input)
 
-with gate the product of the two channel halves (M2AENet, Eq. 5; NAFNet's SimpleGate). A masked
-pixel needs the 1x1 result of its 3x3 neighbourhood, so the 1x1 runs on the dilated mask; outside
-the image that result is zero (the padding of the depth-wise convolution), not the 1x1's bias.
+gate is the product of the two halves of the channels (NAFNet's SimpleGate). A masked pixel needs
+the result of the 1x1 convolution in its 3x3 neighbourhood, so that convolution runs on the dilated
+mask. Outside the image its result is zero (the padding of the depth-wise convolution), not its
+bias.
+
+The native kernels gather the masked pixels, whatever their number. The body for ONNX Runtime does
+so up to a coverage of 35 % of the dilated mask; the others compute every pixel and select, because
+TensorRT and OpenVINO want shapes that do not depend on data. The CPU kernel also takes x and y with
+the channels last, as float32 or bfloat16; OpenVINO uses that for fixed shapes.
+
+The op serves inference only: it has no gradient.
 """
 
 from __future__ import annotations
@@ -20,21 +28,29 @@ from torch.utils.flop_counter import register_flop_formula
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cpu, cuda
-from deblur_export.plugins.ops.ranks import check_ranks
+from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
-# Share of pixels in the dilated mask up to which gathering is used, in torch and ONNX Runtime on
-# CPU. It is faster up to about 45 % at 256 channels; at 64 channels only up to 20 % (ONNX Runtime)
-# and 5 % (torch), where what lies between costs a millisecond at most (bench/README.md). The native
-# kernel has no such border: with every pixel masked it is as fast as the dense form.
+# Fraction of pixels in the dilated mask up to which gathering is used, in PyTorch and ONNX Runtime
+# on the CPU. Gathering is faster up to about 45 % at 256 channels; at 64 channels only up to 20 %
+# (ONNX Runtime) and 5 % (PyTorch), and what is lost in between is a millisecond at most
+# (bench/README.md). The native kernel has no such limit: with every pixel masked it is as fast as
+# the dense form.
 BREAK_EVEN = 0.35
 
 
 def pruned_conv_reference(
     x: Tensor, mask: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
 ) -> Tensor:
-    """PrunedConv as the dense masked network computes it; differentiable in x and the weights."""
+    """PrunedConv as the dense masked network computes it; differentiable in x and the weights.
+
+    Args:
+        x, mask, weight1, bias1, weight2, bias2: as for `pruned_conv`, on any device.
+
+    Returns:
+        [N, C, H, W], dtype of x.
+    """
     hidden = F.conv2d(x, weight1, bias1)
     hidden = F.conv2d(hidden, weight2, bias2, padding=1, groups=weight2.shape[0])
     first, second = hidden.chunk(2, dim=1)
@@ -82,7 +98,7 @@ def pruned_conv(
     """Gated 1x1 + depth-wise 3x3 at masked pixels, x*x elsewhere. Inference only.
 
     Args:
-        x: [N, C, H, W] normalised features.
+        x: [N, C, H, W] normalized features.
         mask: [N, 1, H, W], dtype of x; above 0.5 means computed.
         weight1, bias1: the 1x1 convolution, [2C, C, 1, 1] and [2C].
         weight2, bias2: the depth-wise convolution, [2C, 1, 3, 3] and [2C].
@@ -94,25 +110,12 @@ def pruned_conv(
     Raises:
         ValueError: a shape does not fit.
     """
-    check_ranks("pruned_conv", {"x": (x, 4)})
-    n, c, h, w = x.shape
-    expected = {
-        "mask": (mask, (n, 1, h, w)),
-        "weight1": (weight1, (2 * c, c, 1, 1)),
-        "bias1": (bias1, (2 * c,)),
-        "weight2": (weight2, (2 * c, 1, 3, 3)),
-        "bias2": (bias2, (2 * c,)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"pruned_conv: {name} is {tuple(tensor.shape)}, not {shape}")
-    if group != 2 * c:
-        raise ValueError(f"pruned_conv: group is {group}, not 2C = {2 * c}")
     tensors = (x, mask, weight1, bias1, weight2, bias2)
-    if cpu.takes(*tensors):
-        return cpu.pruned_conv(*tensors)
-    if cuda.takes(*tensors):
-        return cuda.pruned_conv(*tensors)
+    SPEC.check(*tensors, group=group)
+    if cpu.supports(SPEC, *tensors):
+        return cpu.compute(SPEC, *tensors, group=group)
+    if cuda.supports(SPEC, *tensors):
+        return cuda.compute(SPEC, *tensors, group=group)
     dilated = F.max_pool2d(mask.to(torch.float32), 3, stride=1, padding=1) > 0.5
     dense = dilated.sum().item() > BREAK_EVEN * dilated.numel()
     form = pruned_conv_reference if dense else _pruned_rows
@@ -141,8 +144,7 @@ def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
 
 
 def _body(target: Target) -> ir.Function:
-    names = tuple(SPEC.inputs)
-    b = FunctionBody(names, SPEC.attributes, OPSET[target])
+    b = FunctionBody(SPEC.inputs, SPEC.attributes, OPSET[target])
     x, mask, weight1, bias1, weight2, bias2 = b.inputs
     masked = b.Greater(mask, b.CastLike(b.floats(0.5), mask))
     weights = (weight1, bias1, weight2, bias2)
@@ -217,9 +219,36 @@ def _rows_body(
 SPEC = OpSpec(
     name="PrunedConv",
     doc="gate(dw3x3(1x1(x))) where mask > 0.5, x*x elsewhere; gate multiplies channel halves.",
+    about=__doc__,
+    source="M2AENet, Eq. 5; gate: Chen et al., Simple Baselines for Image Restoration (NAFNet), "
+    "ECCV 2022, arXiv:2204.04676",
     torch_op=torch.ops.deblur.pruned_conv.default,
-    inputs=dict.fromkeys(("x", "mask", "weight1", "bias1", "weight2", "bias2"), "T"),
-    outputs={"y": "T"},
-    attributes=("group",),
+    inputs={
+        "x": TensorSpec("T", "N, C, H, W", "normalized features", channels_last=True),
+        "mask": TensorSpec("T", "N, 1, H, W", "above 0.5: the pixel is computed"),
+        "weight1": TensorSpec("T", "2*C, C, 1, 1", "weights of the 1x1 convolution"),
+        "bias1": TensorSpec("T", "2*C", "its bias"),
+        "weight2": TensorSpec("T", "2*C, 1, 3, 3", "weights of the depth-wise convolution"),
+        "bias2": TensorSpec("T", "2*C", "its bias"),
+    },
+    outputs={"y": TensorSpec("T", "N, C, H, W", "the gated features")},
+    attributes={
+        "group": AttributeSpec("number of channels of the depth-wise convolution", equals="2*C")
+    },
     body=_body,
+    bodies={
+        "ort": "an If on the coverage: gathered rows or the dense form",
+        "portable, openvino, rtx": "the dense form: two convolutions of every pixel, then Where",
+    },
+    cpu=NativeFunction(
+        "deblur_pruned_conv", "features x mask weight1 bias1 weight2 bias2 y n c h w threads"
+    ),
+    cuda=NativeFunction(
+        "deblur_cuda_pruned_conv",
+        "type x mask weight1 bias1 weight2 bias2 y n c h w workspace workspace_bytes stream",
+        workspace="type n c h w",
+    ),
+    torch_on_cpu=True,
 )
+
+SPECS = (SPEC,)

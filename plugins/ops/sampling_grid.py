@@ -1,10 +1,15 @@
-"""SamplingGrid: where MotionDeformConv samples, in GridSample's coordinates, once a stage.
+"""Sampling positions of MotionDeformConv in GridSample's coordinates, once per offset field.
 
-    grid[n] = ((2 x + 1) / W - 1, (2 y + 1) / H - 1),   (y, x) = p + g_n + o_n(p)
+    grid[n] = ((2 x + 1) / W - 1, (2 y + 1) / H - 1),   (y, x) = p + g_n + o_n(p),   n = 0..8
 
-Only the GridSample body of MotionDeformConv takes the result (as an optional input): runtimes do
-not merge the copies of this subgraph by themselves (ONNX Runtime 1.31 merges none of 28). Native
-kernels derive positions from the offsets, which is less traffic.
+with g_n the regular 3x3 grid and o_n(p) the offset of tap n at pixel p. The coordinates are those
+of align_corners = 0, which an axis of one pixel does not break and for which ONNX Runtime has a
+fast path.
+
+A graph pass inserts the op for layers that share their offsets, and only the GridSample body of
+MotionDeformConv reads the result (as an optional input): runtimes do not merge the copies of this
+subgraph by themselves (ONNX Runtime 1.31 merges none of 28). Native kernels derive positions from
+the offsets, which is less memory traffic. Everything is float32 in every file.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from deblur_export.plugins.function_body import FunctionBody
+from deblur_export.plugins.parameters import POSITIONS, NativeFunction, TensorSpec
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
 TAPS = 9
@@ -44,10 +50,7 @@ def _axis(
     taps: list[int],
     size: ir.Value,
 ) -> ir.Value:
-    """Normalised coordinate of every tap along one axis, [N, 9, H, W].
-
-    align_corners=0: defined for an axis of one pixel, and the fast path of ONNX Runtime.
-    """
+    """Normalized coordinate of every tap along one axis, [N, 9, H, W]."""
     moved = b.Slice(offset, b.ints(component), b.ints(2 * TAPS), b.ints(1), b.ints(2))
     position = b.Add(moved, b.Add(own, b.floats([[[float(tap)]] for tap in taps])))
     doubled = b.Add(b.Mul(position, b.floats(2.0)), b.floats(1.0))
@@ -57,8 +60,24 @@ def _axis(
 SPEC = OpSpec(
     name="SamplingGrid",
     doc="Offsets [N,18,H,W] in pixels to grids [9,N,H,W,2] for GridSample, align_corners=0.",
+    about=__doc__,
+    source="ONNX GridSample, PyTorch grid_sample (the coordinates)",
     torch_op=None,
-    inputs={"offset": "tensor(float)"},
-    outputs={"grid": "tensor(float)"},
+    inputs={
+        "offset": TensorSpec(
+            "tensor(float)",
+            "N, 18, H, W",
+            "displacement of each tap in pixels, (dy, dx) interleaved",
+            fp32=POSITIONS,
+        ),
+    },
+    outputs={
+        "grid": TensorSpec("tensor(float)", "9, N, H, W, 2", "(x, y) of each tap, -1..1 inside")
+    },
     body=_body,
+    bodies={"portable, ort, openvino, rtx": "arithmetic on Range and the offsets"},
+    cpu=NativeFunction("deblur_sampling_grid", "offset grid n h w threads"),
+    cuda=NativeFunction("deblur_cuda_sampling_grid", "offset grid n h w stream"),
 )
+
+SPECS = (SPEC,)

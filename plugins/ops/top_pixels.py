@@ -1,12 +1,14 @@
-"""TopPixels: the numbers of the H*W / r^2 pixels with the highest scores, ascending.
+"""The indices of the H*W / r^2 pixels with the highest scores, ascending.
 
-Equal scores: the lower pixel number wins (SAPHN's test-time sampling; the paper leaves ties open).
-The count depends on the size alone, so that nothing behind it has a data-dependent shape.
+Of equal scores the lower pixel index wins (SAPHN's sampling at test time; the paper leaves ties
+open). The number of chosen pixels depends on the size alone, so that nothing behind the op has a
+data-dependent shape.
 
-TensorRT's TopK stops at 3840 elements. The "rtx" body finds the lowest chosen score by searching
-the float32 numbers themselves, in their order, four bits of the answer at a time: a number counts
-as too low while at least as many scores as wanted reach it. Eight rounds make it exact, whatever
-the range of the scores. What lies above is chosen, and of what equals it the first few.
+TensorRT's TopK stops at 3840 elements. The "rtx" body finds the lowest chosen score by a search
+over the float32 numbers themselves, in their order, four bits of the answer at a time: a number
+counts as too low while at least as many scores as wanted reach it. Eight rounds make it exact,
+whatever the range of the scores. All pixels above that score are chosen, and of those that equal it
+the first few.
 """
 
 from __future__ import annotations
@@ -17,35 +19,41 @@ from torch import Tensor
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
+from deblur_export.plugins.parameters import (
+    DECIDES,
+    AttributeSpec,
+    NativeFunction,
+    TensorSpec,
+)
 from deblur_export.plugins.spec import OPSET, OpSpec, Target
 
-DIGIT = 16  # candidates a round, and one
+DIGIT = 16  # one more than the candidates of a round
 ROUNDS = 8  # 16^8 = 2^32 numbers
-FRACTION = 2**23  # float32: numbers between two powers of two
+FRACTION = 2**23  # how many float32 numbers lie between two powers of two
+COUNTS = {"pixels": "H*W", "count": "H/ratio * (W/ratio)"}
 INT32, FLOAT = int(ir.DataType.INT32), int(ir.DataType.FLOAT)
 
 
 @torch.library.custom_op("deblur::top_pixels", mutates_args=())
 def top_pixels(scores: Tensor, *, ratio: int) -> Tensor:
-    """The best pixels of each image, one of ratio x ratio.
+    """The pixels of each image with the highest scores, one out of ratio x ratio.
 
     Args:
-        scores: [N, 1, H, W], no nan; H and W are multiples of ratio.
+        scores: [N, 1, H, W], any floats but NaN; H and W are multiples of ratio.
         ratio: at least 1; H * W / ratio^2 pixels are chosen.
 
     Returns:
-        [N, H * W / ratio^2] int64, pixel numbers y*W + x, ascending.
+        [N, H * W / ratio^2] int64, pixel indices y*W + x, ascending.
 
     Raises:
-        ValueError: scores have another shape.
+        ValueError: scores have another shape, or ratio is not positive.
     """
-    c, h, w = scores.shape[1:]
-    if c != 1:
-        raise ValueError(f"top_pixels: scores have {c} channels, not 1")
-    if ratio < 1 or h % ratio or w % ratio:
-        raise ValueError(f"top_pixels: {h}x{w} is no multiple of ratio {ratio}")
-    if cuda.takes(scores):
-        return cuda.top_pixels(scores, (h // ratio) * (w // ratio))
+    SPEC.check(scores, ratio=ratio)
+    h, w = scores.shape[2:]
+    if h % ratio or w % ratio:
+        raise ValueError(f"TopPixels: {h}x{w} is no multiple of ratio {ratio}")
+    if cuda.supports(SPEC, scores):
+        return cuda.compute(SPEC, scores, ratio=ratio)
     order = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices
     return order[:, : (h // ratio) * (w // ratio)].sort(dim=1).values
 
@@ -57,7 +65,7 @@ def _(scores: Tensor, *, ratio: int) -> Tensor:
 
 
 def _body(target: Target) -> ir.Function:
-    b = FunctionBody(tuple(SPEC.inputs), SPEC.attributes, OPSET[target])
+    b = FunctionBody(SPEC.inputs, SPEC.attributes, OPSET[target])
     (scores,) = b.inputs
     ratio = b.Reshape(b.Constant(value_int=b.reference("ratio", "value_int")), b.ints(1))
     area = b.Mul(b.size(scores, 2), b.size(scores, 3))
@@ -84,10 +92,10 @@ def _search_body(b: FunctionBody, flat: ir.Value, area: ir.Value, count: ir.Valu
     rank = b.Add(above_so_far, b.Min(equal_so_far, missing))
     one = b.Cast(b.ints(1), to=INT32)
     slot = b.Where(chosen, b.Sub(rank, one), wanted)  # the others share a last slot
-    number = b.Range(b.scalar(0), b.Squeeze(area, b.ints(0)), b.scalar(1))
-    number = b.Expand(number, b.Shape(flat))
-    room = b.Concat(b.size(flat, 0), b.Add(count, b.ints(1)), axis=0)
-    listed = b.ScatterElements(b.Expand(b.ints(0), room), slot, number, axis=1)
+    index = b.Range(b.scalar(0), b.Squeeze(area, b.ints(0)), b.scalar(1))
+    index = b.Expand(index, b.Shape(flat))
+    size = b.Concat(b.size(flat, 0), b.Add(count, b.ints(1)), axis=0)
+    listed = b.ScatterElements(b.Expand(b.ints(0), size), slot, index, axis=1)
     return b.Slice(listed, b.ints(0), count, b.ints(1))
 
 
@@ -96,8 +104,8 @@ def _lowest_chosen(b: FunctionBody, flat: ir.Value, wanted: ir.Value) -> ir.Valu
     scores = b.Unsqueeze(flat, b.ints(1))
     found = b.Expand(b.ints(0), b.Concat(b.size(flat, 0), b.ints(1), axis=0))
     digits = b.ints(*range(1, DIGIT))
-    for place in reversed(range(ROUNDS)):
-        step = b.ints(DIGIT**place)
+    for position in reversed(range(ROUNDS)):
+        step = b.ints(DIGIT**position)
         candidates = b.Add(found, b.Mul(digits, step))  # [N, 15]
         reached = b.GreaterOrEqual(scores, b.Unsqueeze(_float_of(b, candidates), b.ints(2)))
         counts = b.ReduceSum(b.Cast(reached, to=INT32), b.ints(2), keepdims=0)
@@ -107,9 +115,9 @@ def _lowest_chosen(b: FunctionBody, flat: ir.Value, wanted: ir.Value) -> ir.Valu
 
 
 def _float_of(b: FunctionBody, order: ir.Value) -> ir.Value:
-    """The float32 with this place, 0 .. 2^32 - 1, among all of them in ascending order.
+    """The float32 number at this position, 0 .. 2^32 - 1, of all of them in ascending order.
 
-    Exact products of small numbers instead of a bit cast, which older opsets do not have.
+    Made of exact products of small numbers, for older opsets have no bit cast.
     """
     half = b.ints(2**31)
     positive = b.GreaterOrEqual(order, half)
@@ -127,9 +135,31 @@ SPEC = OpSpec(
     name="TopPixels",
     doc="Numbers [N,H*W/ratio^2] of the pixels with the highest scores [N,1,H,W], ascending; "
     "equal scores: the lower number first.",
+    about=__doc__,
+    source="SAPHN, sampling at test time",
     torch_op=torch.ops.deblur.top_pixels.default,
-    inputs={"scores": "tensor(float)"},
-    outputs={"index": "tensor(int64)"},
-    attributes=("ratio",),
+    inputs={
+        "scores": TensorSpec(
+            "tensor(float)", "N, 1, H, W", "any numbers, the higher the better", fp32=DECIDES
+        )
+    },
+    outputs={
+        "index": TensorSpec(
+            "tensor(int64)", "N, H/ratio * (W/ratio)", "pixel indices y*W + x, ascending"
+        )
+    },
+    attributes={
+        "ratio": AttributeSpec("one of ratio x ratio pixels is chosen; H and W divide by it")
+    },
     body=_body,
+    bodies={
+        "portable, ort, openvino": "two TopK, the second of which sorts the indices",
+        "rtx": "a search over the float32 numbers, then CumSum and ScatterElements",
+    },
+    cpu=NativeFunction("deblur_top_pixels", "scores index n pixels count threads", sizes=COUNTS),
+    cuda=NativeFunction(
+        "deblur_cuda_top_pixels", "scores index n pixels count stream", sizes=COUNTS
+    ),
 )
+
+SPECS = (SPEC,)

@@ -14,7 +14,7 @@ from deblur_export.calibration.placement import (
     LOPSIDED,
     placement,
 )
-from deblur_export.export.precision.policy import DECIDES, POSITIONS
+from deblur_export.plugins.parameters import DECIDES, POSITIONS
 from tests.conftest import Exported
 
 

@@ -27,7 +27,7 @@ def test_equals_float64(name: str, bf16: bool, monkeypatch: pytest.MonkeyPatch) 
     """As a user runs it: loaded, moved to the GPU, called under no_grad."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     called, original = [], cuda._call
-    monkeypatch.setattr(cuda, "_call", lambda k, *rest: (called.append(k), original(k, *rest)))
+    monkeypatch.setattr(cuda, "_call", lambda *given: (called.append(given), original(*given)))
     net = load_model(name, "tiny", "random:0").net.to("cuda")
     choices: dict[str, Any] = {}
 

@@ -93,7 +93,7 @@ def model_of(case: Case, target: Target, inputs: Inputs) -> onnx.ModelProto:
         [node],
         "case",
         [info(k, types[v.dtype], [None] * v.dim()) for k, v in given.items()],
-        [info(k, output_type(v), [None] * case.rank) for k, v in spec.outputs.items()],
+        [info(k, output_type(v.type), [None] * case.rank) for k, v in spec.outputs.items()],
     )
     opsets = [onnx.helper.make_opsetid("", OPSET[target]), onnx.helper.make_opsetid("deblur", 1)]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))

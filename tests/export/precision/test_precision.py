@@ -101,11 +101,10 @@ def test_custom_ops_stay_nodes_and_take_the_types_they_declare(
     nodes = [node for node in lowered.graph if node.domain == "deblur"]
     assert [n.name for n in nodes] == [n.name for n in source.graph if n.domain == "deblur"]
     for node in nodes:
-        declared = dict(zip(OPS[node.op_type].inputs.values(), node.inputs, strict=False))
-        for type_, value in declared.items():
-            wanted = {"T": ir.DataType.FLOAT16, "tensor(float)": ir.DataType.FLOAT}
+        wanted = {"T": ir.DataType.FLOAT16, "tensor(float)": ir.DataType.FLOAT}
+        for tensor, value in zip(OPS[node.op_type].inputs.values(), node.inputs, strict=False):
             if value is not None:
-                assert value.dtype == wanted[type_], (node.name, value.name)
+                assert value.dtype == wanted[tensor.type], (node.name, value.name)
 
 
 def test_kept_nodes_and_their_reasons(typed: Typed) -> None:
@@ -156,7 +155,7 @@ def test_bodies_of_custom_ops_against_float64(
     inputs = case.make(torch.float32)
     tensors, _ = split_attributes(case.op, inputs)
     for name, value in tensors.items():
-        if value is not None and OPS[case.op].inputs[name] == "T":
+        if value is not None and OPS[case.op].inputs[name].type == "T":
             inputs[name] = value.to(dtype).float()
     model, _ = lower_precision(ir.from_proto(model_of(case, target, inputs)), precision, target)
     path = tmp_path / "op.onnx"

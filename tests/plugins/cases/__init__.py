@@ -1,26 +1,14 @@
-"""The case table of all custom ops."""
+"""The case table of all custom ops: CASES of every file of this folder."""
 
 from __future__ import annotations
 
-from tests.plugins.cases import (
-    deform_conv2d,
-    dynamic_filter,
-    local_mean,
-    motion_deform_conv,
-    pixel_rows,
-    pruned_conv,
-    selective_scan,
-    top_pixels,
-)
+import importlib
+import pkgutil
+
 from tests.plugins.harness import Case
 
 CASES: list[Case] = [
-    *deform_conv2d.CASES,
-    *dynamic_filter.CASES,
-    *local_mean.CASES,
-    *motion_deform_conv.CASES,
-    *pruned_conv.CASES,
-    *pixel_rows.CASES,
-    *selective_scan.CASES,
-    *top_pixels.CASES,
+    case
+    for module in sorted(found.name for found in pkgutil.iter_modules(__path__))
+    for case in importlib.import_module(f"{__name__}.{module}").CASES
 ]

@@ -24,15 +24,15 @@ def filtered(n: int, c: int, h: int, w: int, kernel: int, scale: float) -> Calla
 
 
 def shifted_copies(x: Tensor, weight: Tensor, group: int) -> Tensor:
-    """The definition: numpy's mirrored image, one shifted copy a tap."""
+    """The definition: numpy's mirrored image, one shifted copy per tap."""
     h, w = x.shape[2:]
     kernel = round(weight.shape[-1] ** 0.5)
     r = kernel // 2
-    canvas = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (r, r), (r, r)), "reflect"))
+    padded = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (r, r), (r, r)), "reflect"))
     y = torch.zeros_like(x)
     for tap in range(kernel * kernel):
         dy, dx = divmod(tap, kernel)
-        y += weight[:, :, tap, None, None] * canvas[:, :, dy : dy + h, dx : dx + w]
+        y += weight[:, :, tap, None, None] * padded[:, :, dy : dy + h, dx : dx + w]
     return y
 
 

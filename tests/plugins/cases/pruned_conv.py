@@ -34,12 +34,12 @@ CASES = [
     *(
         Case(
             "PrunedConv",
-            f"coverage-{int(100 * share)}",
-            pruned(2, 5, 9, 13, share),
+            f"coverage-{int(100 * fraction)}",
+            pruned(2, 5, 9, 13, fraction),
             pruned_conv,
             dense,
         )
-        for share in (0.0, 0.02, 0.1, 0.4, 0.9, 1.0)
+        for fraction in (0.0, 0.02, 0.1, 0.4, 0.9, 1.0)
     ),
     Case("PrunedConv", "one-pixel", pruned(1, 3, 1, 1, 1.0), pruned_conv, dense),
 ]

@@ -49,10 +49,10 @@ def scan(
 def sequential(
     u: Tensor,
     delta: Tensor,
-    A: Tensor,  # noqa: N803
-    B: Tensor,  # noqa: N803
-    C: Tensor,  # noqa: N803
-    D: Tensor,  # noqa: N803
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: int,

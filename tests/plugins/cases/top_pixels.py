@@ -35,7 +35,7 @@ def any_float(x: Tensor) -> Tensor:
 
 
 def sorted_by_hand(scores: Tensor, ratio: int) -> Tensor:
-    """Python's stable sort: the higher score first, the lower number first among equal ones."""
+    """Python's stable sort: the higher score first, the lower index first among equal ones."""
     chosen = []
     for image in scores.flatten(1).tolist():
         order = sorted(range(len(image)), key=lambda pixel: -image[pixel])

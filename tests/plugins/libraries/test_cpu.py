@@ -18,11 +18,13 @@ from torch import Tensor
 from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.compile import cpu as cpu_compiler
 from deblur_export.plugins.libraries import cpu
+from deblur_export.plugins.ops import OPS as SPECS
 from deblur_export.plugins.ops.deform_conv2d import (
     deform_conv2d,
     deform_conv2d_at,
     deform_conv2d_reference,
 )
+from deblur_export.plugins.ops.motion_deform_conv import SPEC as MOTION_DEFORM_CONV
 from deblur_export.plugins.ops.motion_deform_conv import (
     motion_deform_conv,
     motion_deform_conv_reference,
@@ -30,6 +32,8 @@ from deblur_export.plugins.ops.motion_deform_conv import (
 from deblur_export.plugins.ops.pruned_conv import pruned_conv, pruned_conv_reference
 from deblur_export.plugins.ops.selective_scan import selective_scan
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
+from deblur_export.plugins.parameters import NativeFunction
+from deblur_export.plugins.spec import OpSpec
 from tests import needs
 from tests.plugins.cases import CASES
 from tests.plugins.cases import deform_conv2d as deform_cases
@@ -37,9 +41,17 @@ from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pruned_conv as pruned_cases
 from tests.plugins.cases import selective_scan as scan_cases
 from tests.plugins.harness import Case, rand
+from tests.plugins.native_functions import (
+    CPU,
+    POINTER,
+    cpu_library,
+    fitting,
+    is_attribute,
+    sizes_of,
+)
 from tests.tolerances import NATIVE_FLOAT32
 
-OPS = ("SelectiveScan", "MotionDeformConv", "DeformConv2d", "DeformConv2dAt", "PrunedConv")
+OPS = tuple(name for name, spec in SPECS.items() if spec.torch_on_cpu)
 
 needed = needs.kernels
 
@@ -66,9 +78,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = cpu._call
 
-    def spy(name: str, *arguments: Any) -> None:
-        names.append(name)
-        original(name, *arguments)
+    def spy(spec: OpSpec, function: NativeFunction, *rest: Any) -> None:
+        names.append(function.name)
+        original(spec, function, *rest)
 
     monkeypatch.setattr(cpu, "_call", spy)
     return names
@@ -216,8 +228,8 @@ def test_gradients_are_those_of_the_definition(op: str, calls: list[str]) -> Non
         with context:
             grads.append(torch.autograd.grad((case.call(**inputs) ** 2).sum(), wanted))
     assert len(calls) == 1
-    for ours, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    for candidate, reference in zip(*grads, strict=True):
+        torch.testing.assert_close(candidate, reference, rtol=1e-4, atol=1e-4)
 
 
 @needed
@@ -262,14 +274,13 @@ def test_threads_of_the_runtime() -> None:
     threads = cpu._Threads(4, ctypes.cast(loop, ctypes.c_void_p), 7)
     inputs = list(motion_cases.deform(1, 5, 6, 7, 1.0)(torch.float32).values())[:4]
     x, offset, weight, bias = (tensor.data_ptr() for tensor in inputs)
-    library, y = cpu._library(), torch.full((1, 5, 6, 7), math.nan)
-    assert library is not None
+    library, y = cpu_library(), torch.full((1, 5, 6, 7), math.nan)
     code = library.deblur_motion_deform_conv(
         0, x, offset, None, weight, bias, y.data_ptr(), 1, 5, 6, 7, 0, ctypes.byref(threads)
     )
     assert code == 0
     assert seen and all(runtime == 7 and tasks > 1 for runtime, tasks in seen)
-    torch.testing.assert_close(y, cpu.motion_deform_conv(*inputs), rtol=0, atol=0)
+    torch.testing.assert_close(y, cpu.compute(MOTION_DEFORM_CONV, *inputs), rtol=0, atol=0)
 
 
 @needed
@@ -277,8 +288,7 @@ def test_plan_shared_by_layers() -> None:
     """The samples found once serve several calls."""
     inputs = motion_cases.deform(2, 5, 6, 7, 1.0)(torch.float32)
     x, offset, weight, bias = list(inputs.values())[:4]
-    library, y = cpu._library(), torch.empty_like(x)
-    assert library is not None
+    library, y = cpu_library(), torch.empty_like(x)
     library.deblur_motion_plan_bytes.restype = ctypes.c_int64
     sizes = [ctypes.c_int64(size) for size in (2, 6, 7)]
     plan = ctypes.create_string_buffer(library.deblur_motion_plan_bytes(*sizes))
@@ -289,55 +299,45 @@ def test_plan_shared_by_layers() -> None:
         assert not library.deblur_motion_deform_conv(
             0, pointers[0], None, ctypes.addressof(plan), *pointers[1:], *x.shape, 0, None
         )
-        expected = cpu.motion_deform_conv(scaled, offset, weight, bias)
+        expected = cpu.compute(MOTION_DEFORM_CONV, scaled, offset, weight, bias)
         torch.testing.assert_close(y, expected, rtol=0, atol=0)
     assert library.deblur_motion_plan_bytes(*(ctypes.c_int64(2**40) for _ in range(3))) < 0
 
 
-# Layout of the features where there is one, number of pointers, sizes and attributes of a call.
-CALLS = {
-    "deblur_selective_scan": ((0,), 9, (1, 2, 3, 4, 0)),
-    "deblur_motion_deform_conv": ((0,), 6, (1, 2, 3, 4, 0)),
-    "deblur_deform_conv2d": ((), 7, (1, 2, 3, 4, 2, 12, 3)),
-    "deblur_pruned_conv": ((0,), 7, (1, 2, 3, 4)),
-}
-
-
 @needed
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(
-    place=st.sampled_from([(n, i) for n, (*_, sizes) in CALLS.items() for i in range(len(sizes))]),
+    position=st.sampled_from([(k, size) for k, call in CPU.items() for size in sizes_of(*call)]),
     value=st.one_of(st.integers(-(2**63), -1), st.integers(2**47, 2**63 - 1)),
 )
-def test_sizes_out_of_range_are_refused(place: tuple[str, int], value: int) -> None:
+def test_sizes_out_of_range_are_refused(position: tuple[str, str], value: int) -> None:
     """One size of a fitting call, with pointers that must not be followed."""
-    name, which = place
-    layout, pointers, fitting = CALLS[name]
-    library = cpu._library()
-    assert library is not None
-    if cpu._FUNCTIONS[name][len(layout) + pointers + which] is ctypes.c_int32:
-        value = value % 2**31 + 6  # an attribute
-    sizes = [value if i == which else size for i, size in enumerate(fitting)]
-    assert getattr(library, name)(*layout, *[64] * pointers, *sizes, None) in (1, 3)
+    name, argument = position
+    spec, function = CPU[name]
+    wrong = value % 2**31 + 400 if is_attribute(function, argument) else value
+    call = fitting(spec, function, **{argument: wrong})
+    assert getattr(cpu_library(), name)(*call.values()) in (1, 3)
 
 
 @needed
 def test_missing_tensors_and_attributes_are_refused() -> None:
-    library = cpu._library()
-    assert library is not None
-    for name, (layout, pointers, sizes) in CALLS.items():
-        assert getattr(library, name)(*layout, *[None] * pointers, *sizes, None) == 2, name
+    library = cpu_library()
+
+    def code(name: str, pointer: int | None = POINTER, **others: int | None) -> Any:
+        call = fitting(*CPU[name], pointer, **others)
+        return getattr(library, name)(*call.values())
+
+    for name in CPU:
+        assert code(name, None) == 2, name
     for name in ("deblur_motion_deform_conv", "deblur_pruned_conv"):
-        layout, pointers, sizes = CALLS[name]
-        nothing = [None] * pointers, [0] * len(sizes)
-        assert getattr(library, name)(*layout, *nothing[0], *nothing[1], None) == 0
-        assert getattr(library, name)(3, *[64] * pointers, *sizes, None) == 3
-    assert library.deblur_selective_scan(0, *[64] * 9, 1, 2, 3, 4, 2, None) == 3
-    assert library.deblur_selective_scan(0, *[64] * 9, 1, 2, 3, 0, 0, None) == 1
-    assert library.deblur_deform_conv2d(*[64] * 7, 1, 2, 3, 4, 2, 12, 4, None) == 3
-    assert library.deblur_motion_deform_conv(0, *[64] * 6, 1, 2, 3, 4, 2, None) == 3
-    assert library.deblur_motion_deform_conv(0, *[64] * 6, 1, 3, 3, 4, 1, None) == 1
-    texts = {library.deblur_error_text(code) for code in range(6)}
+        assert code(name, None, n=0, c=0, h=0, w=0) == 0
+        assert code(name, features=3) == 3
+    assert code("deblur_selective_scan", delta_softplus=2) == 3
+    assert code("deblur_selective_scan", length=0) == 1
+    assert code("deblur_deform_conv2d", kernel=4) == 3
+    assert code("deblur_motion_deform_conv", gate=2) == 3
+    assert code("deblur_motion_deform_conv", c=3, gate=1) == 1
+    texts = {library.deblur_error_text(code_) for code_ in range(6)}
     assert len(texts) == 6
 
 

@@ -18,9 +18,10 @@ from tests import needs
 from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pruned_conv as pruned_cases
 from tests.plugins.harness import Inputs
+from tests.plugins.native_functions import cpu_library
 from tests.tolerances import NATIVE_BFLOAT16
 
-LAST_BF16 = 2  # DEBLUR_LAST_BF16
+NHWC_BF16 = 2  # DEBLUR_NHWC_BF16
 
 pytestmark = needs.kernels
 
@@ -76,8 +77,7 @@ def call(name: str, inputs: Inputs, threads: int, *, plan: bool = False) -> Tens
     n, c, h, w = tensors[0].shape
     gate = inputs.get("gate", 0)
     tail = [n, c, h, w]
-    library = cpu._library()
-    assert library is not None
+    library = cpu_library()
     if name == "deblur_motion_deform_conv":
         samples = None
         if plan:
@@ -89,9 +89,9 @@ def call(name: str, inputs: Inputs, threads: int, *, plan: bool = False) -> Tens
         others.insert(1, ctypes.addressof(samples) if samples else 0)
         tail.append(gate)
     y = torch.full((n, h, w, c >> gate), math.nan, dtype=torch.bfloat16)
-    team = cpu._Threads(threads, None, None)
+    pool = cpu._Threads(threads, None, None)
     pointers = [x.data_ptr(), *others, y.data_ptr()]
-    assert getattr(library, name)(LAST_BF16, *pointers, *tail, ctypes.byref(team)) == 0
+    assert getattr(library, name)(NHWC_BF16, *pointers, *tail, ctypes.byref(pool)) == 0
     return y.permute(0, 3, 1, 2).float()
 
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels, on the processor: every index, barrier and border, but not the GPU itself.
+"""The CUDA kernels, on the processor: every index, barrier and border, but not the GPU.
 
 csrc/emulation/launch.h runs the same source thread by thread; test_cuda_gpu.py runs it on a GPU.
 """
@@ -19,16 +19,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deblur_export.plugins.libraries import cpu, cuda
+from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.deform_conv2d import deform_conv2d, deform_conv2d_reference
 from deblur_export.plugins.ops.motion_deform_conv import (
     motion_deform_conv,
     motion_deform_conv_reference,
     sampling_grids,
 )
-from deblur_export.plugins.ops.pixel_rows import pixel_gather
+from deblur_export.plugins.ops.pixel_rows import PIXEL_GATHER, PIXEL_SCATTER, pixel_gather
 from deblur_export.plugins.ops.pruned_conv import pruned_conv, pruned_conv_reference
 from deblur_export.plugins.ops.selective_scan import selective_scan
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
+from deblur_export.plugins.parameters import NativeFunction
+from deblur_export.plugins.spec import OpSpec
 from tests import needs
 from tests.plugins import emulation
 from tests.plugins.cases import CASES
@@ -37,8 +40,17 @@ from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pixel_rows as pixel_cases
 from tests.plugins.cases import pruned_conv as pruned_cases
 from tests.plugins.cases import selective_scan as scan_cases
-from tests.plugins.harness import Case, rand
+from tests.plugins.harness import Case, Inputs, rand, split_attributes
 from tests.plugins.libraries.test_cpu import ODD
+from tests.plugins.native_functions import (
+    CUDA,
+    POINTER,
+    WORKSPACES,
+    declare_cuda,
+    fitting,
+    is_attribute,
+    sizes_of,
+)
 from tests.tolerances import NATIVE_BFLOAT16, NATIVE_FLOAT16, NATIVE_FLOAT32
 
 pytestmark = [
@@ -47,8 +59,8 @@ pytestmark = [
 ]
 GUARD = 4096  # bytes
 
-# Around the sizes of blocks, warps and tiles: more chunks than are carried at a time, both numbers
-# of states a thread holds, and a scan in one phase, which the emulation takes from 4096 states on.
+# Around the sizes of blocks, warps and tiles: more chunks than are carried at a time, both counts
+# of states per thread, and a scan in one phase, which the emulation chooses from 4096 states on.
 SCANS = {
     "many-chunks": scan_cases.scan(1, 2, 3, 2200, step=-4.6),
     "channels": scan_cases.scan(1, 33, 9, 130),
@@ -82,36 +94,36 @@ ALL = [*CASES, *WIDE, *(case for case in ODD if case.name != "bands")]
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base
-    return cuda.load(emulation.build(shared / "emulated"))
+    return declare_cuda(cuda.load(emulation.build(shared / "emulated")))
 
 
 @pytest.fixture
 def emulated(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
-    """The functions of plugins/cuda.py compute tensors of the processor."""
+    """The functions of libraries/cuda.py compute tensors of the processor."""
     monkeypatch.setattr(cuda, "_library", lambda: library)
     yield library
     emulation.backwards(library).value = 0
 
 
 @pytest.fixture
-def guarded_room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def guarded_workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Behind each workspace lie bytes that nobody may change."""
-    rooms: list[tuple[Tensor, int]] = []
-    original = cuda._room
+    made: list[tuple[Tensor, int]] = []
+    original = cuda._workspace
 
-    def room(name: str, device: torch.device, *sizes: int) -> tuple[Tensor, int]:
-        _, count = original(name, device, *sizes)
-        rooms.append((torch.full((count + GUARD,), 0xFF, dtype=torch.uint8), count))
-        return rooms[-1]
+    def workspace(*arguments: Any) -> Tensor:
+        count = original(*arguments).numel()
+        made.append((torch.full((count + GUARD,), 0xFF, dtype=torch.uint8), count))
+        return made[-1][0][:count]
 
-    monkeypatch.setattr(cuda, "_room", room)
+    monkeypatch.setattr(cuda, "_workspace", workspace)
     yield
-    assert all((memory[count:] == 0xFF).all() for memory, count in rooms)
+    assert all((memory[count:] == 0xFF).all() for memory, count in made)
 
 
 def guarded(tensor: Any) -> Any:
-    """The same numbers between others that spoil a result (nan, or far pixel numbers), aligned to
-    no more than an element."""
+    """The same numbers between others that spoil a result (NaN, or pixel indices far outside),
+    aligned to no more than an element."""
     if not isinstance(tensor, Tensor):
         return tensor
     edge = GUARD // tensor.element_size() + 1
@@ -122,14 +134,14 @@ def guarded(tensor: Any) -> Any:
 
 
 def error(y: Tensor, exact: Tensor) -> float:
-    """Of the result, as a share of the largest output."""
+    """Largest error of the result, relative to the largest output."""
     assert y.shape == exact.shape
     if y.numel() == 0:
         return 0.0
     return float((y.double() - exact).abs().max() / exact.double().abs().max().clamp(min=1e-30))
 
 
-@pytest.mark.usefixtures("guarded_room")
+@pytest.mark.usefixtures("guarded_workspace")
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_equals_float64(case: Case, emulated: ctypes.CDLL) -> None:
     inputs = {k: guarded(v) for k, v in case.make(torch.float32).items()}
@@ -166,7 +178,7 @@ HALVES = {
     [c for c in ALL if str(c) in HALVES or (c.op in TENSOR_CORES and "1e+06" not in c.name)],
     ids=str,
 )
-@pytest.mark.usefixtures("guarded_room")
+@pytest.mark.usefixtures("guarded_workspace")
 def test_low_precision_rounds_only_at_its_border(
     case: Case, dtype: torch.dtype, tolerance: float, emulated: ctypes.CDLL
 ) -> None:
@@ -195,7 +207,9 @@ def test_every_op_is_tested_in_low_precision() -> None:
 def test_sampling_grid() -> None:
     offset = rand(2, 18, 5, 7).float()
     expected = sampling_grids(offset.double()).transpose(0, 1)
-    torch.testing.assert_close(cuda.sampling_grid(offset).double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        cuda.compute(OPS["SamplingGrid"], offset).double(), expected, rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.usefixtures("emulated")
@@ -208,13 +222,14 @@ def test_strange_offsets_do_what_the_reference_does(value: float) -> None:
     tensors = [inputs[name] for name in names]
     tolerance = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
     exact = motion_deform_conv_reference(*tensors)
-    torch.testing.assert_close(cuda.motion_deform_conv(*tensors), exact, **tolerance)
+    torch.testing.assert_close(cuda.compute(OPS["MotionDeformConv"], *tensors), exact, **tolerance)
 
     inputs = deform_cases.listed(1, 3, 4, 6, 5, 9)(torch.float32)
     inputs["offset"][0, 31, 2] = value
-    del inputs["kernel"]
+    kernel = inputs.pop("kernel")
     exact = deform_conv2d_reference(**inputs)
-    torch.testing.assert_close(cuda.deform_conv2d(**inputs), exact, **tolerance)
+    y = cuda.compute(OPS["DeformConv2dAt"], *inputs.values(), kernel=kernel)
+    torch.testing.assert_close(y, exact, **tolerance)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -222,16 +237,22 @@ def test_strange_offsets_do_what_the_reference_does(value: float) -> None:
 def test_pixels_outside_the_image(number: int) -> None:
     inputs = deform_cases.listed(1, 3, 4, 6, 5, 9, 0.0)(torch.float32)
     inputs["index"][0, 4] = number
-    del inputs["kernel"]
+    kernel = inputs.pop("kernel")
     exact = deform_conv2d_reference(**inputs)
-    torch.testing.assert_close(cuda.deform_conv2d(**inputs), exact, rtol=1e-5, atol=1e-5)
+    y = cuda.compute(OPS["DeformConv2dAt"], *inputs.values(), kernel=kernel)
+    torch.testing.assert_close(y, exact, rtol=1e-5, atol=1e-5)
 
     x, listed = rand(1, 3, 4, 6).float(), torch.tensor([3, number, 7])
-    rows = cuda.pixel_gather(x, listed, 3)
+    rows = cuda.compute(PIXEL_GATHER, x, listed, kernel=3)
     assert (rows[1] == 0).all()
     torch.testing.assert_close(rows[::2], pixel_gather(x, listed[::2], 3), rtol=0, atol=0)
-    y = cuda.pixel_scatter(x, listed, torch.ones(3, 3))
+    y = cuda.compute(PIXEL_SCATTER, x, listed, torch.ones(3, 3))
     assert ((y != x).sum(dim=1) == 3).sum() == 2
+
+
+def scanned(inputs: Inputs) -> Tensor:
+    tensors, attributes = split_attributes("SelectiveScan", inputs)
+    return cuda.compute(OPS["SelectiveScan"], *tensors.values(), **attributes)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -241,7 +262,7 @@ def test_nan_in_a_scan_goes_where_the_reference_lets_it_go(name: str) -> None:
     inputs[name][0, 1, 40] = math.nan
     exact = selective_scan_reference(**inputs)
     assert exact.isnan().any()
-    y = cuda.selective_scan(**inputs)
+    y = scanned(inputs)
     torch.testing.assert_close(y, exact, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
@@ -251,7 +272,7 @@ def test_extreme_steps_and_rates_leave_no_nan() -> None:
     inputs["A"] = torch.full_like(inputs["A"], -1e30)
     inputs["delta"][:, :, ::7] = 1e20
     inputs["u"] *= 1e-20
-    torch.testing.assert_close(cuda.selective_scan(**inputs), selective_scan_reference(**inputs))
+    torch.testing.assert_close(scanned(inputs), selective_scan_reference(**inputs))
 
 
 @pytest.mark.usefixtures("emulated")
@@ -260,79 +281,56 @@ def test_nan_in_a_mask_is_no_mask() -> None:
     inputs["mask"][0, 0, 2, 2] = math.nan
     del inputs["group"]
     exact = pruned_conv_reference(**inputs)
-    torch.testing.assert_close(cuda.pruned_conv(*inputs.values()), exact, rtol=1e-5, atol=1e-5)
+    y = cuda.compute(OPS["PrunedConv"], *inputs.values())
+    torch.testing.assert_close(y, exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("emulated")
 def test_empty_tensors() -> None:
-    assert (
-        cuda.pixel_gather(torch.ones(1, 2, 3, 3), torch.zeros(0, dtype=torch.int64), 3).numel() == 0
-    )
-    assert cuda.local_mean(torch.ones(0, 2, 3, 3), 6).shape == (0, 2, 3, 3)
+    x, nothing = torch.ones(1, 2, 3, 3), torch.zeros(0, dtype=torch.int64)
+    assert cuda.compute(PIXEL_GATHER, x, nothing, kernel=3).numel() == 0
+    assert cuda.compute(OPS["LocalMean6"], x[:0]).shape == (0, 2, 3, 3)
     inputs = pixel_cases.scatter(1, 3, 4, 5, 0.0)(torch.float32)
-    torch.testing.assert_close(cuda.pixel_scatter(**inputs), inputs["base"], rtol=0, atol=0)
-
-
-# Fitting sizes of every function, behind the type and the pointers, without its workspace.
-SIZES: dict[str, tuple[int, ...]] = {
-    "deblur_cuda_selective_scan": (1, 2, 3, 400, 0),
-    "deblur_cuda_motion_deform_conv": (1, 2, 3, 4, 0),
-    "deblur_cuda_deform_conv2d": (1, 2, 3, 4, 2, 12, 3),
-    "deblur_cuda_pruned_conv": (1, 2, 3, 4),
-    "deblur_cuda_dynamic_filter": (2, 3, 4, 3),
-    "deblur_cuda_local_mean": (2, 3, 4, 3),
-    "deblur_cuda_sampling_grid": (1, 2, 3),
-    "deblur_cuda_pixel_gather": (1, 2, 3, 4, 5, 3),
-    "deblur_cuda_pixel_scatter": (1, 2, 3, 4, 5),
-    "deblur_cuda_top_pixels": (1, 12, 3),
-}
-WITHOUT_TYPE = ("deblur_cuda_sampling_grid", "deblur_cuda_top_pixels")
-WITH_ROOM = tuple(name.removesuffix("_workspace") for name in cuda._WORKSPACES)
-
-
-def arguments(
-    name: str, sizes: tuple[int, ...], pointer: int | None, room: tuple[int | None, int], type_: int
-) -> list[int | None]:
-    types = [] if name in WITHOUT_TYPE else [type_]
-    rooms = room if name in WITH_ROOM else ()
-    pointers = len(cuda._FUNCTIONS[name]) - len(types) - len(sizes) - len(rooms) - 1
-    return [*types, *[pointer] * pointers, *sizes, *rooms, None]
+    y = cuda.compute(PIXEL_SCATTER, *inputs.values())
+    torch.testing.assert_close(y, inputs["base"], rtol=0, atol=0)
 
 
 @settings(max_examples=120, deadline=None)
 @given(
-    place=st.sampled_from([(name, i) for name, sizes in SIZES.items() for i in range(len(sizes))]),
+    position=st.sampled_from(
+        [(name, size) for name, call in CUDA.items() for size in sizes_of(*call)]
+    ),
     value=st.one_of(st.integers(-(2**63), -1), st.integers(2**47, 2**63 - 1)),
 )
 def test_sizes_out_of_range_are_refused(
-    library: ctypes.CDLL, place: tuple[str, int], value: int
+    library: ctypes.CDLL, position: tuple[str, str], value: int
 ) -> None:
     """One size of a fitting call, with pointers that must not be followed."""
-    name, which = place
-    sizes = list(SIZES[name])
-    given_ = arguments(name, SIZES[name], 64, (64, 2**40), 0)
-    first = len(given_) - 1 - len(sizes) - 2 * (name in WITH_ROOM)
-    small = cuda._FUNCTIONS[name][first + which] is ctypes.c_int32
-    given_[first + which] = value % 2**31 + 400 if small else value
-    assert getattr(library, name)(*given_) in (1, 3)
+    name, argument = position
+    spec, function = CUDA[name]
+    wrong = value % 2**31 + 400 if is_attribute(function, argument) else value
+    assert getattr(library, name)(*fitting(spec, function, **{argument: wrong}).values()) in (1, 3)
 
 
 def test_missing_tensors_types_and_workspaces_are_refused(library: ctypes.CDLL) -> None:
-    for name, sizes in SIZES.items():
-        function = getattr(library, name)
-        assert function(*arguments(name, sizes, None, (64, 2**40), 0)) == 2, name
-        if name not in WITHOUT_TYPE:
-            assert function(*arguments(name, sizes, 64, (64, 2**40), 3)) == 3, name
-        if name in WITH_ROOM:
-            for room in ((None, 2**40), (8, 2**40), (64, 8)):
-                assert function(*arguments(name, sizes, 64, room, 0)) == 4, name
+    for name, (spec, function) in CUDA.items():
+
+        def code(pointer: int | None = POINTER, **others: int | None) -> Any:
+            call = fitting(spec, function, pointer, **others)  # noqa: B023
+            return getattr(library, name)(*call.values())  # noqa: B023
+
+        assert code(None) == 2, name
+        if "type" in function.arguments.split():
+            assert code(type=3) == 3, name
+        if function.workspace:
+            assert code(workspace=None) == code(workspace=8) == code(workspace_bytes=8) == 4, name
     texts = {library.deblur_cuda_error_text(code) for code in range(6)}
     assert len(texts) == 6
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    name=st.sampled_from(list(cuda._WORKSPACES)),
+    name=st.sampled_from(list(WORKSPACES)),
     sizes=st.lists(st.integers(1, 3000), min_size=5, max_size=5),
     which=st.integers(0, 4),
     more=st.integers(1, 300),
@@ -341,7 +339,7 @@ def test_workspaces_never_shrink(
     library: ctypes.CDLL, name: str, sizes: list[int], which: int, more: int
 ) -> None:
     """What TensorRT asks for at the largest sizes is enough for the others."""
-    function, kinds = getattr(library, name), cuda._WORKSPACES[name]
+    function, kinds = getattr(library, name), WORKSPACES[name]
     head = [0] if kinds[0] is ctypes.c_int32 else []
     own = sizes[: kinds.count(ctypes.c_int64)]
     end = {"deform_conv2d": [5], "motion_deform_conv": [0]}.get(name[12:-10], [])
@@ -352,34 +350,29 @@ def test_workspaces_never_shrink(
     assert largest < 0 or 0 <= function(*head, *own, *end) <= largest
 
 
-def test_python_and_header_agree() -> None:
+def test_versions_agree() -> None:
     header = (emulation.CSRC / "deblur_cuda.h").read_text(encoding="utf-8")
     (version,) = re.findall(r"#define DEBLUR_CUDA_VERSION (\d+)", header)
     assert int(version) == cuda.VERSION
-    declared = re.findall(r"(deblur_cuda_\w+)\(([^)]*)\);", header)
-    counted = {name: len(inside.split(",")) for name, inside in declared}
-    ours = {name: len(kinds) for name, kinds in (cuda._FUNCTIONS | cuda._WORKSPACES).items()}
-    plain = {"deblur_cuda_version", "deblur_cuda_error_text"}
-    assert {k: v for k, v in counted.items() if k not in plain} == ours
 
 
 @pytest.mark.usefixtures("emulated")
 def test_only_for_tensors_on_a_gpu() -> None:
     assert cuda.available()
-    assert not cuda.takes(torch.ones(2))
+    assert not cuda.supports(OPS["LocalMean"], torch.ones(1, 2, 3, 3))
 
 
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
 def test_torch_ops_take_the_kernels(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for tensors on a GPU: one call of the kernel of that op, of tensors of any strides."""
-    monkeypatch.setattr(cuda, "takes", lambda *_: True)
+    monkeypatch.setattr(cuda, "supports", lambda *_: True)
     names: list[str] = []
     original = cuda._call
 
-    def spy(name: str, *arguments: Any) -> None:
-        names.append(name)
-        original(name, *arguments)
+    def spy(spec: OpSpec, function: NativeFunction, *rest: Any) -> None:
+        names.append(function.name)
+        original(spec, function, *rest)
 
     monkeypatch.setattr(cuda, "_call", spy)
     case = [c for c in CASES if c.op == op][-1]

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from deblur_export.plugins.libraries import cpu, cuda
+from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.pruned_conv import pruned_conv_reference
 from deblur_export.plugins.ops.selective_scan import selective_scan
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
+from deblur_export.plugins.parameters import NativeFunction
+from deblur_export.plugins.spec import OpSpec
 from tests.plugins.cases import CASES
 from tests.plugins.cases import pruned_conv as pruned_cases
 from tests.plugins.cases import selective_scan as scan_cases
@@ -39,9 +42,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = cuda._call
 
-    def spy(name: str, *arguments: Any) -> None:
-        names.append(name)
-        original(name, *arguments)
+    def spy(spec: OpSpec, function: NativeFunction, *rest: Any) -> None:
+        names.append(function.name)
+        original(spec, function, *rest)
 
     monkeypatch.setattr(cuda, "_call", spy)
     return names
@@ -93,9 +96,10 @@ def test_large_pruned_conv(coverage: float) -> None:
     inputs = on_gpu(make(torch.float32))
     del inputs["group"]
     exact = pruned_conv_reference(**{k: v.double() for k, v in inputs.items()})
-    y = cuda.pruned_conv(*inputs.values())
+    y = cuda.compute(OPS["PrunedConv"], *inputs.values())
     assert error(y.cpu(), exact.cpu()) < TOLERANCES[torch.float32]
-    torch.testing.assert_close(cuda.pruned_conv(*inputs.values()), y, rtol=0, atol=0)
+    again = cuda.compute(OPS["PrunedConv"], *inputs.values())
+    torch.testing.assert_close(again, y, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
@@ -136,6 +140,6 @@ def test_the_reference_stays_the_reference(calls: list[str]) -> None:
 
 def test_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too small a workspace stops the call before it is queued."""
-    monkeypatch.setattr(cuda, "_room", lambda *_: (torch.empty(0, device="cuda"), 0))
+    monkeypatch.setattr(cuda, "_workspace", lambda *_: torch.empty(0, device="cuda"))
     with pytest.raises(RuntimeError, match="workspace"):
-        cuda.local_mean(torch.ones(1, 1, 4, 4, device="cuda"), 3)
+        cuda.compute(OPS["LocalMean3"], torch.ones(1, 1, 4, 4, device="cuda"))

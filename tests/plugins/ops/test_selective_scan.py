@@ -173,7 +173,7 @@ def test_products_are_counted() -> None:
 def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     inputs = scan(2, 3, 4, 5)(torch.float32)
     inputs[name] = inputs[name][:-1]
-    with pytest.raises(ValueError, match="selective_scan: "):
+    with pytest.raises(ValueError, match=rf"^SelectiveScan: {name} is "):
         selective_scan(**inputs)
 
 

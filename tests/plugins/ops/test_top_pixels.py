@@ -23,10 +23,10 @@ def test_scores_decide_within_each_image() -> None:
 @pytest.mark.parametrize(
     ("shape", "ratio", "message"),
     [
-        ((1, 2, 4, 4), 2, "channels"),
+        ((1, 2, 4, 4), 2, "scores"),
         ((1, 1, 4, 6), 4, "multiple"),
         ((1, 1, 5, 4), 2, "multiple"),
-        ((1, 1, 4, 4), 0, "multiple"),
+        ((1, 1, 4, 4), 0, "positive"),
     ],
 )
 def test_scores_that_do_not_fit_are_refused(

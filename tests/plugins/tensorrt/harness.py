@@ -189,10 +189,12 @@ class Plugin:
     def output_type(self, tensors: Sequence[Tensor | None]) -> int:
         return self._call("output_type", len(tensors), Described(tensors).types)
 
-    def supports(self, place: int, tensors: Sequence[Tensor | None], format_: int = LINEAR) -> bool:
-        """Whether tensor `place` may be as it is; the output is the last one."""
+    def supports(
+        self, position: int, tensors: Sequence[Tensor | None], format_: int = LINEAR
+    ) -> bool:
+        """Whether tensor `position` may be as it is; the output is the last one."""
         described = Described(tensors)
-        return bool(self._call("supports", place, *described.arrays, described.types, format_))
+        return bool(self._call("supports", position, *described.arrays, described.types, format_))
 
     def workspace(self, tensors: Sequence[Tensor | None]) -> int:
         """Bytes; -1 where the sizes contradict each other."""
@@ -226,6 +228,6 @@ class Plugin:
         """
         bytes_ = self.workspace(tensors)
         assert bytes_ >= 0, self.library.log()
-        room = torch.empty(max(bytes_, 16), dtype=torch.uint8, device=y.device)
-        code = self.enqueue(tensors, y, room.data_ptr() if bytes_ else None, stream)
+        workspace = torch.empty(max(bytes_, 16), dtype=torch.uint8, device=y.device)
+        code = self.enqueue(tensors, y, workspace.data_ptr() if bytes_ else None, stream)
         assert code == 0, self.library.log()

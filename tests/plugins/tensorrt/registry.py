@@ -3,7 +3,7 @@
     python registry.py MODULE LIBRARY FOLDER [merely-loaded]
 
 With merely-loaded the library is loaded by another hand before the registry is told of it. FOLDER
-has an ONNX file of one node an op. Prints JSON: the creators, which of them make a plugin of their
+has an ONNX file of one node per op. Prints JSON: the creators, which of them make a plugin of their
 node's attributes, and what the ONNX parser says of each node where the module has one.
 """
 

@@ -19,6 +19,7 @@ from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
 from deblur_export.plugins.compile.cpu import BuildError
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.plugins.ops import OPS
+from deblur_export.plugins.shapes import evaluate, evaluate_shape
 from tests import needs
 from tests.plugins.cases import CASES
 from tests.plugins.harness import model_of
@@ -38,22 +39,76 @@ def test_versions_agree() -> None:
     assert int(version) == tensorrt_library.VERSION
 
 
-def test_the_table_says_what_the_specifications_say() -> None:
-    """Read as text: this needs no headers."""
+ROW = re.compile(r"^Op (\w+)\(.*?\{(.*?)^\}", re.MULTILINE | re.DOTALL)
+TENSOR = re.compile(r'\{"(\w+)", ([TFI]), "([^"]+)"(, true)?\}')
+ATTRIBUTE = re.compile(
+    r"""\{"(\w+)",\ '(\w)',\ \{([\d,\ ]*)\}  # name, letter, values
+    (?:,\ (true|false)(?:,\ (\d+))?)?\}          # optional, what the letter adds to the value""",
+    re.VERBOSE,
+)
+# What the letters of the table stand for; an attribute's letter stands for its value.
+LETTERS = {"n": 2, "c": 6, "h": 12, "w": 20, "l": 7, "d": 5, "s": 3, "o": 4, "p": 11}
+TYPES = {"T": "T", "F": "tensor(float)", "I": "tensor(int64)"}
+
+
+def rows_of_the_table() -> dict[str, str]:
+    """The text of each op's row, by the names that it has; this needs no headers."""
     table = (CSRC / "tensorrt" / "ops.cpp").read_text(encoding="utf-8")
-    kinds = {"T": "T", "F": "tensor(float)", "I": "tensor(int64)"}
-    seen = []
-    for function, row in re.findall(r"^Op (\w+)\(.*?\{(.*?)^\}", table, re.MULTILINE | re.DOTALL):
+    rows = {}
+    for function, row in ROW.findall(table):
         own = re.findall(r'return \{"(\w+)"', row)
-        for name in own or re.findall(rf'{function}\("(\w+)"', table):
-            seen.append(name)
-            spec = OPS[name]
-            tensors = re.findall(r'\{"(\w+)", ([TFI]), "[^"]+"(, true)?\}', row)
-            assert {n: kinds[kind] for n, kind, _ in tensors} == {**spec.inputs, **spec.outputs}
-            attributes = re.findall(r"\{\"(\w+)\", '\w', \{.*?\}(, true)?", row)
-            assert [n for n, _ in attributes] == list(spec.attributes)
-            assert {n for n, *_, o in (*tensors, *attributes) if o} == set(spec.optional)
-    assert sorted(seen) == NAMES
+        rows.update(dict.fromkeys(own or re.findall(rf'{function}\("(\w+)"', table), row))
+    return rows
+
+
+def size(axis: str, values: dict[str, int]) -> int:
+    """One axis of a shape of the table: letters and numbers joined by * and /, left to right."""
+    result, product = 1, True
+    for token in re.findall(r"[a-z]|\d+|[*/]", axis):
+        if token in "*/":
+            product = token == "*"
+            continue
+        factor = values[token] if token.isalpha() else int(token)
+        result = result * factor if product else result // factor
+    return result
+
+
+def test_the_table_has_all_ops() -> None:
+    assert sorted(rows_of_the_table()) == NAMES
+    assert {spec.name for spec in OPS.values() if spec.tensorrt} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_says_what_the_specifications_say(name: str) -> None:
+    """Types, optional parameters, values of attributes, and every shape for some sizes."""
+    spec, row = OPS[name], rows_of_the_table()[name]
+    tensors = TENSOR.findall(row)
+    declared = {**spec.inputs, **spec.outputs}
+    assert [n for n, *_ in tensors] == list(declared)
+    assert [TYPES[t] for _, t, *_ in tensors] == [tensor.type for tensor in declared.values()]
+    assert [bool(o) for *_, o in tensors] == [tensor.optional for tensor in declared.values()]
+
+    attributes = ATTRIBUTE.findall(row)
+    assert [n for n, *_ in attributes] == list(spec.attributes)
+    symbols = {letter.upper(): number for letter, number in LETTERS.items()}
+    choices: list[dict[str, int]] = [{**spec.constants}]
+    for attribute, (_, _, values, optional, _) in zip(
+        spec.attributes.values(), attributes, strict=True
+    ):
+        allowed = tuple(int(value) for value in re.findall(r"\d+", values))
+        assert allowed == attribute.values
+        assert (optional == "true") == attribute.optional
+    for (own, *_), attribute in zip(attributes, spec.attributes.values(), strict=True):
+        fixed = [evaluate(attribute.equals, symbols)] if attribute.equals else [2, 4]
+        choices = [
+            choice | {own: value} for choice in choices for value in attribute.values or fixed
+        ]
+    for choice in choices:
+        letters = LETTERS | ({"k": spec.constants["kernel"]} if spec.constants else {})
+        letters |= {letter: choice[n] + int(more or 0) for n, letter, *_, more in attributes}
+        for (_, _, shape, _), tensor in zip(tensors, declared.values(), strict=True):
+            sizes = tuple(size(axis, letters) for axis in shape.split())
+            assert sizes == evaluate_shape(tensor.shape, symbols | choice), shape
 
 
 @pytest.fixture(scope="module")

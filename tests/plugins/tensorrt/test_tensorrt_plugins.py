@@ -58,9 +58,13 @@ def test_every_case(plugins: Plugins, case: Case) -> None:
     assert plugins.log() == ""
 
 
+def has_type_t(op: str) -> bool:
+    return any(tensor.type == "T" for tensor in OPS[op].inputs.values())
+
+
 # Those whose values float16 can hold.
-TYPED = [c for c in CASES if "T" in OPS[c.op].inputs.values() and "1e+06" not in c.name]
-SHARES = {
+TYPED = [c for c in CASES if has_type_t(c.op) and "1e+06" not in c.name]
+TOLERANCES = {
     torch.float32: NATIVE_FLOAT32,
     torch.float16: NATIVE_FLOAT16,
     torch.bfloat16: NATIVE_BFLOAT16,
@@ -75,14 +79,14 @@ def test_every_case_in_low_precision(plugins: Plugins, case: Case, dtype: torch.
     exact = case.dense(**case.make(torch.float64))
     y = torch.empty(exact.shape, dtype=dtype)
     plugin.run(cast(case.op, inputs, dtype), y)
-    assert_near(y, exact, SHARES[dtype])
+    assert_near(y, exact, TOLERANCES[dtype])
 
 
-def assert_near(y: Tensor, exact: Tensor, share: float) -> None:
+def assert_near(y: Tensor, exact: Tensor, tolerance: float) -> None:
     if y.dtype == torch.int64:
         assert torch.equal(y, exact)
     elif exact.numel():
-        assert (y.double() - exact).abs().max() < share * exact.abs().max()  # false for NaN
+        assert (y.double() - exact).abs().max() < tolerance * exact.abs().max()  # false for NaN
 
 
 FIRST = list({case.op: case for case in reversed(CASES)}.values())
@@ -91,7 +95,8 @@ FIRST = list({case.op: case for case in reversed(CASES)}.values())
 def cast(op: str, inputs: Inputs, dtype: torch.dtype) -> list[Tensor | None]:
     """The tensors of a case; those of type T in another precision."""
     tensors, _ = split_attributes(op, inputs)
-    return [t if t is None or OPS[op].inputs[k] != "T" else t.to(dtype) for k, t in tensors.items()]
+    types = {name: tensor.type for name, tensor in OPS[op].inputs.items()}
+    return [t if t is None or types[k] != "T" else t.to(dtype) for k, t in tensors.items()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -100,22 +105,22 @@ def test_types_and_formats(plugins: Plugins, case: Case, dtype: torch.dtype) -> 
     inputs = case.make(torch.float32)
     plugin, _ = plugins.of_case(case.op, inputs)
     tensors = cast(case.op, inputs, dtype)
-    (declared,) = OPS[case.op].outputs.values()
-    made = {"T": dtype, "tensor(float)": torch.float32, "tensor(int64)": torch.int64}[declared]
+    _, output = OPS[case.op].output
+    made = {"T": dtype, "tensor(float)": torch.float32, "tensor(int64)": torch.int64}[output.type]
     y = torch.empty(case.dense(**inputs).shape, dtype=made)
     everything = [*tensors, y]
     others = torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32
-    for place, tensor in enumerate(everything):
+    for position, tensor in enumerate(everything):
         if tensor is None:
             continue
-        assert plugin.supports(place, everything)
-        assert not plugin.supports(place, everything, CHW4)
-        first_of_t = place == 0 and "T" in OPS[case.op].inputs.values()
+        assert plugin.supports(position, everything)
+        assert not plugin.supports(position, everything, CHW4)
+        first_of_t = position == 0 and has_type_t(case.op)
         for other in others:
             free = first_of_t and other.is_floating_point
             changed = [*everything]
-            changed[place] = tensor.to(other)
-            assert plugin.supports(place, changed) == (free or other == tensor.dtype)
+            changed[position] = tensor.to(other)
+            assert plugin.supports(position, changed) == (free or other == tensor.dtype)
 
 
 @pytest.mark.parametrize("case", FIRST, ids=lambda case: case.op)
@@ -124,10 +129,10 @@ def test_sizes_that_contradict_each_other(plugins: Plugins, case: Case) -> None:
     inputs = case.make(torch.float32)
     plugin, tensors = plugins.of_case(case.op, inputs)
     refused = 0
-    for place, tensor in enumerate(tensors):
+    for position, tensor in enumerate(tensors):
         for axis in range(0 if tensor is None else tensor.dim()):
             shapes = shapes_of(tensors)
-            shapes[place] = tuple(s + (a == axis) for a, s in enumerate(shapes[place]))
+            shapes[position] = tuple(s + (a == axis) for a, s in enumerate(shapes[position]))
             known = [[True] * len(shape) for shape in shapes]
             assert plugin.output_shape(shapes) is not None
             if plugin.output_shape(shapes, known) is not None:
@@ -135,7 +140,7 @@ def test_sizes_that_contradict_each_other(plugins: Plugins, case: Case) -> None:
             assert tensor is not None
             refused += 1
             changed = [*tensors]
-            changed[place] = torch.zeros(shapes[place], dtype=tensor.dtype)
+            changed[position] = torch.zeros(shapes[position], dtype=tensor.dtype)
             assert plugin.workspace(changed) == -1
             assert plugin.enqueue(changed, torch.zeros(1), None) != 0
             messages = plugins.log().splitlines()
@@ -189,7 +194,7 @@ def test_optional_inputs(plugins: Plugins, left_out: tuple[str, ...], form: str)
     y = torch.empty(2, 3, 9)
     plugin.run(given, y)
     assert_near(y, exact, NATIVE_FLOAT32)
-    assert all(plugin.supports(place, [*given, y]) for place in range(len(given) + 1))
+    assert all(plugin.supports(position, [*given, y]) for position in range(len(given) + 1))
 
 
 def test_missing_and_surplus_inputs(plugins: Plugins) -> None:
@@ -253,7 +258,7 @@ def device_plugins(harness: Path) -> Plugins:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dtype", SHARES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_case_on_the_gpu(device_plugins: Plugins, case: Case, dtype: torch.dtype) -> None:
     if dtype != torch.float32 and case not in TYPED:
@@ -265,4 +270,4 @@ def test_every_case_on_the_gpu(device_plugins: Plugins, case: Case, dtype: torch
     made = torch.int64 if exact.dtype == torch.int64 else dtype
     y = torch.full(exact.shape, -1, dtype=made, device="cuda")
     plugin.restored().run(tensors, y, torch.cuda.current_stream().cuda_stream)
-    assert_near(y.cpu(), exact, SHARES[dtype])
+    assert_near(y.cpu(), exact, TOLERANCES[dtype])
