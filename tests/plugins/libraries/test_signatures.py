@@ -111,6 +111,7 @@ def test_every_argument_has_a_meaning(device: str, spec: OpSpec, function: Nativ
     known = {*spec.inputs, *spec.outputs, *spec.attributes, *spec.constants, *EXTRA}
     known |= {"features", "threads"} if device == "cpu" else {"type", "stream"}
     known |= {"workspace", "workspace_bytes"} if function.workspace else set()
+    assert function.arguments.split()[-1] == {"cpu": "threads", "cuda": "stream"}[device]
     for argument in (function.arguments + " " + function.workspace).split():
         expression = function.size(argument)
         if expression is None:
