@@ -104,11 +104,11 @@ def supports(spec: OpSpec, *tensors: Tensor | None) -> bool:
         and all(
             t is None
             or (
-                t.dtype == _DTYPES[declared_.type]
+                t.dtype == _DTYPES[wanted.type]
                 and t.device.type == "cpu"
                 and t.layout == torch.strided
             )
-            for t, declared_ in zip(tensors, spec.inputs.values(), strict=False)
+            for t, wanted in zip(tensors, spec.inputs.values(), strict=False)
         )
         and available()
     )
@@ -128,7 +128,7 @@ def compute(spec: OpSpec, *tensors: Tensor | None, **attributes: int) -> Tensor:
 
     Raises:
         ValueError: a shape or an attribute does not fit, or a pixel index lies outside the image.
-        MemoryError: no memory for the working space of the kernel.
+        MemoryError: the kernel finds no memory for its workspace.
     """
     function = spec.cpu
     assert function is not None

@@ -70,14 +70,10 @@ def supports(spec: OpSpec, *tensors: Tensor | None) -> bool:
             t is None
             or (
                 t.device == first.device
-                and (
-                    t.dtype == torch.int64
-                    if declared_.type == "tensor(int64)"
-                    else t.dtype in TYPES
-                )
+                and (t.dtype == torch.int64 if wanted.type == "tensor(int64)" else t.dtype in TYPES)
                 and t.layout == torch.strided
             )
-            for t, declared_ in zip(tensors, spec.inputs.values(), strict=False)
+            for t, wanted in zip(tensors, spec.inputs.values(), strict=False)
         )
         and available()
     )

@@ -44,7 +44,9 @@ def declared_workspace(library: ctypes.CDLL, spec: OpSpec, function: NativeFunct
 def _declared(library: ctypes.CDLL, name: str, arguments: list[Any], result: Any) -> Any:
     function = getattr(library, name)
     if function.argtypes is None:
-        function.argtypes, function.restype = arguments, result
+        # In this order: another thread that finds argtypes has the result as well.
+        function.restype = result
+        function.argtypes = arguments
     return function
 
 
