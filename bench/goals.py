@@ -82,14 +82,14 @@ def _ops(folder: Path) -> Iterator[Goal]:
 
 def _networks(folder: Path) -> Iterator[Goal]:
     algnet = _cases(folder, "network_algnet")
-    portable = _seconds(algnet["f32", None], "ort-ours portable")
+    portable = _seconds(algnet["fp32", None], "ort-ours portable")
     for (precision, _), case in algnet.items():
         ratio = portable / _seconds(case, OURS)
         yield Goal(f"ALGNet-32: ONNX Runtime portable over OpenVINO {precision}", ratio, 8)
     m2aenet = _cases(folder, "network_m2aenet")
     if (folder / "network_m2aenet_bf16.json").exists():  # more repeats
         m2aenet |= _cases(folder, "network_m2aenet_bf16")
-    for precision in ("f32", "bf16"):
+    for precision in ("fp32", "bf16"):
         sparse, dense = m2aenet[precision, 0.1], m2aenet[precision, 1.0]
         title = f"M2AENet base at 10 %, OpenVINO {precision}, over"
         own = _seconds(sparse, OURS)
@@ -134,7 +134,7 @@ def _bound(folder: Path) -> str:
     """How fast ALGNet could be if only its convolutions and scans were left."""
     if not (folder / "profile_algnet.json").exists():
         return ""
-    portable = _seconds(_cases(folder, "network_algnet")["f32", None], "ort-ours portable")
+    portable = _seconds(_cases(folder, "network_algnet")["fp32", None], "ort-ours portable")
     bounds = []
     for (precision, _), case in _cases(folder, "profile_algnet").items():
         profile = case["peers"][OURS]["profile"]

@@ -22,7 +22,7 @@ RANDOM = (
     "--size",
     "720x1280",
     "--precision",
-    "f32",
+    "fp32",
     "--precision",
     "bf16",
 )

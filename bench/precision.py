@@ -41,9 +41,8 @@ from deblur_export.export.timing.machine import machine, physical_cores
 from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
 from deblur_export.models.training.data.dataset import Dataset
+from deblur_export.precision import PRECISIONS
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 IMAGES, PAIRS, NO_BUDGET = 8, 2, 99.0
 RUNTIMES = ("ONNX Runtime", "OpenVINO", "TensorRT for RTX")
 Cell = dict[str, Any]
@@ -134,7 +133,7 @@ def measure(
             works = {
                 "ONNX Runtime": lambda p=precision: judged(files.typed("portable", p)),  # type: ignore[misc]
                 "OpenVINO": lambda p=precision: judged(  # type: ignore[misc]
-                    files.typed("openvino", "fp32"), runtime="openvino", precision=HINTS[p]
+                    files.typed("openvino", "fp32"), runtime="openvino", precision=p
                 ),
                 "TensorRT for RTX": lambda p=precision: engine(files.typed("rtx", p), p, console),  # type: ignore[misc]
             }
@@ -175,7 +174,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, help="calibrate int8 on this; no int8 without")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--network", action="append", choices=models.NAMES, help="[all]")
-    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="[all]")
+    parser.add_argument("--precision", action="append", choices=tuple(PRECISIONS), help="[all]")
     arguments = parser.parse_args()
     console = Console(soft_wrap=True, markup=False)
     about = machine(physical_cores())
@@ -189,7 +188,7 @@ def main() -> None:
         title = f"{loaded.title} ({loaded.weights})"
         with tempfile.TemporaryDirectory() as folder:
             files = Files(loaded, Path(folder), arguments.dataset)
-            rows = measure(files, arguments.precision or PRECISIONS, console)
+            rows = measure(files, arguments.precision or tuple(PRECISIONS), console)
         rows = results.get(title, {}) | rows
         results[title] = {
             precision: rows[precision] for precision in PRECISIONS if precision in rows

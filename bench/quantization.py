@@ -29,16 +29,15 @@ from deblur_export.calibration.qdq import LAYOUTS, Layout
 from deblur_export.calibration.scoring import Judge, psnr
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.pipeline import ExportOptions, export_onnx
-from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.emulated_session import emulated
 from deblur_export.export.timing.machine import machine, physical_cores
 from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import DEMO_FOLDER, load_model
+from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 
 GOALS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}  # dB lost, at most
 LEAST_INT8 = 0.7  # of the convolutions' multiply-adds
-TYPED: tuple[GraphPrecision, ...] = ("fp16", "bf16")
 HEAD = "| network | precision | share | lost on test | goal | to float32 | lost on val | size |"
 Row = dict[str, Any]
 
@@ -122,7 +121,9 @@ def main() -> None:
                 open_dataset(arguments.dataset, "test", artifact), arguments.pairs
             )
             judge = Judge(onnx.load(artifact.path), pairs.blurred, pairs.sharp)
-            rows += [typed_row(artifact, judge, precision, folder) for precision in TYPED]
+            rows += [
+                typed_row(artifact, judge, precision, folder) for precision in GRAPH_PRECISIONS[1:]
+            ]
             for layout in LAYOUTS:
                 for method in arguments.method or METHODS[-1:]:
                     try:

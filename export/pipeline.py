@@ -11,7 +11,6 @@ import torch
 
 from deblur_export import __version__
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.precision.typed import KeepRule, keep_nothing, typed
 from deblur_export.export.reparam.infra import PassReport
 from deblur_export.export.reparam.prepare import Progress, prepare
@@ -20,6 +19,7 @@ from deblur_export.manifest import FORMAT, Artifact, file_sha256, sidecar_path, 
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.spec import OPSET, Target
+from deblur_export.precision import GraphPrecision
 
 
 @dataclass(frozen=True)

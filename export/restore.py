@@ -16,8 +16,9 @@ from deblur_export.export.images.photo_file import read_photo, write_photo
 from deblur_export.export.images.tiling import Tiling, restore_tiled
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.export.runtimes.session import Precision, Runtime
+from deblur_export.export.runtimes.session import Runtime
 from deblur_export.manifest import Artifact
+from deblur_export.precision import GraphPrecision
 
 # A whole image up to here; the largest network then needs about 3 GB.
 WHOLE_PIXELS = 2_100_000
@@ -69,7 +70,7 @@ class Restorer:
         artifact: Artifact,
         mask: bool = False,
         runtime: Runtime = "onnxruntime",
-        precision: Precision = "f32",
+        precision: GraphPrecision = "fp32",
         plugins: Sequence[Path] = (),
     ) -> None:
         self.artifact = artifact

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deblur_export.models.blocks.decision import Decision, Inputs
+from deblur_export.precision import FP32
 
-FLIP_FRACTION = 1e-3  # allowed fraction of flipped entries of one decision in float32
 Choices = Mapping[str, NDArray[Any]]
 
 
@@ -33,7 +33,7 @@ class Allowance:
             tolerance, which is for float32.
     """
 
-    fraction: float = FLIP_FRACTION
+    fraction: float = FP32.tolerances.flips
     distance: float = 0.0
 
 

@@ -15,11 +15,12 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.export.engines.proof import Census
 from deblur_export.export.runtimes.nvinfer_log import last, readable
+from deblur_export.precision import PRECISIONS
 
 GIB = 1 << 30
 # Layers that carry nearly all of the arithmetic.
 COMPUTE_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-PRECISION_OF = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
+PRECISION_OF = {precision.tensorrt: name for name, precision in PRECISIONS.items()}
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.precision import LOW, EnginePrecision
 
-# "int8+fp16": what int8 leaves is in float16.
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8+fp16", "int8+bf16"]
 Shape = tuple[int, int, int, int]
 Size = tuple[int, int]
 
@@ -22,24 +21,28 @@ DEFAULT_TYPICAL: Size = (720, 1280)
 DEFAULT_LARGEST: Size = (1440, 2560)
 
 
-def precision_of(manifest: Mapping[str, Any]) -> Precision:
+def precision_of(manifest: Mapping[str, Any]) -> EnginePrecision:
     """Of a file."""
     high = manifest.get("high_precision", "fp32")
     own = manifest["precision"]
-    return cast(Precision, own if high == "fp32" else f"{own}+{high}")
+    return cast(EnginePrecision, own if high == "fp32" else f"{own}+{high}")
 
 
-def precision_from(fp16: bool, bf16: bool, int8: bool) -> Precision | None:
+def precision_from(int8: bool, **flags: bool) -> EnginePrecision | None:
     """The precision that the flags ask for, None without any.
+
+    Args:
+        int8: whether int8 is asked for.
+        flags: the same for each low floating-point precision, by name.
 
     Raises:
         DeblurExportError: two kinds of floating point.
     """
-    if fp16 and bf16:
-        raise DeblurExportError("--fp16 and --bf16 exclude each other")
-    flags = {"int8": int8, "fp16": fp16, "bf16": bf16}
-    names = [name for name, given in flags.items() if given]
-    return cast(Precision, "+".join(names)) if names else None
+    floats = [name for name in LOW if flags[name]]
+    if len(floats) > 1:
+        raise DeblurExportError(f"--{floats[0]} and --{floats[1]} exclude each other")
+    names = ["int8"] * int8 + floats
+    return cast(EnginePrecision, "+".join(names)) if names else None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class BuildOptions:
     makes input and output float16.
     """
 
-    precision: Precision = "fp32"
+    precision: EnginePrecision = "fp32"
     sizes: Sizes = field(default_factory=Sizes)
     plugins: tuple[Path, ...] = ()
     timing_cache: Path | None = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deblur_export.errors import CheckFailedError
-from deblur_export.export.engines.options import Precision
+from deblur_export.precision import PRECISIONS, EnginePrecision
 
 # Share of the arithmetic layers that must have the precision asked for: what is kept in float32
 # on purpose (sampling positions, states of a scan, small matrix products) is the smaller part.
@@ -23,15 +23,14 @@ LEAST_SHARE = 0.5
 # An engine may fuse and split layers, which moves its shares against those of the network.
 FUSION = 0.1
 
-REDUCED = ("fp16", "bf16", "int8", "fp8")
-# How TensorRT's inspector spells types: "Half", "FP16 NHWC8", "Row major linear BFloat16", ...
-SPELLINGS = {
-    "bf16": r"bf16|bfloat16",
-    "fp16": r"half|fp16|float16",
+# How TensorRT's inspector spells types: "Half", "FP16 NHWC8", "Row major linear BFloat16", ... It
+# may show eight-bit floats, which no file of ours has. A spelling may be part of those before it:
+# "float16" of "bfloat16", and "float" of nearly all.
+SPELLINGS: Mapping[str, str] = {
     "fp8": r"fp8|float8",
-    "int8": r"int8",
-    "fp32": r"float|fp32",
+    **{name: PRECISIONS[name].inspector for name in reversed(tuple(PRECISIONS))},
 }
+REDUCED = tuple(name for name in SPELLINGS if name != "fp32")
 ARITHMETIC = re.compile(r"conv|gemm|gemv|matmul|matrixmultiply", re.IGNORECASE)
 
 
@@ -67,7 +66,11 @@ class Claim:
 
 
 def prove(
-    precision: Precision, network: Census, engine: Census | None, expected: Census, claim: Claim
+    precision: EnginePrecision,
+    network: Census,
+    engine: Census | None,
+    expected: Census,
+    claim: Claim,
 ) -> list[str]:
     """The findings as lines for the user.
 
@@ -97,7 +100,7 @@ def prove(
     return [str(network), str(engine)]
 
 
-def _check_network(precision: Precision, network: Census, name: str) -> None:
+def _check_network(precision: EnginePrecision, network: Census, name: str) -> None:
     if precision == "fp32":
         _refuse_other(precision, network, name, REDUCED)
     elif network.share(precision) < LEAST_SHARE:
@@ -107,7 +110,7 @@ def _check_network(precision: Precision, network: Census, name: str) -> None:
         )
 
 
-def _check_int8_network(precision: Precision, network: Census, claim: Claim) -> None:
+def _check_int8_network(precision: EnginePrecision, network: Census, claim: Claim) -> None:
     """The layers that the file has in int8 are in int8, and what is left has the type it should."""
     found = network.counts.get("int8", 0)
     if found != claim.int8_layers or not found:
@@ -126,7 +129,9 @@ def _check_int8_network(precision: Precision, network: Census, claim: Claim) -> 
         )
 
 
-def _refuse_other(precision: Precision, network: Census, name: str, others: Sequence[str]) -> None:
+def _refuse_other(
+    precision: EnginePrecision, network: Census, name: str, others: Sequence[str]
+) -> None:
     reduced = [other for other in others if network.share(other)]
     if reduced:
         raise CheckFailedError(

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from deblur_export.export.engines.proof import Census
+from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS
 
 WITH_WEIGHTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FLOATS: Mapping[str, np.dtype[Any]] = {
-    "fp32": np.dtype(np.float32),
-    "fp16": np.dtype(np.float16),
-    "bf16": np.dtype(ml_dtypes.bfloat16),
+    name: ir.DataType[PRECISIONS[name].onnx].numpy() for name in GRAPH_PRECISIONS
 }
 # Layouts seen: as in the file, channels last, and (of large 1x1 kernels) input channels first.
 LAYOUTS: Mapping[int, tuple[tuple[int, ...], ...]] = {

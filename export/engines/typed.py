@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import cast
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines.options import BuildOptions, Precision, precision_of
+from deblur_export.export.engines.options import BuildOptions, precision_of
 from deblur_export.export.engines.proof import Claim
-from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.precision.half_io import half_io_file, has_half_io
 from deblur_export.export.precision.int8_mixed import lower_high_precision
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.manifest import Artifact
+from deblur_export.precision import LOW, EnginePrecision, GraphPrecision
 
 
 def typed_path(artifact: Artifact, options: BuildOptions, folder: Path) -> Path:
@@ -39,19 +39,19 @@ def typed_file(artifact: Artifact, options: BuildOptions, path: Path) -> Artifac
     return half_io_file(typed, path) if options.half_io and not has_half_io(typed) else typed
 
 
-def _in_precision(artifact: Artifact, precision: Precision, path: Path) -> Artifact:
+def _in_precision(artifact: Artifact, precision: EnginePrecision, path: Path) -> Artifact:
     own = precision_of(artifact.manifest)
     if own == precision:
         return artifact
     if own == "int8" and precision.startswith("int8+"):
         high = cast(GraphPrecision, precision.removeprefix("int8+"))
         return lower_high_precision(artifact, high, path)
-    if own == "int8" and precision in ("fp16", "bf16"):
+    if own == "int8" and precision in LOW:
         raise DeblurExportError(
             f"{artifact.path} is int8; add --int8 to --{precision} for int8 with {precision} "
             "around it, or give the float32 file"
         )
-    if precision not in ("fp16", "bf16"):
+    if precision not in LOW:
         raise DeblurExportError(
             f"{artifact.path} is {own} and cannot become {precision}: start from a float32 file, "
             "or for int8 from one of deblur-export calibrate"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,6 @@ from deblur_export.export.images.pairs import Pairs
 from deblur_export.export.parity import metrics
 from deblur_export.export.parity.ground_truth import judge
 from deblur_export.export.parity.report import (
-    LAYER_TOLERANCE,
-    PIXEL_TOLERANCE,
     CaseImages,
     CaseResult,
     LayerError,
@@ -37,58 +35,19 @@ from deblur_export.export.reparam.prepare import prepare
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.export.runtimes.session import Precision, Runtime, Session
+from deblur_export.export.runtimes.session import Runtime, Session
 from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.models.decisions import (
-    FLIP_FRACTION,
     Allowance,
     ChoiceCheck,
     Choices,
     decisions,
     with_choices,
 )
+from deblur_export.precision import LOW, PRECISIONS, GraphPrecision, Tolerances
 
 MAX_DROP = 0.1  # dB, as of `calibrate`
-FLIP_DISTANCE, LEAST_PSNR = "flip_distance", "psnr"
-# float32 against float32: rounding of some hundred layers; the networks here stay below 1e-5.
-FP32_TOLERANCE = {
-    PIXEL_TOLERANCE: 1e-4,
-    LAYER_TOLERANCE: 1e-4,
-    "flips": FLIP_FRACTION,
-}
-# A graph in low precision against PyTorch in float32: eleven and eight binary digits, some hundred
-# layers. The tiny networks with random weights give 67 dB and 49 dB at worst, layers 1e-2 and 1e-1.
-# Choices are made in float32, from rounded features: far more of them turn, up to 2 % and 6 % of a
-# row of attention logits, 2e-2 and 1.3e-1 from the threshold (AIBNet with trained weights).
-TOLERANCES: Mapping[str, Mapping[str, float]] = {
-    "fp32": FP32_TOLERANCE,
-    "fp16": {
-        PIXEL_TOLERANCE: 1e-2,
-        LAYER_TOLERANCE: 3e-2,
-        LEAST_PSNR: 60.0,
-        "flips": 3e-2,
-        FLIP_DISTANCE: 0.02,
-    },
-    "bf16": {
-        PIXEL_TOLERANCE: 8e-2,
-        LAYER_TOLERANCE: 2e-1,
-        LEAST_PSNR: 42.0,
-        "flips": 2e-1,
-        FLIP_DISTANCE: 0.2,
-    },
-    # Seven binary digits before every convolution; `calibrate` has held a budget in dB already, so
-    # that this only tells a coarse graph from a broken one.
-    "int8": {
-        PIXEL_TOLERANCE: 2.5e-1,
-        LAYER_TOLERANCE: 5e-1,
-        LEAST_PSNR: 30.0,
-        "flips": 2e-1,
-        FLIP_DISTANCE: 0.5,
-    },
-}
-# What the runtime was asked to compute a float32 file in.
-HINTS: Mapping[Precision, str] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 Array = NDArray[np.float32]
 
 
@@ -138,7 +97,7 @@ def verify(
     float64: bool = False,
     runtime: Runtime = "onnxruntime",
     min_psnr: float | None = None,
-    precision: Precision = "f32",
+    precision: GraphPrecision = "fp32",
     truth: TruthCheck | None = None,
     plugins: Sequence[Path] = (),
 ) -> ParityReport:
@@ -159,10 +118,9 @@ def verify(
     deciding = () if is_engine else _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
-    tolerance = dict(TOLERANCES[_computed_in(artifact, precision)])
-    if min_psnr is not None:
-        tolerance[LEAST_PSNR] = max(min_psnr, tolerance.get(LEAST_PSNR, 0.0))
-    allowance = Allowance(tolerance["flips"], tolerance.get(FLIP_DISTANCE, 0.0))
+    tolerance = _tolerances(artifact, precision)
+    tolerance = replace(tolerance, psnr=max(min_psnr or 0.0, tolerance.psnr))
+    allowance = Allowance(tolerance.flips, tolerance.flip_distance)
     session = _open(artifact, runtime, precision, deciding, plugins)
     judged_truth = None
     with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
@@ -194,7 +152,7 @@ def verify(
         artifact=str(artifact.path),
         reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.weights}",
         candidate=f"{session.title} ({platform.machine()})",
-        tolerance=tolerance,
+        tolerance=tolerance.as_dict(),
         cases=tuple(compared),
         layers=layers,
         first_departed=next((layer.name for layer in layers if layer.departed), None),
@@ -215,21 +173,22 @@ def note_on_choices(net: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _computed_in(artifact: Artifact, precision: Precision) -> str:
+def _tolerances(artifact: Artifact, precision: GraphPrecision) -> Tolerances:
+    """Of the artifact's own precision, or of what a runtime computes a float32 file in."""
     own = str(artifact.manifest["precision"])
-    return HINTS[precision] if own == "fp32" else own
+    return PRECISIONS[precision if own == "fp32" else own].tolerances
 
 
 def _open(
     artifact: Artifact,
     runtime: Runtime,
-    precision: Precision,
+    precision: GraphPrecision,
     extra_outputs: tuple[str, ...],
     plugins: Sequence[Path] = (),
 ) -> Session:
     manifest = artifact.manifest
     low = manifest.get("high_precision", manifest["precision"])  # beside int8, or of the whole
-    if runtime == "onnxruntime" and precision == "f32" and low in ("fp16", "bf16"):
+    if runtime == "onnxruntime" and precision == "fp32" and low in LOW:
         return EmulatedSession(artifact.path, low, extra_outputs)
     return open_session(artifact.path, runtime, extra_outputs, precision, plugins=plugins)
 
@@ -253,18 +212,17 @@ def _compare(
     checks: Sequence[ChoiceCheck],
     truth: NDArray[np.float64] | None,
     with_images: bool,
-    tolerance: Mapping[str, float],
+    tolerance: Tolerances,
 ) -> CaseResult:
     if ours.shape != theirs.shape:
         raise DeblurExportError(f"{case.name}: output {ours.shape} instead of {theirs.shape}")
     errors = metrics.error_summary(theirs, ours)
     reasons = [check.reason for check in checks if check.reason]
-    psnr, least = metrics.psnr(theirs, ours), tolerance.get(LEAST_PSNR, 0.0)
-    if not psnr >= least:
-        reasons.insert(0, f"PSNR {psnr:.2f} dB is below {least:g} dB")
-    limit = tolerance[PIXEL_TOLERANCE]
-    if not errors.max_abs <= limit:
-        reasons.insert(0, f"max error {errors.max_abs:.1e} is above {limit:.0e}")
+    psnr = metrics.psnr(theirs, ours)
+    if not psnr >= tolerance.psnr:
+        reasons.insert(0, f"PSNR {psnr:.2f} dB is below {tolerance.psnr:g} dB")
+    if not errors.max_abs <= tolerance.max_abs:
+        reasons.insert(0, f"max error {errors.max_abs:.1e} is above {tolerance.max_abs:.0e}")
     return CaseResult(
         name=case.name,
         shape=case.image.shape,
@@ -301,7 +259,7 @@ def compare_layers(
     model: LoadedModel,
     case: Case,
     runtime: Runtime = "onnxruntime",
-    precision: Precision = "f32",
+    precision: GraphPrecision = "fp32",
 ) -> tuple[LayerError, ...]:
     """Every module whose output is a value of the graph, in execution order.
 
@@ -317,7 +275,7 @@ def compare_layers(
     choices = {name: ours[name] for name in deciding}
     with with_choices(net, choices), TorchRunner(net, modules=names) as reference:
         theirs = reference.infer({"image": case.image})
-    limit = TOLERANCES[_computed_in(artifact, precision)][LAYER_TOLERANCE]
+    limit = _tolerances(artifact, precision).layer_rms_rel
     return tuple(_layer_error(name, ours[name], theirs[name], limit) for name in names)
 
 

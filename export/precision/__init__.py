@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from deblur_export.export.precision.typed import KeepRule
@@ -35,7 +36,7 @@ def keep_rule(
 
     if ranges is None and images is None:
         return keep_nothing
-    if precision != "fp16":
+    if not PRECISIONS[precision].narrow:
         raise DeblurExportError(
             f"--ranges and --images are for --precision fp16: {precision} has the range of float32"
         )

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -31,19 +29,11 @@ from deblur_export.export.precision.policy import FLOAT
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.spec import Target
+from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision, Precision
 
-GraphPrecision = Literal["fp32", "fp16", "bf16"]
-GRAPH_PRECISIONS: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
-LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-NUMPY: Mapping[ir.DataType, np.dtype[Any]] = {
-    FLOAT: np.dtype(np.float32),
-    ir.DataType.FLOAT16: np.dtype(np.float16),
-    ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-}
-LARGEST = {ir.DataType.FLOAT16: "65504", ir.DataType.BFLOAT16: "3.39e38"}
-SMALLEST_NORMAL = {ir.DataType.FLOAT16: 2.0**-14, ir.DataType.BFLOAT16: 2.0**-126}
-# Convolution and several others take bfloat16 from here on; pairs take both from 19 on.
-TYPED_OPSET = 22
+# Pairs take every type from opset 19 on, and the converter goes from 18 to this one.
+PAIRS_OPSET = 22
+WIDE = [name for name in reversed(GRAPH_PRECISIONS) if not PRECISIONS[name].narrow]
 PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -82,24 +72,31 @@ def lower_precision(
     Raises:
         DeblurExportError: a weight is out of the range of the precision.
     """
-    low = LOW[precision]
+    record = PRECISIONS[precision]
+    low = element_type(record)
     types = _element_types(model)
     model = model.clone()
     model.functions.clear()
-    newer = low == ir.DataType.BFLOAT16 or any(node.op_type in PAIRS for node in model.graph)
-    if newer and model.opset_imports[""] < TYPED_OPSET:
-        convert_version(model, TYPED_OPSET)
+    pairs = any(node.op_type in PAIRS for node in model.graph)
+    least = max(record.opset, PAIRS_OPSET if pairs else 1)
+    if model.opset_imports[""] < least:
+        convert_version(model, least)
     for value in _values(model.graph):
         if value.dtype is None and value.name in types:
             value.type = ir.TensorType(types[value.name])
     opset = model.opset_imports[""]
     kept = policy.kept_nodes(model.graph, low, opset, target, keep or {})
-    casting = _Caster(model.graph, low, opset, kept).run(precision)
+    casting = _Caster(model.graph, record, low, opset, kept).run(precision)
     attach_functions(model, target)
     for function in model.functions.values():
         function.opset_imports[""] = opset
     forget_dynamic_shapes(model)
     return model, casting
+
+
+def element_type(precision: Precision) -> ir.DataType:
+    """What the IR calls it."""
+    return ir.DataType[precision.onnx]
 
 
 def _element_types(model: ir.Model) -> dict[str, ir.DataType]:
@@ -120,6 +117,7 @@ def _values(graph: ir.Graph) -> Iterable[ir.Value]:
 @dataclass
 class _Caster:
     graph: ir.Graph
+    precision: Precision
     low: ir.DataType
     opset: int
     kept: Mapping[ir.Node, str]
@@ -134,9 +132,8 @@ class _Caster:
         lowered = sum([self._type(node) for node in list(self.graph)])
         if self.too_large:
             raise DeblurExportError(
-                f"weights beyond the range of {precision} ({LARGEST[self.low]}): "
-                f"{', '.join(self.too_large)}; "
-                "use --precision bf16 or fp32, or rescale them"
+                f"weights beyond the range of {precision} ({self.precision.largest:.5g}): "
+                f"{', '.join(self.too_large)}; use --precision {' or '.join(WIDE)}, or rescale them"
             )
         self._restore_outputs()
         self._drop_unused_constants()
@@ -187,7 +184,7 @@ class _Caster:
     def _constant(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
         exact = _array(value)
         with np.errstate(over="ignore"):
-            rounded = exact.astype(NUMPY[wanted])
+            rounded = exact.astype(wanted.numpy())
         self._account(str(value.name), exact, rounded)
         result = ir.Value(
             name=f"{value.name}/{wanted.name.lower()}",
@@ -206,7 +203,7 @@ class _Caster:
         size = np.abs(exact[exact != 0])
         self.weights += exact.size
         self.flushed += int(np.count_nonzero(rounded[exact != 0] == 0))
-        self.subnormal += int(np.count_nonzero(size < SMALLEST_NORMAL[self.low]))
+        self.subnormal += int(np.count_nonzero(size < 2.0**self.precision.least_power))
 
     def _restore_outputs(self) -> None:
         for place, inner in enumerate(self.graph.outputs):

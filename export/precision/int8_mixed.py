@@ -8,11 +8,11 @@ import onnx
 import onnx_ir as ir
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.precision.derived import write_derived
 from deblur_export.export.precision.int8_proof import check_int8, int8_nodes
 from deblur_export.export.precision.typed import keep_nothing, typed
 from deblur_export.manifest import METADATA_KEY, Artifact
+from deblur_export.precision import GraphPrecision
 
 
 def lower_high_precision(artifact: Artifact, precision: GraphPrecision, path: Path) -> Artifact:

@@ -13,10 +13,9 @@ from onnx import TensorProto
 from onnx.inliner import inline_local_functions
 
 from deblur_export.errors import CheckFailedError
-from deblur_export.export.precision.cast import GraphPrecision
 from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
+from deblur_export.precision import PRECISIONS, GraphPrecision
 
-TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = CONVOLUTIONS | {"MatMul", "Gemm"}
 # Of the multiply-adds of all convolutions: what is left are heads of offsets, masks and rankings.
@@ -62,7 +61,7 @@ def check_precision(
     proto = onnx.load(model) if isinstance(model, Path) else ir.to_proto(model)
     inlined = inline_local_functions(proto)
     types, macs = element_types(inlined), multiply_adds(inlined)
-    wanted = TYPES[precision]
+    wanted = TensorProto.DataType.Value(PRECISIONS[precision].onnx)
     totals = {True: [0, 0], False: [0, 0]}  # by "is a convolution": in the precision, all
     excused = 0
     for node in products(inlined):

@@ -14,9 +14,10 @@ from deblur_export.engine_file import is_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.gpu import gpu_count
 from deblur_export.export.runtimes.onnxruntime_session import CUDA_PROVIDER
-from deblur_export.export.runtimes.session import Precision, Runtime
+from deblur_export.export.runtimes.session import Runtime
 from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries import openvino as openvino_library
+from deblur_export.precision import GraphPrecision
 
 Asked = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"]
 # A node that every build of the CUDA provider has.
@@ -31,14 +32,14 @@ class Chosen:
     reason: str = ""
 
 
-def choose_runtime(asked: Asked, artifact: Artifact, precision: Precision = "f32") -> Chosen:
+def choose_runtime(asked: Asked, artifact: Artifact, precision: GraphPrecision = "fp32") -> Chosen:
     """What runs a file of ours: as asked, or an engine's own TensorRT, or the first of CUDA,
     OpenVINO and ONNX Runtime on the CPU that is able to and gains something by it.
 
     Args:
         asked: by the user.
         artifact: an ONNX file or an engine.
-        precision: of the arithmetic; another than f32 is OpenVINO's.
+        precision: of the arithmetic; another than fp32 is OpenVINO's.
 
     Raises:
         DeblurExportError: an engine for another runtime than TensorRT, or TensorRT for an ONNX
@@ -46,7 +47,7 @@ def choose_runtime(asked: Asked, artifact: Artifact, precision: Precision = "f32
     """
     path = artifact.path
     if is_engine(path):
-        if asked not in ("auto", "tensorrt") or precision != "f32":
+        if asked not in ("auto", "tensorrt") or precision != "fp32":
             raise DeblurExportError(
                 f"{path} is an engine: TensorRT alone runs it, in the precision it was built in; "
                 "leave --runtime and --precision out"
@@ -58,7 +59,7 @@ def choose_runtime(asked: Asked, artifact: Artifact, precision: Precision = "f32
         )
     if asked != "auto":
         return Chosen(asked)
-    if precision != "f32":
+    if precision != "fp32":
         return Chosen("openvino", f"openvino, which alone has --precision {precision}")
     refusals = []
     for runtime, judge in CANDIDATES:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
+from deblur_export import precision
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.session import Arrays
 
-LOW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+LOW = tuple(TensorProto.DataType.Value(low.onnx) for low in precision.LOW.values())
 # What only moves values that are rounded already.
 MOVES = frozenset(
     {"Concat", "DepthToSpace", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice"}

@@ -9,14 +9,15 @@ from deblur_export.engine_file import read_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.onnxruntime_session import OnnxRuntimeSession
 from deblur_export.export.runtimes.openvino_session import OpenVinoSession
-from deblur_export.export.runtimes.session import Precision, Runtime, Session
+from deblur_export.export.runtimes.session import Runtime, Session
+from deblur_export.precision import GraphPrecision
 
 
 def open_session(
     path: Path,
     runtime: Runtime = "onnxruntime",
     extra_outputs: tuple[str, ...] = (),
-    precision: Precision = "f32",
+    precision: GraphPrecision = "fp32",
     threads: int = 0,
     plugins: Sequence[Path] = (),
 ) -> Session:
@@ -41,7 +42,7 @@ def open_session(
         return EngineSession(read_engine(path), plugins)
     if runtime == "openvino":
         return OpenVinoSession(path, extra_outputs, precision, threads)
-    if precision != "f32":
+    if precision != "fp32":
         raise DeblurExportError(
             "ONNX Runtime computes in the precision of the graph; --precision is for OpenVINO"
         )

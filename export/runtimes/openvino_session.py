@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.graph_values import extended, inlined
 from deblur_export.export.runtimes.session import (
-    PRECISIONS,
     Arrays,
-    Precision,
     Shapes,
     failed,
     typed,
     widened,
 )
 from deblur_export.plugins.libraries import openvino as openvino_library
+from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 
-# What OpenVINO calls them among a processor's capabilities.
-CAPABILITY: Mapping[Precision, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+# What OpenVINO calls them as a hint and among a processor's capabilities.
+HINT: Mapping[GraphPrecision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+CAPABILITY: Mapping[GraphPrecision, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 
 
 class OpenVinoSession:
@@ -42,7 +42,7 @@ class OpenVinoSession:
         self,
         path: Path,
         extra_outputs: tuple[str, ...] = (),
-        precision: Precision = "f32",
+        precision: GraphPrecision = "fp32",
         threads: int = 0,
         counting: bool = False,
     ) -> None:
@@ -64,8 +64,8 @@ class OpenVinoSession:
                 self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
                 file = inlined(file)
         self.title = f"OpenVINO {release} CPU{' with native ops' * native}, {precision}"
-        self.core, self.file, self.native, self.precision = core, file, native, precision
-        self.config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        self.core, self.file, self.native, self.hint = core, file, native, HINT[precision]
+        self.config = {"INFERENCE_PRECISION_HINT": self.hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self.config["INFERENCE_NUM_THREADS"] = str(threads)
         if counting:
@@ -109,7 +109,7 @@ class OpenVinoSession:
         file = self.file if shapes is None else _with_shapes(self.file, shapes)
         model = self.core.read_model(model=file.SerializeToString())
         if self.native:
-            openvino_library.adapt(model, self.precision)
+            openvino_library.adapt(model, self.hint)
         self.request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
 
 
@@ -124,11 +124,11 @@ def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
     return fixed
 
 
-def _check_precision(core: Any, precision: Precision) -> None:
+def _check_precision(core: Any, precision: GraphPrecision) -> None:
     """OpenVINO takes a hint that the processor cannot follow and computes in something else."""
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if CAPABILITY[precision] not in able:
-        having = ", ".join(name for name in PRECISIONS if CAPABILITY[name] in able)
+        having = ", ".join(name for name in GRAPH_PRECISIONS if CAPABILITY[name] in able)
         raise DeblurExportError(f"OpenVINO has no {precision} on this processor; it has {having}")
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from deblur_export.errors import DeblurExportError
 
 Runtime = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"]
-Precision = Literal["f32", "bf16", "f16"]
-PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
 FLOATS: Mapping[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 Arrays = Mapping[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]

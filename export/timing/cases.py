@@ -182,7 +182,7 @@ class Bench:
         self, subject: Subject, feed: Feed, outputs: dict[Row, np.ndarray[Any, Any]]
     ) -> np.ndarray[Any, Any] | None:
         """PyTorch's output in float32, if need be from a worker that takes no part otherwise."""
-        row = Row(REFERENCE, subject, PEERS[REFERENCE], "f32")
+        row = Row(REFERENCE, subject, PEERS[REFERENCE], "fp32")
         for other, output in outputs.items():
             if (other.kind, other.precision) == (row.kind, row.precision):
                 return output

@@ -26,11 +26,10 @@ from deblur_export.export.timing.subjects import (
     from_name,
 )
 from deblur_export.manifest import read_artifact
+from deblur_export.precision import GraphPrecision
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from deblur_export.export.runtimes.session import Precision
 
 DEFAULT_SIZE = (256, 256)
 LARGEST_SIDE = 16384
@@ -51,7 +50,7 @@ class Options:
     sizes: tuple[str, ...]
     coverages: tuple[float, ...]
     peers: tuple[str, ...]
-    precisions: tuple[Precision, ...]
+    precisions: tuple[GraphPrecision, ...]
     threads: int | None
     repeats: int | None
     seconds: float
@@ -122,7 +121,7 @@ def _settings(options: Options) -> Settings:
     if coverages:
         check_coverage(subjects)
     return Settings(
-        rows=plan(subjects, kinds, tuple(dict.fromkeys(options.precisions)) or ("f32",)),
+        rows=plan(subjects, kinds, tuple(dict.fromkeys(options.precisions)) or ("fp32",)),
         sizes=sizes or fixed or [DEFAULT_SIZE],
         coverages=coverages,
         threads=options.threads or physical_cores(),

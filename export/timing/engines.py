@@ -14,6 +14,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.timing.jobs import Job
 from deblur_export.export.timing.machine import bf16_reason
+from deblur_export.precision import PRECISIONS
 
 Feed = Mapping[str, NDArray[np.float32]]
 
@@ -61,7 +62,7 @@ class TorchPeer:
 
         from deblur_export.export.timing.coverage import ForcedChoice
 
-        if job.precision != "f32" and (reason := bf16_reason()):
+        if job.precision != "fp32" and (reason := bf16_reason()):
             raise DeblurExportError(reason)
         assert job.network is not None
         torch.set_num_threads(job.threads)
@@ -73,7 +74,7 @@ class TorchPeer:
         self.job = job
         mode = "compiled by inductor" if job.compiled else "eager"
         kernels = " with native kernels" * job.native
-        precision = "bf16 autocast" if job.precision == "bf16" else job.precision
+        precision = job.precision + " autocast" * (job.precision != "fp32")
         self.title = f"PyTorch {torch.__version__} {mode}{kernels}, {precision}"
 
     def run(self, feed: Feed) -> NDArray[np.float32]:
@@ -86,8 +87,9 @@ class TorchPeer:
             stack.enter_context(torch.no_grad())
             if not self.job.native:
                 stack.enter_context(cpu.switched_off())
-            if self.job.precision == "bf16":
-                stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+            if self.job.precision != "fp32":
+                dtype = getattr(torch, PRECISIONS[self.job.precision].dtype)
+                stack.enter_context(torch.autocast("cpu", dtype))
             output = self.net(*tensors)
         restored = output if self.job.decision is None else output[0]
         return restored.float().numpy()  # type: ignore[no-any-return]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
-
-if TYPE_CHECKING:
-    from deblur_export.export.runtimes.session import Precision
+from deblur_export.precision import GraphPrecision
 
 Engine = Literal["torch", "onnxruntime", "openvino"]
 # Of a network whose decision is forced: the choice as an input, and its own as an output.
@@ -45,7 +43,7 @@ class Job:
     """
 
     engine: Engine
-    precision: Precision
+    precision: GraphPrecision
     threads: int
     file: str | None = None
     network: Network | None = None

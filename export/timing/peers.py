@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.timing.jobs import Engine
 from deblur_export.plugins.spec import Target
+from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision
 
 if TYPE_CHECKING:
-    from deblur_export.export.runtimes.session import Precision
     from deblur_export.export.timing.subjects import Subject
 
-BOTH: tuple[Precision, ...] = ("f32", "bf16")
+TIMED: tuple[GraphPrecision, ...] = tuple(p for p in GRAPH_PRECISIONS if PRECISIONS[p].timed)
 BASELINE = "ort-plain"
 REFERENCE = "torch-eager"
 
@@ -27,7 +27,7 @@ class Kind:
     name: str
     engine: Engine
     text: str
-    precisions: tuple[Precision, ...] = BOTH
+    precisions: tuple[GraphPrecision, ...] = TIMED
     plain: bool = False
     ours: bool = False
     native: bool = False
@@ -38,10 +38,10 @@ PEERS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("torch-eager", "torch", "PyTorch, custom ops by their definitions"),
-        Kind("torch-native", "torch", "PyTorch with our native kernels", ("f32",), native=True),
+        Kind("torch-native", "torch", "PyTorch with our native kernels", ("fp32",), native=True),
         Kind("torch-compile", "torch", "torch.compile (inductor)", native=True, compiled=True),
-        Kind("ort-plain", "onnxruntime", "torch.onnx.export alone", ("f32",), plain=True),
-        Kind("ort-ours", "onnxruntime", "our file", ("f32",), ours=True),
+        Kind("ort-plain", "onnxruntime", "torch.onnx.export alone", ("fp32",), plain=True),
+        Kind("ort-ours", "onnxruntime", "our file", ("fp32",), ours=True),
         Kind("openvino-plain", "openvino", "torch.onnx.export alone", plain=True),
         Kind("openvino-ours", "openvino", "our file, native ops where built", ours=True),
     )
@@ -60,7 +60,7 @@ class Row:
     label: str
     subject: Subject
     kind: Kind
-    precision: Precision
+    precision: GraphPrecision
     file: Path | None = None
     target: Target | None = None
 
@@ -78,7 +78,7 @@ def chosen_peers(names: Iterable[str]) -> tuple[Kind, ...]:
 
 
 def plan(
-    subjects: Sequence[Subject], kinds: Iterable[Kind], precisions: Sequence[Precision]
+    subjects: Sequence[Subject], kinds: Iterable[Kind], precisions: Sequence[GraphPrecision]
 ) -> list[Row]:
     """Every row that the choice of peers and precisions makes.
 
@@ -102,7 +102,7 @@ def plan(
     return rows
 
 
-def _rows(subject: Subject, kind: Kind, precision: Precision, prefix: str) -> Iterator[Row]:
+def _rows(subject: Subject, kind: Kind, precision: GraphPrecision, prefix: str) -> Iterator[Row]:
     label = prefix + kind.name
     if not kind.ours:
         yield Row(label, subject, kind, precision)

@@ -34,7 +34,7 @@ def baseline(figures: Mapping[Row, Figures]) -> Row | None:
 
 
 def title(case: Case, precision: str) -> str:
-    """Such as `256x256, 10 % forced (15 % dilated), f32`; height before width."""
+    """Such as `256x256, 10 % forced (15 % dilated), fp32`; height before width."""
     height, width = case.size
     parts = [f"{height}x{width}"]
     if case.coverage is not None:

@@ -28,13 +28,14 @@ from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.images.cases import Case
 from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.export.precision.cast import GraphPrecision, lower_precision
+from deblur_export.export.precision.cast import lower_precision
 from deblur_export.export.precision.int8_mixed import lower_high_precision
 from deblur_export.export.precision.int8_proof import check_int8, int8_nodes, weights_hash
 from deblur_export.export.precision.policy import SERVES
 from deblur_export.export.runtimes.emulated_session import EmulatedSession, element_types
 from deblur_export.export.to_onnx import save
 from deblur_export.manifest import Artifact, read_artifact, write_sidecar
+from deblur_export.precision import GraphPrecision
 from tests import needs
 from tests.conftest import Exported
 from tests.models.training.data.conftest import textured

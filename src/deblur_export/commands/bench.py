@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, PRECISIONS, make_console
+from deblur_export.commands.common import PATH, PrecisionType, make_console
 from deblur_export.models import NAMES
+from deblur_export.precision import PRECISIONS
 
 PEERS = (
     "torch-eager",
@@ -18,6 +19,8 @@ PEERS = (
     "openvino-plain",
     "openvino-ours",
 )
+
+TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
 
 
 @click.command()
@@ -37,9 +40,7 @@ PEERS = (
     help="Force a mask of this share of pixels (M2AENet); repeat.",
 )
 @click.option("--peers", multiple=True, metavar="NAME", help=f"Repeat. [{', '.join(PEERS)}]")
-@click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS[:2]), help="[f32]"
-)
+@click.option("--precision", "precisions", multiple=True, type=PrecisionType(TIMED), help="[fp32]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of every peer. [physical cores]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Rounds. [as many as --seconds hold]")
 @click.option(

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from deblur_export.precision import GRAPH_PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 RUNTIMES = ("auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt")
-PRECISIONS = ("f32", "bf16", "f16")
+# Former spellings, which are refused with today's.
+FORMER = {"f32": "fp32", "f16": "fp16"}
 PATH = click.Path(path_type=Path)
 plugins_option = click.option(
     "--plugins", type=PATH, multiple=True, help="Plugin library that an engine was built with."
 )
+
+
+class PrecisionType(click.Choice):  # type: ignore[type-arg]
+    """One of several precisions; says how one is spelled today."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in FORMER:
+            raise click.UsageError(f"--precision {value} is spelled {FORMER[value]}", ctx)
+        return super().convert(value, param, ctx)
+
+
 precision_option = click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    default="f32",
+    type=PrecisionType(GRAPH_PRECISIONS),
+    default="fp32",
     show_default=True,
     help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deblur_export.commands.calibrate import LAYOUTS
-from deblur_export.commands.common import PATH, make_console
+from deblur_export.commands.common import PATH, PrecisionType, make_console
 from deblur_export.models import NAMES
+from deblur_export.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from deblur_export.manifest import Artifact
 
 TARGETS = ("portable", "ort", "openvino", "rtx")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class ShapeType(click.ParamType):  # type: ignore[type-arg]
@@ -69,7 +69,7 @@ io_option = click.option(
 @click.option("--no-reparam", is_flag=True, help="Export the network as trained, nothing folded.")
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=PrecisionType(tuple(PRECISIONS)),
     default="fp32",
     show_default=True,
     help="Of the graph. int8 is calibrated on --images or --dataset.",

@@ -117,7 +117,7 @@ def trt(
         from deblur_export.export.engines.build import build_engine
         from deblur_export.manifest import read_artifact
 
-        asked = given.precision_from(fp16, bf16, int8)
+        asked = given.precision_from(int8, fp16=fp16, bf16=bf16)
         data = Data(images, dataset, MAX_DROP if max_drop is None else max_drop)
         options = given.BuildOptions(
             sizes=given.parse_sizes(smallest, typical, largest, batch),

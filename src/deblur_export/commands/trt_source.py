@@ -8,11 +8,12 @@ from pathlib import Path
 from deblur_export.calibration.calibrate import MAX_DROP, Calibration, calibrate
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.backend import Choice
-from deblur_export.export.engines.options import Precision, precision_of
+from deblur_export.export.engines.options import precision_of
 from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 from deblur_export.export.reparam.prepare import Progress
 from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.models.checkpoint import default_weights, load_model
+from deblur_export.precision import EnginePrecision
 
 
 def export_for_engine(
@@ -71,7 +72,7 @@ def calibrated_for_engine(
     return calibrate(artifact, options, path, progress).artifact
 
 
-def only_artifact(folder: Path, precision: Precision | None, data: Data) -> Artifact:
+def only_artifact(folder: Path, precision: EnginePrecision | None, data: Data) -> Artifact:
     """The one ONNX file of ours in a folder.
 
     A file in reduced precision that an earlier call wrote beside its fp32 original does not count

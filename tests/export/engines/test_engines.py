@@ -254,11 +254,11 @@ def test_bad_requests(
 
 
 def test_precision_flags() -> None:
-    assert precision_from(False, False, False) is None
-    assert precision_from(True, False, False) == "fp16"
-    assert precision_from(False, True, False) == "bf16"
-    assert precision_from(False, False, True) == "int8"
-    assert precision_from(True, False, True) == "int8+fp16"
+    assert precision_from(False, fp16=False, bf16=False) is None
+    assert precision_from(False, fp16=True, bf16=False) == "fp16"
+    assert precision_from(False, fp16=False, bf16=True) == "bf16"
+    assert precision_from(True, fp16=False, bf16=False) == "int8"
+    assert precision_from(True, fp16=True, bf16=False) == "int8+fp16"
     assert precision_of({"precision": "int8", "high_precision": "bf16"}) == "int8+bf16"
     assert precision_of({"precision": "fp16"}) == "fp16"
 

@@ -28,7 +28,7 @@ from deblur_export.export.engines import build as straight_line
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.backend import Choice, choose
 from deblur_export.export.engines.build import Outcome, build_engine
-from deblur_export.export.engines.options import BuildOptions, Precision, Sizes, profile_for
+from deblur_export.export.engines.options import BuildOptions, Sizes, profile_for
 from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.engines.tensorrt_backend import TensorRtBackend
@@ -36,6 +36,7 @@ from deblur_export.export.engines.typed import claim_of
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.manifest import Artifact, read_artifact
+from deblur_export.precision import EnginePrecision
 from tests import needs
 from tests.conftest import Exported
 from tests.models.training.data.conftest import textured
@@ -91,7 +92,7 @@ def test_rtx_form_parses(exported: Exported, model: str, variant: str) -> None:
 
 @pytest.mark.parametrize(("model", "variant", "precision"), BUILT)
 def test_engine_has_the_precision_asked_for(
-    exported: Exported, tmp_path: Path, model: str, variant: str, precision: Precision
+    exported: Exported, tmp_path: Path, model: str, variant: str, precision: EnginePrecision
 ) -> None:
     artifact = exported(model, variant, options=ExportOptions(target="rtx"))
     options = BuildOptions(precision, Sizes(), compute_capabilities=("8.9",))

@@ -20,7 +20,7 @@ from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision import summary
-from deblur_export.export.precision.cast import LOW, GraphPrecision, lower_precision
+from deblur_export.export.precision.cast import element_type, lower_precision
 from deblur_export.export.precision.half_io import half_io_file
 from deblur_export.export.precision.policy import NOT_BUILT
 from deblur_export.export.precision.proof import check_precision
@@ -29,12 +29,13 @@ from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.manifest import Artifact
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.spec import TARGETS, Target
+from deblur_export.precision import GRAPH_PRECISIONS, LOW, GraphPrecision
 from tests.conftest import Exported
 from tests.plugins.cases import CASES
 from tests.plugins.harness import Case, model_of, split_attributes
 from tests.tolerances import OP_BFLOAT16, OP_FLOAT16
 
-LOWER: tuple[GraphPrecision, ...] = ("fp16", "bf16")
+LOWER = GRAPH_PRECISIONS[1:]
 SMALL = ("batch", 3, "height", "width")
 Typed = Callable[..., Artifact]
 
@@ -296,11 +297,11 @@ def test_rounding_is_that_of_the_type() -> None:
     text = """<ir_version: 10, opset_import: ["": 22]> g (float[5] x) => (float[5] y) {
         low = Cast<to = %d>(x)
         y = Cast<to = 1>(low) }"""
-    for precision, low in LOW.items():
-        model = onnx.parser.parse_model(text % int(low))
+    for record in LOW.values():
+        model = onnx.parser.parse_model(text % int(element_type(record)))
         session = ort.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
         (y,) = session.run(None, {"x": values})
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        dtype = getattr(torch, record.dtype)
         np.testing.assert_array_equal(y, torch.from_numpy(values).to(dtype).float().numpy())

@@ -85,7 +85,7 @@ def test_what_the_user_says_goes(machine: Machine) -> None:
     assert choose_runtime("auto", artifact(), "bf16").runtime == "openvino"
     engine = artifact("net.plan")
     assert choose_runtime("tensorrt", engine) == Chosen("tensorrt")
-    for asked, precision in (("openvino", "f32"), ("auto", "bf16")):
+    for asked, precision in (("openvino", "fp32"), ("auto", "bf16")):
         with pytest.raises(DeblurExportError, match="TensorRT alone runs it"):
             choose_runtime(asked, engine, precision)  # type: ignore[arg-type]
     with pytest.raises(DeblurExportError, match=r"deblur-export trt net\.onnx"):

@@ -70,7 +70,7 @@ def test_openvino_agrees_with_pytorch(
     report = verify(artifact, reference, random_cases(DYNAMIC)[1:], runtime="openvino")
     assert report.passed, [case.reason for case in report.cases]
     assert "OpenVINO" in report.candidate
-    assert "f32" in report.candidate
+    assert "fp32" in report.candidate
     assert ("with native ops" in report.candidate) == (ops == "native")
     assert len(report.notes) == (model != "nafnet" and ops == "inlined")
     layers = compare_layers(artifact, reference, random_cases(DYNAMIC)[1], "openvino")
@@ -110,14 +110,14 @@ def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exporte
     rgb = np.random.default_rng(0).random((50, 70, 3), dtype=np.float32)
     restored = {
         precision: Restorer(artifact, True, "openvino", precision).restore(rgb, TileOptions())
-        for precision in ("f32", "bf16")
+        for precision in ("fp32", "bf16")
     }
     ours = Restorer(artifact, True).restore(rgb, TileOptions())
-    mask = restored["f32"].mask
+    mask = restored["fp32"].mask
     assert mask is not None
     assert ours.mask is not None
     assert (mask != ours.mask).mean() < 0.02
-    assert np.abs(restored["f32"].rgb - ours.rgb).max() < 1e-4
+    assert np.abs(restored["fp32"].rgb - ours.rgb).max() < 1e-4
     session = open_session(artifact.path, "openvino", precision="bf16")
     assert session.title.endswith("bf16")
     assert isinstance(session, OpenVinoSession)
@@ -126,12 +126,12 @@ def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exporte
 
 
 @pytest.mark.usefixtures("_openvino")
-@pytest.mark.parametrize("precision", ["bf16", "f16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_precision_is_had_or_refused(exported: Exported, precision: str) -> None:
     """OpenVINO would take the hint and compute in something else."""
     able = capabilities()
     path = exported("nafnet").path
-    if {"bf16": "BF16", "f16": "FP16"}[precision] in able:
+    if precision.upper() in able:
         session = open_session(path, "openvino", precision=precision)  # type: ignore[arg-type]
         assert session.title.endswith(precision)
     else:

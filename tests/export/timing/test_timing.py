@@ -135,23 +135,23 @@ def test_rows() -> None:
         chosen = [subject(native=native), subject("other:x")]
         return [row.label for row in plan(chosen, PEERS.values(), precisions)]
 
-    assert labels("f32")[:5] == [
+    assert labels("fp32")[:5] == [
         "torch-eager",
         "torch-compile",
         "ort-plain",
         "ort-ours portable",
         "ort-ours ort",
     ]
-    assert "torch-native" in labels("f32", native=True)
-    assert "other:x ort-plain" in labels("f32")
+    assert "torch-native" in labels("fp32", native=True)
+    assert "other:x ort-plain" in labels("fp32")
     assert not [label for label in labels("bf16", native=True) if "ort-" in label]
     with pytest.raises(DeblurExportError, match="none of these peers computes in bf16"):
-        plan([subject()], [PEERS["ort-ours"]], ["f32", "bf16"])
+        plan([subject()], [PEERS["ort-ours"]], ["fp32", "bf16"])
     assert tuple(PEERS) == bench_verb.PEERS
 
 
 def test_table_compares_within_a_precision() -> None:
-    def row(label: str, kind: str, precision: Any = "f32") -> Row:
+    def row(label: str, kind: str, precision: Any = "fp32") -> Row:
         return Row(label, subject(), PEERS[kind], precision)
 
     def figures(*runs: float, reason: str = "") -> Figures:
@@ -172,7 +172,7 @@ def test_table_compares_within_a_precision() -> None:
     assert (full["ratio_to"], half["ratio_to"]) == ("plain", "half")
     assert full["peers"]["gone"]["reason"] == "killed (out of memory?)"
     assert full["peers"]["eager"]["spread_seconds"]["min"] == 0.2
-    drawn = tables.case_table(case, "f32")
+    drawn = tables.case_table(case, "fp32")
     ratio = next(column for column in drawn.columns if column.header == "ratio")
     assert list(ratio.cells) == ["1.50", "1.00", "0.50", "-"]
     assert "10 % forced (20.0 % dilated)" in str(drawn.title)
@@ -190,7 +190,7 @@ def test_wrong_results_are_seen() -> None:
 
 def test_a_killed_peer_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     feed = saved(tmp_path, image=random_cases((1, 3, *SMALL))[0].image)
-    job = asdict(Job("torch", "f32", threads=1, network=NAFNET))
+    job = asdict(Job("torch", "fp32", threads=1, network=NAFNET))
     figures = {"victim": Figures(), "other": Figures()}
     with WorkerProcess(1, tmp_path) as victim, WorkerProcess(1, tmp_path) as other:
         workers = {"victim": victim, "other": other}
@@ -274,8 +274,8 @@ def test_bench_command(
 )
 def test_plots(sizes: Any, coverages: Any, panels: int, tmp_path: Path) -> None:
     needs.MATPLOTLIB.load()
-    rows = [Row("plain", subject(), PEERS["ort-plain"], p) for p in ("f32", "bf16")]
-    rows.append(Row("failed", subject(), PEERS["ort-ours"], "f32"))
+    rows = [Row("plain", subject(), PEERS["ort-plain"], p) for p in ("fp32", "bf16")]
+    rows.append(Row("failed", subject(), PEERS["ort-ours"], "fp32"))
     cases = [
         Case(size, share, share, {row: Figures(runs=[0.1 * size[0]]) for row in rows[:2]})
         for size in sizes
@@ -384,7 +384,7 @@ def test_runtime_that_is_missing_is_a_skipped_row(tmp_path: Path) -> None:
         '<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
     )
     onnx.save(file, tmp_path / "x.onnx")
-    job = asdict(Job("openvino", "f32", threads=1, file=str(tmp_path / "x.onnx")))
+    job = asdict(Job("openvino", "fp32", threads=1, file=str(tmp_path / "x.onnx")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
         worker = WorkerProcess(1, tmp_path)

@@ -1,0 +1,119 @@
+"""Every bound of every precision: a file just inside passes, one just outside fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from deblur_export.export.images.cases import random_cases
+from deblur_export.export.parity import verify as module
+from deblur_export.export.parity.report import ParityReport
+from deblur_export.export.parity.verify import compare_layers, reference_model, verify
+from deblur_export.export.pipeline import ExportOptions
+from deblur_export.manifest import Artifact
+from deblur_export.models.decisions import Allowance, with_choices
+from deblur_export.precision import PRECISIONS
+from tests.conftest import Exported
+
+SHAPE = (1, 3, 32, 32)
+LAYER = "ending"
+INSIDE, OUTSIDE = 0.99, 1.01
+Image = NDArray[np.float32]
+bounds = pytest.mark.parametrize(("factor", "passes"), [(INSIDE, True), (OUTSIDE, False)])
+precisions = pytest.mark.parametrize("precision", PRECISIONS)
+
+
+@pytest.fixture
+def original(exported: Exported) -> Artifact:
+    """A small exact file; what it claims to be in is changed, what it computes is not."""
+    return exported("nafnet", options=ExportOptions(shape=SHAPE))
+
+
+def claiming(original: Artifact, precision: str, model: onnx.ModelProto, folder: Path) -> Artifact:
+    path = folder / "claiming.onnx"
+    onnx.save(model, path)
+    return Artifact(path, {**original.manifest, "precision": precision})
+
+
+def with_error(original: Artifact, precision: str, error: Image, folder: Path) -> Artifact:
+    """The file with `error` added to its output."""
+    model = onnx.load(original.path)
+    (last,) = (node for node in model.graph.node if "restored" in node.output)
+    last.output[:] = ["exact"]
+    model.graph.initializer.append(numpy_helper.from_array(error, "error"))
+    model.graph.node.append(onnx.helper.make_node("Add", ["exact", "error"], ["restored"]))
+    return claiming(original, precision, model, folder)
+
+
+def judged(artifact: Artifact) -> ParityReport:
+    return verify(artifact, reference_model(artifact), random_cases(SHAPE)[:1])
+
+
+@precisions
+@bounds
+def test_one_pixel(
+    original: Artifact, tmp_path: Path, precision: str, factor: float, passes: bool
+) -> None:
+    error = np.zeros(SHAPE, np.float32)
+    error[0, 1, 5, 7] = factor * PRECISIONS[precision].tolerances.max_abs
+    report = judged(with_error(original, precision, error, tmp_path))
+    assert report.passed == passes, report.cases[0].reason
+    assert passes or report.cases[0].reason.startswith("max error")
+
+
+@pytest.mark.parametrize(
+    "precision", [name for name, record in PRECISIONS.items() if record.tolerances.psnr]
+)
+@bounds
+def test_all_pixels(
+    original: Artifact, tmp_path: Path, precision: str, factor: float, passes: bool
+) -> None:
+    size = factor * 10 ** (-PRECISIONS[precision].tolerances.psnr / 20)
+    report = judged(with_error(original, precision, np.full(SHAPE, size, np.float32), tmp_path))
+    assert report.passed == passes, report.cases[0].reason
+    assert passes or report.cases[0].reason.startswith("PSNR")
+
+
+@precisions
+@bounds
+def test_one_layer(
+    original: Artifact, tmp_path: Path, precision: str, factor: float, passes: bool
+) -> None:
+    model = onnx.load(original.path)
+    larger = np.float32(1 + factor * PRECISIONS[precision].tolerances.layer_rms_rel)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(f"{LAYER}."):
+            values = numpy_helper.to_array(tensor) * larger
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    artifact = claiming(original, precision, model, tmp_path)
+    layers = compare_layers(artifact, reference_model(artifact), random_cases(SHAPE)[0])
+    departed = [layer.name for layer in layers if layer.departed]
+    assert departed == ([] if passes else [LAYER])
+
+
+@precisions
+def test_choices(
+    original: Artifact, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are judged within the bounds of the precision; `decisions` holds what a bound means."""
+    given = []
+
+    @contextmanager
+    def recording(net: Any, choices: Mapping[str, Any], allowance: Allowance) -> Iterator[Any]:
+        given.append(allowance)
+        with with_choices(net, choices, allowance) as checks:
+            yield checks
+
+    monkeypatch.setattr(module, "with_choices", recording)
+    artifact = claiming(original, precision, onnx.load(original.path), tmp_path)
+    assert judged(artifact).passed
+    bounds = PRECISIONS[precision].tolerances
+    assert given == [Allowance(bounds.flips, bounds.flip_distance)]
