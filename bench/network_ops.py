@@ -30,14 +30,14 @@ from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops.local_mean import local_mean
 from deblur_export.plugins.ops.selective_scan import SPEC as SELECTIVE_SCAN
 from deblur_export.plugins.ops.selective_scan_reference import selective_scan_reference
-from deblur_export.plugins.spec import OPSET, Target
+from deblur_export.target import TARGETS, TargetName
 
 SCANS = ((64, 32, 16_384), (64, 32, 65_536), (512, 32, 14_400))  # D, S, L
 POOLS = ((64, 720, 1280, 384), (256, 180, 320, 96))  # channels, height, width, window
 NAMES = ("u", "delta", "A", "B", "C", "D")
 
 
-def session(graph: ir.Graph, target: Target | None, feed: dict[str, np.ndarray]) -> Call:
+def session(graph: ir.Graph, target: TargetName | None, feed: dict[str, np.ndarray]) -> Call:
     model = ir.Model(graph, ir_version=10)
     if target is not None:
         attach_functions(model, target)
@@ -62,14 +62,14 @@ def graph_of(
     return ir.Graph(b.inputs, [y], nodes=b.nodes, opset_imports=opsets, name="bench")
 
 
-def ours(op: str, feed: dict[str, np.ndarray], target: Target, **attributes: int) -> Call:
+def ours(op: str, feed: dict[str, np.ndarray], target: TargetName, **attributes: int) -> Call:
     def build(b: FunctionBody) -> ir.Value:
         b.Node(*b.inputs, **attributes)
         node = b.nodes[-1]
         node.domain, node.op_type = DOMAIN, op
         return node.outputs[0]
 
-    return session(graph_of(feed, OPSET[target], build), target, feed)
+    return session(graph_of(feed, TARGETS[target].opset, build), target, feed)
 
 
 def plain_scan(b: FunctionBody) -> ir.Value:
@@ -105,7 +105,7 @@ def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
         for target in ("portable", "rtx")
     }
     candidates["ONNX Runtime: one Scan (peer)"] = session(
-        graph_of(feed, OPSET["portable"], plain_scan), None, feed
+        graph_of(feed, TARGETS["portable"].opset, plain_scan), None, feed
     )
     candidates["torch: ours"] = lambda: selective_scan_reference(*tensors, delta_softplus=0).numpy()
     if cpu.available():

@@ -39,7 +39,7 @@ from deblur_export.plugins.ops import pruned_conv as pruned_module
 from deblur_export.plugins.ops.motion_deform_conv import SPEC as MOTION_DEFORM_CONV
 from deblur_export.plugins.ops.motion_deform_conv import motion_deform_conv_reference
 from deblur_export.plugins.ops.pruned_conv import _pruned_rows, pruned_conv_reference
-from deblur_export.plugins.spec import OPSET, Target
+from deblur_export.target import TARGETS, TargetName
 
 TAPS = 9
 MOTION_SIZES = ((128, 64), (512, 64), (512, 128))  # channels, height = width
@@ -86,13 +86,13 @@ def _error(y: np.ndarray, exact: np.ndarray) -> float:
     return float(np.abs(y - exact).max() / np.abs(exact).max())
 
 
-def onnx_call(nodes: str, inputs: Arrays, weights: Arrays, target: Target) -> Call:
+def onnx_call(nodes: str, inputs: Arrays, weights: Arrays, target: TargetName) -> Call:
     """ONNX Runtime on a graph in ONNX text syntax that computes `y`; height and width dynamic."""
     signature = ", ".join(
         f"float[{array.shape[0]}, {array.shape[1]}, H, W] {name}" for name, array in inputs.items()
     )
     proto = onnx.parser.parse_model(
-        f'<ir_version: 10, opset_import: ["": {OPSET[target]}, "deblur": 1]>\n'
+        f'<ir_version: 10, opset_import: ["": {TARGETS[target].opset}, "deblur": 1]>\n'
         f"bench ({signature}) => (float[N, C, H, W] y) {{\n{nodes}\n}}"
     )
     for name, array in weights.items():

@@ -63,7 +63,7 @@ def _reasons(model: onnx.ModelProto) -> dict[str, str]:
     """Names of convolutions and products that stay float32, and why."""
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    kept = kept_nodes(graph, ir.DataType.FLOAT16, opset, "portable", {})
+    kept = kept_nodes(graph, ir.DataType.FLOAT16, opset, {}, {})
     exact = {node: why for node, why in kept.items() if why in (POSITIONS, DECIDES)}
     for node in reversed(list(graph)):
         users = [user for value in node.outputs for user, _ in value.uses()]

@@ -18,8 +18,8 @@ from deblur_export.export.to_onnx import Shape, lower, save, trace
 from deblur_export.manifest import FORMAT, Artifact, file_sha256, sidecar_path, write_sidecar
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.plugins.function_body import DOMAIN
-from deblur_export.plugins.spec import OPSET, Target
 from deblur_export.precision import GraphPrecision
+from deblur_export.target import DEFAULT, TARGETS, TargetName
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ExportOptions:
     `precision` is that of the graph; what `keep` names stays float32 in any.
     """
 
-    target: Target = "portable"
+    target: TargetName = DEFAULT
     shape: Shape | None = None
     reparam: bool = True
     precision: GraphPrecision = "fp32"
@@ -39,7 +39,7 @@ class ExportOptions:
 
 def default_path(model: LoadedModel, options: ExportOptions) -> Path:
     """`m2aenet_base.onnx`; `m2aenet_base_ort_fp16.onnx` for a special target and precision."""
-    suffix = "" if options.target == "portable" else f"_{options.target}"
+    suffix = TARGETS[options.target].suffix
     suffix += "" if options.precision == "fp32" else f"_{options.precision}"
     return Path(f"{model.spec.name}_{model.variant}{suffix}.onnx")
 
@@ -135,7 +135,7 @@ def describe(
         "source": model.spec.source,
         "weights": {"source": model.weights, "sha256": model.sha256},
         "target": options.target,
-        "opset": OPSET[options.target],
+        "opset": TARGETS[options.target].opset,
         "precision": "fp32",
         "custom_ops": ops,
         "input": {

@@ -8,7 +8,7 @@ import json
 import logging
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ from deblur_export.manifest import METADATA_KEY
 from deblur_export.models.spec import Padding
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.spec import OPSET, Target
+from deblur_export.target import TARGETS, TargetName
 
 Shape = tuple[int, int, int, int]
 TRACED_OPSET = 18  # the newest that the torch exporter writes without conversion
@@ -52,7 +52,7 @@ def _without_padding(net: nn.Module) -> nn.Module:
 
 
 def to_onnx(
-    net: nn.Module, multiple: int, padding: Padding, target: Target, shape: Shape | None
+    net: nn.Module, multiple: int, padding: Padding, target: TargetName, shape: Shape | None
 ) -> ir.Model:
     """`trace`, then `lower`."""
     return lower(trace(net, multiple, padding, shape), target)
@@ -108,18 +108,32 @@ def trace(net: nn.Module, multiple: int, padding: Padding, shape: Shape | None) 
     return model
 
 
-def lower(model: ir.Model, target: Target) -> ir.Model:
-    """A copy of a traced model in the opset of `target`, with the bodies of its custom ops."""
-    model = model.clone()
-    if OPSET[target] != TRACED_OPSET:
-        convert_version(model, OPSET[target])
-    if target != "ort":
-        share_sampling_grid(model)
-    if target == "openvino":
-        decompose_layer_norm(model)
-        convolve_projections(model)
-        split_gates(model)
-        RemoveUnusedNodesPass()(model)
+def remove_unused_nodes(model: ir.Model) -> None:
+    """In place."""
+    RemoveUnusedNodesPass()(model)
+
+
+# What a target may name; each changes a graph in place.
+PASSES: Mapping[str, Callable[[ir.Model], None]] = {
+    graph_pass.__name__: graph_pass
+    for graph_pass in (
+        share_sampling_grid,
+        decompose_layer_norm,
+        convolve_projections,
+        split_gates,
+        remove_unused_nodes,
+    )
+}
+
+
+def lower(model: ir.Model, target: TargetName) -> ir.Model:
+    """A copy of a traced model in the opset and form of `target`, with the bodies of its custom
+    ops."""
+    model, form = model.clone(), TARGETS[target]
+    if form.opset != TRACED_OPSET:
+        convert_version(model, form.opset)
+    for name in form.passes:
+        PASSES[name](model)
     name_windows(model)
     attach_functions(model, target)
     forget_dynamic_shapes(model)

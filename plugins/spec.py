@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.parameters import FLOAT_TYPES, AttributeSpec, NativeFunction, TensorSpec
 from deblur_export.plugins.shapes import Values, bind, evaluate
+from deblur_export.target import Target
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
     from torch import Tensor
-
-Target = Literal["portable", "ort", "openvino", "rtx"]
-TARGETS: tuple[Target, ...] = ("portable", "ort", "openvino", "rtx")
-
-# DeformConv appeared in opset 19.
-OPSET: Mapping[Target, int] = {"portable": 18, "ort": 22, "openvino": 18, "rtx": 18}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +30,7 @@ class OpSpec:
         attributes: of the node, by name; all of them integers.
         torch_op: None for an op that only graph passes insert.
         body: `body(target)` is the op in standard operators; None for an op that a graph pass
-            replaces. "portable" runs everywhere, "ort" is the fastest on ONNX Runtime, "rtx" is
-            what TensorRT for RTX builds best (no loop over pixels, no data-dependent shape, no
-            TopK above 3840).
+            replaces. What it is made of follows from what the target's record allows.
         bodies: what each body consists of, by the names of the targets that have it, separated by
             commas.
         specialize: `specialize(target, absent)` is the body for nodes that leave out `absent` of

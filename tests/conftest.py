@@ -19,7 +19,7 @@ from deblur_export import models
 from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
 from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.models.checkpoint import load_model
-from deblur_export.plugins.spec import TARGETS, Target
+from deblur_export.target import TARGETS, TargetName
 from tests import needs
 
 # Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
@@ -102,7 +102,7 @@ class Exports:
 
     def _paths(
         self, model: str, variant: str, weights: str, options: ExportOptions, local: bool
-    ) -> dict[Target, Path]:
+    ) -> dict[TargetName, Path]:
         key = repr((model, variant, weights, options.shape, options.reparam, local)).encode()
         stem = hashlib.sha256(key).hexdigest()[:16]
         return {target: self.folder / f"{stem}_{target}.onnx" for target in TARGETS}

@@ -14,6 +14,7 @@ from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.manifest import Artifact
+from deblur_export.target import TARGETS
 
 LEAST_VERSION = (1, 7)
 DEFAULT_GPUS = "any RTX GPU from Ampere on (compute capability 8.0 and newer)"
@@ -79,8 +80,8 @@ class RtxBackend:
 
     def check(self, artifact: Artifact) -> None:
         target = artifact.manifest["target"]
-        same_graph = target == "portable" and not artifact.manifest["custom_ops"]
-        if target != "rtx" and not same_graph:
+        form, ops = TARGETS[target], artifact.manifest["custom_ops"]
+        if form.belongs_to or (ops and (form.loops or form.large_topk)):
             raise DeblurExportError(
                 f"{artifact.path}: exported with --target {target}, which {self.title} cannot "
                 "build; export it with deblur-export onnx --target rtx"

@@ -25,10 +25,9 @@ from deblur_export.export.runtimes.gpu import gpu_count
 from deblur_export.manifest import Artifact
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
+from deblur_export.target import TARGETS
 
 LEAST_VERSION = (10, 3)
-# The rtx form has no loops and no large TopK; the portable one may hold what TensorRT refuses.
-TARGETS = ("rtx", "portable")
 
 
 def open_backend(options: BuildOptions) -> TensorRtBackend:
@@ -75,7 +74,8 @@ class TensorRtBackend:
 
     def check(self, artifact: Artifact) -> None:
         target = artifact.manifest["target"]
-        if target not in TARGETS:
+        # The portable form may hold what TensorRT refuses, a loop or a large TopK.
+        if TARGETS[target].belongs_to:
             raise DeblurExportError(
                 f"{artifact.path}: exported with --target {target}, which is for another runtime; "
                 "export it with deblur-export onnx --target rtx"

@@ -10,10 +10,11 @@ import onnx_ir as ir
 
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.spec import OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import TARGETS, Target, TargetName
 
 
-def attach_functions(model: ir.Model, target: Target) -> list[str]:
+def attach_functions(model: ir.Model, target: TargetName) -> list[str]:
     """Attach one function a used op, in place; returns the names of the ops.
 
     Raises:
@@ -24,7 +25,7 @@ def attach_functions(model: ir.Model, target: Target) -> list[str]:
         nodes = [n for n in model.graph if n.domain == DOMAIN and n.op_type == name]
         for node in nodes:
             node.attributes.add(ir.AttrString("plugin_namespace", DOMAIN))
-        function = _function(OPS[name], target, nodes)
+        function = _function(OPS[name], TARGETS[target], nodes)
         model.functions[function.identifier()] = function
     if used:
         model.graph.opset_imports[DOMAIN] = VERSION

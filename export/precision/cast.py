@@ -28,8 +28,8 @@ from deblur_export.export.precision import policy
 from deblur_export.export.precision.policy import FLOAT
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.spec import Target
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision, Precision
+from deblur_export.target import TARGETS, TargetName
 
 # Pairs take every type from opset 19 on, and the converter goes from 18 to this one.
 PAIRS_OPSET = 22
@@ -56,7 +56,7 @@ class Casting:
 def lower_precision(
     model: ir.Model,
     precision: GraphPrecision,
-    target: Target,
+    target: TargetName,
     keep: Mapping[str, str] | None = None,
 ) -> tuple[ir.Model, Casting]:
     """A strongly typed copy of a finished float32 graph; its inputs and outputs stay float32.
@@ -85,7 +85,8 @@ def lower_precision(
         if value.dtype is None and value.name in types:
             value.type = ir.TensorType(types[value.name])
     opset = model.opset_imports[""]
-    kept = policy.kept_nodes(model.graph, low, opset, target, keep or {})
+    refused = TARGETS[target].refused.get(precision, {})
+    kept = policy.kept_nodes(model.graph, low, opset, refused, keep or {})
     casting = _Caster(model.graph, record, low, opset, kept).run(precision)
     attach_functions(model, target)
     for function in model.functions.values():

@@ -16,7 +16,6 @@ import onnx_ir as ir
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.parameters import DECIDES, POSITIONS
-from deblur_export.plugins.spec import Target
 
 FLOAT = ir.DataType.FLOAT
 LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
@@ -31,7 +30,6 @@ OUTPUT = "the image itself: a residual is added to it in float32"
 FOLLOWS = "all of its inputs are float32"
 SERVES = "eight bits that float32 nodes alone read"
 NOT_ALLOWED = "ONNX has no such type for it"
-NOT_BUILT = "TensorRT for RTX builds no transposed convolution in bfloat16"
 
 OPERATORS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -47,17 +45,16 @@ OPERATORS: Mapping[str, str] = {
     "GridSample": POSITIONS,
 }
 
-# What the builder of a target refuses in a type that ONNX allows.
-REFUSED: Mapping[tuple[Target, ir.DataType], Mapping[str, str]] = {
-    ("rtx", ir.DataType.BFLOAT16): {"ConvTranspose": NOT_BUILT},
-}
-
 COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
 DECISIONS = COMPARISONS | {"TopK", "ArgMax", "ArgMin", "Round", "Floor", "Ceil", "Sign", "NonZero"}
 
 
 def kept_nodes(
-    graph: ir.Graph, low: ir.DataType, opset: int, target: Target, keep: Mapping[str, str]
+    graph: ir.Graph,
+    low: ir.DataType,
+    opset: int,
+    refused: Mapping[str, str],
+    keep: Mapping[str, str],
 ) -> dict[ir.Node, str]:
     """The nodes that stay in float32 and why, in the order of the graph.
 
@@ -65,13 +62,13 @@ def kept_nodes(
         graph: every value has its type; float32 throughout.
         low: the type of all other nodes.
         opset: of the standard operators.
-        target: whose builder shall take the graph.
+        refused: operators that the target's builder does not take in the type, with the reason.
         keep: names of values to keep in float32 together with the nodes that make and read them,
             with the reason.
     """
     kept: dict[ir.Node, str] = {}
     for node in graph:
-        reason = _own_reason(node, low, opset) or _refusal(node, low, target)
+        reason = _own_reason(node, low, opset) or _refusal(node, refused)
         if reason:
             kept[node] = reason
         for value in _floats((*node.inputs, *node.outputs)):
@@ -106,8 +103,8 @@ def _own_reason(node: ir.Node, low: ir.DataType, opset: int) -> str:
     return OPERATORS.get(node.op_type, "")
 
 
-def _refusal(node: ir.Node, low: ir.DataType, target: Target) -> str:
-    return "" if node.domain else REFUSED.get((target, low), {}).get(node.op_type, "")
+def _refusal(node: ir.Node, refused: Mapping[str, str]) -> str:
+    return "" if node.domain else refused.get(node.op_type, "")
 
 
 def _is_reduction(value: ir.Value | None) -> bool:

@@ -52,7 +52,7 @@ def check_precision(
         model: a graph or a file.
         precision: what it shall be in.
         least: share of the convolutions' multiply-adds that shall be in it.
-        refused: operators that the target's builder does not take in it, see `policy.REFUSED`;
+        refused: operators that the target's builder does not take in it, see `Target.refused`;
             theirs need not be.
 
     Raises:

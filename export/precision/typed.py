@@ -8,13 +8,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deblur_export.export.precision.cast import Casting, element_type, lower_precision
+from deblur_export.export.precision.cast import Casting, lower_precision
 from deblur_export.export.precision.derived import require_float32, write_derived
-from deblur_export.export.precision.policy import REFUSED
 from deblur_export.export.precision.proof import Proof, check_precision
 from deblur_export.manifest import METADATA_KEY, Artifact
-from deblur_export.plugins.spec import Target
-from deblur_export.precision import PRECISIONS, GraphPrecision
+from deblur_export.precision import GraphPrecision
+from deblur_export.target import TARGETS, TargetName
 
 # The finished float32 graph -> names of values that stay float32, and why.
 KeepRule = Callable[[ir.Model], Mapping[str, str]]
@@ -26,7 +25,7 @@ def keep_nothing(graph: ir.Model) -> Mapping[str, str]:
 
 
 def typed(
-    graph: ir.Model, precision: GraphPrecision, target: Target, keep: Mapping[str, str]
+    graph: ir.Model, precision: GraphPrecision, target: TargetName, keep: Mapping[str, str]
 ) -> tuple[ir.Model, dict[str, Any]]:
     """`lower_precision`, proved; returns the graph and what its manifest says of it.
 
@@ -35,7 +34,7 @@ def typed(
         CheckFailedError: too little of the graph is in the precision.
     """
     lowered, casting = lower_precision(graph, precision, target, keep)
-    refused = REFUSED.get((target, element_type(PRECISIONS[precision])), {})
+    refused = TARGETS[target].refused.get(precision, {})
     return lowered, _facts(lowered, casting, check_precision(lowered, precision, refused=refused))
 
 

@@ -18,6 +18,7 @@ from deblur_export.export.runtimes.session import Runtime
 from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.precision import GraphPrecision
+from deblur_export.target import TARGETS
 
 Asked = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"]
 # A node that every build of the CUDA provider has.
@@ -104,8 +105,8 @@ def _openvino(artifact: Artifact) -> tuple[bool, str]:
     unsigned = manifest.get("calibration", {}).get("layout") == "cpu"
     if precision not in ("fp32", "bf16") and not (precision == "int8" and unsigned):
         return False, f"the file is {precision}"
-    if target == "ort":
-        return False, "the file was exported with --target ort"
+    if TARGETS[target].belongs_to not in ("", "openvino"):
+        return False, f"the file was exported with --target {target}"
     try:
         import openvino
     except ImportError:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.timing.jobs import Engine
-from deblur_export.plugins.spec import Target
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision
+from deblur_export.target import TargetName
 
 if TYPE_CHECKING:
     from deblur_export.export.timing.subjects import Subject
@@ -47,7 +47,7 @@ PEERS: Mapping[str, Kind] = {
     )
 }
 # Files that --model exports, and the runtimes that take them.
-EXPORTED: Mapping[Engine, tuple[Target, ...]] = {
+EXPORTED: Mapping[Engine, tuple[TargetName, ...]] = {
     "onnxruntime": ("portable", "ort"),
     "openvino": ("openvino",),
 }
@@ -62,7 +62,7 @@ class Row:
     kind: Kind
     precision: GraphPrecision
     file: Path | None = None
-    target: Target | None = None
+    target: TargetName | None = None
 
 
 def chosen_peers(names: Iterable[str]) -> tuple[Kind, ...]:

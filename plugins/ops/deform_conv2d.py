@@ -35,7 +35,8 @@ from deblur_export.plugins.parameters import (
     NativeFunction,
     TensorSpec,
 )
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 KERNELS = (3, 5)
 LARGEST = 5
@@ -196,7 +197,7 @@ def _flops(
 
 
 def _body(target: Target) -> ir.Function:
-    b = FunctionBody(DENSE.inputs, DENSE.attributes, OPSET[target])
+    b = FunctionBody(DENSE.inputs, DENSE.attributes, target.opset)
     x, offset, weight, bias, mask = b.inputs
     height, width = b.size(x, 2), b.size(x, 3)
     count = b.Squeeze(b.Mul(height, width), b.ints(0))
@@ -207,7 +208,7 @@ def _body(target: Target) -> ir.Function:
 
 
 def _at_body(target: Target) -> ir.Function:
-    b = FunctionBody(LISTED.inputs, LISTED.attributes, OPSET[target])
+    b = FunctionBody(LISTED.inputs, LISTED.attributes, target.opset)
     x, offset, weight, bias, mask, index = b.inputs
     y = _at(b, x, offset, weight, bias, mask, index)
     return b.function(LISTED.name, [("y", y)], LISTED.doc)

@@ -32,7 +32,8 @@ from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.ops.gradient import register_gradient
 from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 KERNELS = (3, 5)
 
@@ -145,11 +146,11 @@ def _shifts(b: FunctionBody, x: ir.Value, weight: ir.Value, kernel: int) -> ir.V
 
 
 def _body(kernel: int, target: Target) -> ir.Function:
-    b = FunctionBody(("x", "weight"), ("group",), OPSET[target])
+    b = FunctionBody(("x", "weight"), ("group",), target.opset)
     x, weight = b.inputs
     mirrored = _mirror(b, _mirror(b, x, 2, kernel // 2), 3, kernel // 2)
-    y = (_images if target == "ort" else _shifts)(b, mirrored, weight, kernel)
-    if target != "ort":
+    y = (_images if target.onnxruntime_bodies else _shifts)(b, mirrored, weight, kernel)
+    if not target.onnxruntime_bodies:
         y = b.Reshape(y, b.Shape(x))
     spec = SPECS[KERNELS.index(kernel)]
     return b.function(spec.name, [("y", y)], spec.doc)

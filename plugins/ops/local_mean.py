@@ -31,7 +31,8 @@ from torch.utils.flop_counter import register_flop_formula
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 FLOAT = int(ir.DataType.FLOAT)
 END = 2**62
@@ -130,13 +131,13 @@ def _convolutions(b: FunctionBody, x: ir.Value, kernel: int) -> ir.Value:
 
 
 def _body(kernel: int, target: Target) -> ir.Function:
-    b = FunctionBody(("x",), (), OPSET[target])
+    b = FunctionBody(("x",), (), target.opset)
     x = b.Cast(b.inputs[0], to=FLOAT)
     window = b.ints(kernel)
     size = b.Shape(x, start=2, end=4)
     missing = b.Max(b.Sub(window, size), b.ints(0))
     filled = b.Pad(x, b.Concat(b.ints(0, 0, 0, 0, 0, 0), missing, axis=0))
-    mean = (_slices if target == "ort" else _convolutions)(b, filled, kernel)
+    mean = (_slices if target.onnxruntime_bodies else _convolutions)(b, filled, kernel)
     fraction = b.Div(b.Cast(window, to=FLOAT), b.Cast(b.Min(window, size), to=FLOAT))
     mean = b.Mul(mean, b.ReduceProd(fraction, b.ints(0), keepdims=0))
     border = b.Sub(size, b.Shape(mean, start=2, end=4))

@@ -32,7 +32,8 @@ from deblur_export.plugins.parameters import (
     NativeFunction,
     TensorSpec,
 )
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 FLOAT = int(ir.DataType.FLOAT)
 TAPS = 9
@@ -139,9 +140,9 @@ def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
 
 
 def _body(target: Target, absent: frozenset[str] = frozenset({"gate"})) -> ir.Function:
-    b = FunctionBody(SPEC.inputs, SPEC.attributes, OPSET[target])
+    b = FunctionBody(SPEC.inputs, SPEC.attributes, target.opset)
     x, offset, weight, bias, grid = b.inputs
-    if target == "ort":
+    if target.onnxruntime_bodies:
         y = b.DeformConv(
             b.Cast(x, to=FLOAT),
             b.Cast(weight, to=FLOAT),

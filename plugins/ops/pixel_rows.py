@@ -18,7 +18,8 @@ from torch import Tensor
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cuda
 from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 
 @torch.library.custom_op("deblur::pixel_gather", mutates_args=())
@@ -82,7 +83,7 @@ def _(base: Tensor, index: Tensor, rows: Tensor) -> Tensor:
 
 
 def _gather_body(target: Target) -> ir.Function:
-    b = FunctionBody(("x", "index"), ("kernel",), OPSET[target])
+    b = FunctionBody(("x", "index"), ("kernel",), target.opset)
     x, index = b.inputs
     kernel = b.Constant(value_int=b.reference("kernel", "value_int"))
     radius = b.Reshape(b.Div(kernel, b.scalar(2)), b.ints(1))
@@ -108,7 +109,7 @@ def _gather_body(target: Target) -> ir.Function:
 
 
 def _scatter_body(target: Target) -> ir.Function:
-    b = FunctionBody(("base", "index", "rows"), (), OPSET[target])
+    b = FunctionBody(("base", "index", "rows"), (), target.opset)
     base, index, rows = b.inputs
     nhwc = b.Transpose(base, perm=[0, 2, 3, 1])
     flat = b.Reshape(nhwc, b.Concat(b.ints(-1), b.size(base, 1), axis=0))

@@ -29,7 +29,8 @@ from torch.utils.flop_counter import register_flop_formula
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.libraries import cpu, cuda
 from deblur_export.plugins.parameters import AttributeSpec, NativeFunction, TensorSpec
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 TAPS = 9
 # Fraction of pixels in the dilated mask up to which gathering is used, in PyTorch and ONNX Runtime
@@ -144,11 +145,11 @@ def _flops(x_shape: torch.Size, *args: Any, **kwargs: Any) -> int:
 
 
 def _body(target: Target) -> ir.Function:
-    b = FunctionBody(SPEC.inputs, SPEC.attributes, OPSET[target])
+    b = FunctionBody(SPEC.inputs, SPEC.attributes, target.opset)
     x, mask, weight1, bias1, weight2, bias2 = b.inputs
     masked = b.Greater(mask, b.CastLike(b.floats(0.5), mask))
     weights = (weight1, bias1, weight2, bias2)
-    if target != "ort":
+    if not target.onnxruntime_bodies:
         y = _dense_body(b, x, masked, weights, b.reference("group"))
     else:
         as_float = b.Cast(masked, to=int(ir.DataType.FLOAT))

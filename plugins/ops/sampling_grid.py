@@ -18,14 +18,15 @@ import onnx_ir as ir
 
 from deblur_export.plugins.function_body import FunctionBody
 from deblur_export.plugins.parameters import POSITIONS, NativeFunction, TensorSpec
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 TAPS = 9
 FLOAT = int(ir.DataType.FLOAT)
 
 
 def _body(target: Target) -> ir.Function:
-    b = FunctionBody(("offset",), (), OPSET[target])
+    b = FunctionBody(("offset",), (), target.opset)
     (offset,) = b.inputs
     h, w = b.size(offset, 2), b.size(offset, 3)
     rows = b.Unsqueeze(_range(b, h), b.ints(1))

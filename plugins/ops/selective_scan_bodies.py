@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deblur_export.plugins.function_body import FunctionBody
-from deblur_export.plugins.spec import OPSET, Target
+from deblur_export.target import Target
 
 FLOAT, BOOL = int(ir.DataType.FLOAT), int(ir.DataType.BOOL)
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -39,7 +39,7 @@ class Scan:
 
 def body(target: Target, absent: frozenset[str] = frozenset()) -> ir.Function:
     """The function for nodes that leave out the optional inputs `absent` ("z", "delta_bias")."""
-    b = FunctionBody(NAMES, ("delta_softplus",), OPSET[target])
+    b = FunctionBody(NAMES, ("delta_softplus",), target.opset)
     given = zip(NAMES, b.inputs, strict=True)
     v = {name: b.Cast(value, to=FLOAT) for name, value in given if name not in absent}
     delta, column = v["delta"], b.ints(1)
@@ -53,7 +53,7 @@ def body(target: Target, absent: frozenset[str] = frozenset()) -> ir.Function:
         C=b.Transpose(v["C"], perm=[0, 2, 1]),
         A=b.Transpose(v["A"], perm=[1, 0]),
     )
-    y = _static(b, scan) if target in ("openvino", "rtx") else _two_levels(b, scan)
+    y = _two_levels(b, scan) if target.loops else _static(b, scan)
     y = b.Add(b.Transpose(y, perm=[0, 2, 1]), b.Mul(v["u"], b.Unsqueeze(v["D"], column)))
     if "z" in v:
         y = b.Mul(y, b.Mul(v["z"], b.Sigmoid(v["z"])))

@@ -25,7 +25,8 @@ from deblur_export.plugins.parameters import (
     NativeFunction,
     TensorSpec,
 )
-from deblur_export.plugins.spec import OPSET, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import Target
 
 DIGIT = 16  # one more than the candidates of a round
 ROUNDS = 8  # 16^8 = 2^32 numbers
@@ -65,13 +66,13 @@ def _(scores: Tensor, *, ratio: int) -> Tensor:
 
 
 def _body(target: Target) -> ir.Function:
-    b = FunctionBody(SPEC.inputs, SPEC.attributes, OPSET[target])
+    b = FunctionBody(SPEC.inputs, SPEC.attributes, target.opset)
     (scores,) = b.inputs
     ratio = b.Reshape(b.Constant(value_int=b.reference("ratio", "value_int")), b.ints(1))
     area = b.Mul(b.size(scores, 2), b.size(scores, 3))
     count = b.Div(area, b.Mul(ratio, ratio))
     flat = b.Reshape(scores, b.ints(0, -1))
-    if target == "rtx":
+    if not target.large_topk:
         index = _search_body(b, flat, area, count)
     else:
         _, best = b.outputs("TopK", 2, flat, count, axis=1, sorted=0)

@@ -12,7 +12,7 @@ from deblur_export.export.runtimes.session import Runtime
 from deblur_export.models.blocks.naf import tlc_window
 from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.libraries.openvino import find
-from deblur_export.plugins.spec import TARGETS, Target
+from deblur_export.target import TARGETS, TargetName
 from tests import needs
 from tests.conftest import Exported
 from tests.tolerances import NETWORK_FLOAT32
@@ -70,7 +70,7 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("name", "variant"), MAIN)
 def test_tiny_variants_agree_with_pytorch(
-    exported: Exported, name: str, variant: str, target: Target
+    exported: Exported, name: str, variant: str, target: TargetName
 ) -> None:
     check(exported, name, variant, ExportOptions(target))
 
@@ -84,7 +84,7 @@ def test_other_tiny_variants_agree_at_one_size(exported: Exported, name: str, va
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("name", "variant"), TINY_OTHERS)
 def test_other_tiny_variants_agree_at_every_size(
-    exported: Exported, name: str, variant: str, target: Target
+    exported: Exported, name: str, variant: str, target: TargetName
 ) -> None:
     check(exported, name, variant, ExportOptions(target))
 
@@ -97,7 +97,9 @@ def test_networks_as_trained_agree_as_well(exported: Exported, name: str, varian
 
 @pytest.mark.parametrize("target", ["portable", "ort"])
 @pytest.mark.parametrize("name", LOCAL)
-def test_local_form_agrees_beyond_its_window(exported: Exported, name: str, target: Target) -> None:
+def test_local_form_agrees_beyond_its_window(
+    exported: Exported, name: str, target: TargetName
+) -> None:
     artifact = exported(name, local=True, options=ExportOptions(target=target))
     window = tlc_window(artifact.manifest["arguments"]["train_size"], 0)
     case = random_cases(artifact.manifest["input"]["shape"], window)[-1]

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.manifest import read_artifact
 from deblur_export.models.checkpoint import load_model
-from deblur_export.plugins.spec import Target
+from deblur_export.target import TargetName
 from tests.conftest import Exported
 from tests.tolerances import NETWORK_FLOAT32
 
@@ -57,7 +57,9 @@ def test_equals_pytorch_at_any_size(exported: Exported, model: str, options: Exp
 
 @pytest.mark.parametrize("target", ["portable", "ort"])
 @pytest.mark.parametrize("bias", [-50.0, 0.0, 50.0], ids=["nothing", "some", "everything"])
-def test_extreme_coverage(exported: Exported, tmp_path: Path, target: Target, bias: float) -> None:
+def test_extreme_coverage(
+    exported: Exported, tmp_path: Path, target: TargetName, bias: float
+) -> None:
     """No pixel, some pixels and every pixel masked, in both forms of the graph."""
     net = load_model("m2aenet", "tiny", "random:0").net
     net.mask_predictor.head[4].bias.data[0] += bias  # type: ignore[union-attr, index, operator]
@@ -147,7 +149,7 @@ def test_manifest_travels_with_the_file(exported: Exported, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("target", ["portable", "ort"])
-def test_polygraphy_runs_and_inspects_the_file(exported: Exported, target: Target) -> None:
+def test_polygraphy_runs_and_inspects_the_file(exported: Exported, target: TargetName) -> None:
     path = exported(options=ExportOptions(target=target)).path
     tool = Path(sys.executable).with_name("polygraphy")
     for arguments in (["run", path, "--onnxrt"], ["inspect", "model", path]):
@@ -160,7 +162,7 @@ def test_polygraphy_runs_and_inspects_the_file(exported: Exported, target: Targe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["portable", "ort"])
-def test_paper_variant_equals_pytorch(exported: Exported, target: Target) -> None:
+def test_paper_variant_equals_pytorch(exported: Exported, target: TargetName) -> None:
     artifact = exported(variant="base", options=ExportOptions(target=target))
     net = load_model("m2aenet", "base", "random:0").net
     for shape in ((1, 3, 129, 190), (2, 3, 48, 33)):

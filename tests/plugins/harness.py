@@ -16,7 +16,7 @@ from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.name_windows import name_windows
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.spec import OPSET, Target
+from deblur_export.target import TARGETS, TargetName
 from tests.tolerances import OP_FLOAT32
 
 Inputs = dict[str, Any]
@@ -75,7 +75,7 @@ def output_type(declared: str) -> int:
     return int(onnx.TensorProto.INT64 if "int64" in declared else onnx.TensorProto.FLOAT)
 
 
-def model_of(case: Case, target: Target, inputs: Inputs) -> onnx.ModelProto:
+def model_of(case: Case, target: TargetName, inputs: Inputs) -> onnx.ModelProto:
     """One node of the op, its function attached, every dimension dynamic."""
     spec = OPS[case.op]
     types = {torch.float32: onnx.TensorProto.FLOAT, torch.int64: onnx.TensorProto.INT64}
@@ -95,9 +95,12 @@ def model_of(case: Case, target: Target, inputs: Inputs) -> onnx.ModelProto:
         [info(k, types[v.dtype], [None] * v.dim()) for k, v in given.items()],
         [info(k, output_type(v.type), [None] * case.rank) for k, v in spec.outputs.items()],
     )
-    opsets = [onnx.helper.make_opsetid("", OPSET[target]), onnx.helper.make_opsetid("deblur", 1)]
+    opsets = [
+        onnx.helper.make_opsetid("", TARGETS[target].opset),
+        onnx.helper.make_opsetid("deblur", 1),
+    ]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
-    if target != "ort":
+    if "share_sampling_grid" in TARGETS[target].passes:
         share_sampling_grid(model)
     name_windows(model)
     attach_functions(model, target)

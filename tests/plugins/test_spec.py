@@ -11,7 +11,8 @@ from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.deform_conv2d import DENSE
 from deblur_export.plugins.ops.motion_deform_conv import SPEC as MOTION
 from deblur_export.plugins.shapes import axes_of, bind, evaluate, evaluate_shape
-from deblur_export.plugins.spec import TARGETS, OpSpec, Target
+from deblur_export.plugins.spec import OpSpec
+from deblur_export.target import TARGETS, TargetName
 from tests.plugins.cases import CASES
 from tests.plugins.harness import Case, split_attributes
 
@@ -49,9 +50,9 @@ def test_bodies_are_named_for_every_target(spec: OpSpec) -> None:
     groups = named_targets(spec)
     assert sorted(target for group in groups for target in group) == sorted(TARGETS)
 
-    def operators(target: Target) -> list[str]:
+    def operators(target: TargetName) -> list[str]:
         assert spec.body is not None
-        return [node.op_type for node in spec.body(target).graph.all_nodes()]
+        return [node.op_type for node in spec.body(TARGETS[target]).graph.all_nodes()]
 
     built = {target: operators(target) for target in TARGETS}
     distinct = []

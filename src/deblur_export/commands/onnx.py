@@ -11,14 +11,13 @@ from deblur_export.commands.calibrate import LAYOUTS
 from deblur_export.commands.common import PATH, PrecisionType, make_console
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
+from deblur_export.target import DEFAULT, TARGETS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from deblur_export.export.to_onnx import Shape
     from deblur_export.manifest import Artifact
-
-TARGETS = ("portable", "ort", "openvino", "rtx")
 
 
 class ShapeType(click.ParamType):  # type: ignore[type-arg]
@@ -58,11 +57,10 @@ io_option = click.option(
 )
 @click.option(
     "--target",
-    type=click.Choice(TARGETS),
-    default="portable",
+    type=click.Choice(tuple(TARGETS)),
+    default=DEFAULT,
     show_default=True,
-    help="portable: standard operators that every runtime has. ort: the fastest on ONNX Runtime. "
-    "openvino: the fastest on OpenVINO. rtx: for TensorRT for RTX.",
+    help=" ".join(f"{name}: {target.description}." for name, target in TARGETS.items()),
 )
 @click.option("--dynamic", is_flag=True, help="Dynamic batch, height and width (the default).")
 @click.option("--shape", type=ShapeType(), help="Fixed input shape instead.")

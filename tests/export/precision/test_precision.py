@@ -22,14 +22,13 @@ from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision import summary
 from deblur_export.export.precision.cast import element_type, lower_precision
 from deblur_export.export.precision.half_io import half_io_file
-from deblur_export.export.precision.policy import NOT_BUILT
 from deblur_export.export.precision.proof import check_precision
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.manifest import Artifact
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.spec import TARGETS, Target
 from deblur_export.precision import GRAPH_PRECISIONS, LOW, GraphPrecision
+from deblur_export.target import TARGETS, TargetName
 from tests.conftest import Exported
 from tests.plugins.cases import CASES
 from tests.plugins.harness import Case, model_of, split_attributes
@@ -95,7 +94,7 @@ def test_min_psnr_is_a_bound_of_its_own(typed: Typed) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_custom_ops_stay_nodes_and_take_the_types_they_declare(
-    exported: Exported, target: Target
+    exported: Exported, target: TargetName
 ) -> None:
     source = ir.load(exported(options=ExportOptions(target=target)).path)
     lowered, _ = lower_precision(source, "fp16", target)
@@ -143,13 +142,13 @@ def test_polygraphy_and_onnx_runtime_run_the_typed_file(typed: Typed) -> None:
 
 # Each op's first case; on bfloat16 the bodies differ from float16 in nothing but the type.
 FIRST = list({case.op: case for case in reversed(CASES)}.values())
-FORMS: list[tuple[Target, GraphPrecision]] = [(target, "fp16") for target in TARGETS]
+FORMS: list[tuple[TargetName, GraphPrecision]] = [(target, "fp16") for target in TARGETS]
 
 
 @pytest.mark.parametrize(("target", "precision"), [*FORMS, ("portable", "bf16")])
 @pytest.mark.parametrize("case", FIRST, ids=str)
 def test_bodies_of_custom_ops_against_float64(
-    case: Case, target: Target, precision: GraphPrecision, tmp_path: Path
+    case: Case, target: TargetName, precision: GraphPrecision, tmp_path: Path
 ) -> None:
     """On data that the low precision holds exactly, so that the body alone is judged."""
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
@@ -278,7 +277,9 @@ def test_what_a_builder_refuses_stays_float32_for_its_target_alone() -> None:
         for precision in LOWER:
             lowered, casting = lower_precision(ir.from_proto(proto), precision, target)
             refused = (target, precision) == ("rtx", "bf16")
-            assert casting.kept.get(NOT_BUILT) == (["b"] if refused else None)
+            reasons = [reason for reason, nodes in casting.kept.items() if nodes == ["b"]]
+            assert reasons == list(TARGETS[target].refused.get(precision, {}).values())
+            assert bool(reasons) == refused
             kinds = dict.fromkeys(["ConvTranspose"]) if refused else {}
             check_precision(lowered, precision, refused=kinds)
             if refused:

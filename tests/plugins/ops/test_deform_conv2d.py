@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.deform_conv2d import deform_conv2d, deform_conv2d_at
-from deblur_export.plugins.spec import TARGETS, Target
+from deblur_export.target import TARGETS, TargetName
 from tests.plugins.cases.deform_conv2d import deform, listed
 from tests.tolerances import OP_FLOAT64
 
@@ -80,8 +80,8 @@ def test_products_are_those_of_a_convolution() -> None:
 
 @pytest.mark.parametrize("name", ["DeformConv2d", "DeformConv2dAt"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_bodies_sample_one_row_of_taps_at_a_time(name: str, target: Target) -> None:
-    nodes = [node.op_type for node in OPS[name].body(target).graph]
+def test_bodies_sample_one_row_of_taps_at_a_time(name: str, target: TargetName) -> None:
+    nodes = [node.op_type for node in OPS[name].body(TARGETS[target]).graph]
     assert nodes.count("GridSample") == nodes.count("MatMul") == 5
     assert "DeformConv" not in nodes
 

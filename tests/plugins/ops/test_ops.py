@@ -17,7 +17,7 @@ from deblur_export.plugins.ops.pruned_conv import (
     pruned_conv,
     pruned_conv_reference,
 )
-from deblur_export.plugins.spec import TARGETS, Target
+from deblur_export.target import TARGETS, TargetName
 from tests.plugins.cases import CASES
 from tests.plugins.cases.motion_deform_conv import deform
 from tests.plugins.cases.pruned_conv import pruned
@@ -71,7 +71,7 @@ def test_motion_deform_conv_half_accumulates_in_float32(dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_onnx_body_on_onnxruntime(case: Case, target: Target) -> None:
+def test_onnx_body_on_onnxruntime(case: Case, target: TargetName) -> None:
     inputs = case.make(torch.float32)
     session = ort.InferenceSession(
         model_of(case, target, inputs).SerializeToString(), providers=["CPUExecutionProvider"]

@@ -18,13 +18,13 @@ from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.plugins.ops import selective_scan_bodies as bodies
 from deblur_export.plugins.ops import selective_scan_reference as reference
 from deblur_export.plugins.ops.selective_scan import SPEC, selective_scan
-from deblur_export.plugins.spec import TARGETS, Target
+from deblur_export.target import TARGETS, TargetName
 from tests.plugins.cases.selective_scan import scan, sequential
 from tests.plugins.harness import Case, Inputs, model_of
 from tests.tolerances import OP_FLOAT32, OP_FLOAT64
 
 
-def run_onnx(make: Any, target: Target) -> np.ndarray:
+def run_onnx(make: Any, target: TargetName) -> np.ndarray:
     inputs = make(torch.float32)
     case = Case("SelectiveScan", "", make, selective_scan, sequential, rank=3)
     proto = model_of(case, target, inputs).SerializeToString()
@@ -144,7 +144,7 @@ half (float16[N, D, L] u, float16[N, D, L] delta, float16[D, S] A, float16[N, S,
 
 
 @pytest.mark.parametrize("target", ["portable", "rtx"])
-def test_bodies_keep_a_float32_state_in_half_precision(target: Target) -> None:
+def test_bodies_keep_a_float32_state_in_half_precision(target: TargetName) -> None:
     inputs = tensors_of(scan(1, 4, 8, 300, step=-5.0)(torch.float16))
     model = ir.from_proto(onnx.parser.parse_model(HALF))
     attach_functions(model, target)
@@ -183,18 +183,18 @@ def test_an_empty_sequence_is_refused() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_body_reads_the_given_inputs_only(target: Target) -> None:
+def test_a_body_reads_the_given_inputs_only(target: TargetName) -> None:
     assert SPEC.specialize is not None
-    function = SPEC.specialize(target, frozenset({"z"}))
+    function = SPEC.specialize(TARGETS[target], frozenset({"z"}))
     gate = function.inputs[list(SPEC.inputs).index("z")]
     assert gate.name == "z"
     assert not list(gate.uses())
 
 
 def test_only_the_portable_body_has_loops() -> None:
-    def ops(target: Target) -> set[str]:
+    def ops(target: TargetName) -> set[str]:
         assert SPEC.body is not None
-        return {node.op_type for node in SPEC.body(target).graph.all_nodes()}
+        return {node.op_type for node in SPEC.body(TARGETS[target]).graph.all_nodes()}
 
     assert ops("rtx").isdisjoint({"Scan", "Loop", "If", "MatMul", "CumSum", "NonZero"})
     assert "Scan" in ops("portable")

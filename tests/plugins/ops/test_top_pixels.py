@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from deblur_export.plugins.ops.top_pixels import SPEC, top_pixels
+from deblur_export.target import TARGETS
 
 
 def test_the_rtx_body_has_a_fixed_number_of_steps_and_no_topk() -> None:
-    nodes = {node.op_type for node in SPEC.body("rtx").graph}
+    nodes = {node.op_type for node in SPEC.body(TARGETS["rtx"]).graph}
     assert "CumSum" in nodes
     assert nodes.isdisjoint({"TopK", "NonZero", "Loop", "Scan", "If"})
 

@@ -1,0 +1,88 @@
+"""What an ONNX file is exported for, one record each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from deblur_export.precision import PrecisionName
+
+TargetName = Literal["portable", "ort", "openvino", "rtx"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A form of the graph.
+
+    Attributes:
+        name: of `--target`, in manifests and in the names of files.
+        description: one sentence for `--help`, without the name.
+        opset: of the standard operators. DeformConv appeared in opset 19.
+        passes: names of the graph passes that give the traced graph this form, in order; see
+            `to_onnx.PASSES`.
+        onnxruntime_bodies: whether the bodies of custom ops are made of what ONNX Runtime is
+            fastest in, DeformConv among it, rather than of what every runtime has.
+        loops: whether bodies may hold loops over pixels.
+        large_topk: whether bodies may hold a TopK above 3840, which TensorRT does not build.
+        belongs_to: the name of the one runtime that takes its files for sure besides ONNX Runtime,
+            which takes all; empty where any runtime does.
+        refused: operators that its builder does not take in a precision although ONNX has them,
+            by precision and operator, with the reason.
+    """
+
+    name: TargetName
+    description: str
+    opset: int = 18
+    passes: tuple[str, ...] = ("share_sampling_grid",)
+    onnxruntime_bodies: bool = False
+    loops: bool = True
+    large_topk: bool = True
+    belongs_to: str = ""
+    refused: Mapping[PrecisionName, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def suffix(self) -> str:
+        """What it adds to the name of a file; nothing for the default."""
+        return "" if self.name == DEFAULT else f"_{self.name}"
+
+
+DEFAULT: TargetName = "portable"
+TARGETS: Mapping[TargetName, Target] = {
+    target.name: target
+    for target in (
+        Target("portable", "standard operators that every runtime has"),
+        Target(
+            "ort",
+            "the fastest on ONNX Runtime",
+            opset=22,
+            passes=(),
+            onnxruntime_bodies=True,
+            belongs_to="onnxruntime",
+        ),
+        Target(
+            "openvino",
+            "the fastest on OpenVINO",
+            passes=(
+                "share_sampling_grid",
+                "decompose_layer_norm",
+                "convolve_projections",
+                "split_gates",
+                "remove_unused_nodes",
+            ),
+            loops=False,
+            belongs_to="openvino",
+        ),
+        Target(
+            "rtx",
+            "for TensorRT for RTX",
+            loops=False,
+            large_topk=False,
+            refused={
+                "bf16": {
+                    "ConvTranspose": "TensorRT for RTX builds no transposed convolution in bfloat16"
+                }
+            },
+        ),
+    )
+}
