@@ -32,8 +32,8 @@ from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.commands.progress import PhaseBars
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import options as sizes
-from deblur_export.export.engines.backend import choose
 from deblur_export.export.engines.build import build_engine
+from deblur_export.export.engines.builders import choose
 from deblur_export.export.images.cases import Case, random_cases
 from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_model, write_onnx

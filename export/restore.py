@@ -16,7 +16,7 @@ from deblur_export.export.images.photo_file import read_photo, write_photo
 from deblur_export.export.images.tiling import Tiling, restore_tiled
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.export.runtimes.session import Runtime
+from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.manifest import Artifact
 from deblur_export.precision import GraphPrecision
 
@@ -57,7 +57,7 @@ class Restorer:
     """An artifact opened in a runtime.
 
     Args:
-        artifact: an ONNX file of ours, or an engine with `runtime` "tensorrt".
+        artifact: an ONNX file of ours, or an engine, with a `runtime` that takes engines.
         mask: give what the network took for blurred as well.
         runtime, precision, plugins: see `open_session`.
 
@@ -69,7 +69,7 @@ class Restorer:
         self,
         artifact: Artifact,
         mask: bool = False,
-        runtime: Runtime = "onnxruntime",
+        runtime: str = DEFAULT,
         precision: GraphPrecision = "fp32",
         plugins: Sequence[Path] = (),
     ) -> None:
@@ -84,11 +84,7 @@ class Restorer:
             raise DeblurExportError(
                 f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
-        if runtime == "onnxruntime" and artifact.manifest["precision"] == "bf16":
-            raise DeblurExportError(
-                f"{artifact.path} is bf16, which ONNX Runtime does not compute on the CPU: use "
-                "--runtime openvino, or a file in fp32 or fp16"
-            )
+        backend(runtime).check(artifact)
         self.session = open_session(artifact.path, runtime, self.extra, precision, plugins=plugins)
 
     def restore(

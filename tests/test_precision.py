@@ -126,9 +126,8 @@ def test_former_spellings_are_refused(arguments: tuple[str, ...], former: str, t
 SPEAKING = {
     "src/deblur_export/precision.py",  # the record
     "src/deblur_export/commands/trt.py",  # a flag of its own
-    "export/runtimes/openvino_session.py",  # OpenVINO's names for it
-    "export/runtimes/choose.py",  # which runtime has kernels of it
-    "export/restore.py",
+    "export/runtimes/openvino.py",  # OpenVINO's names for it, and whether it computes it
+    "src/deblur_export/target.py",  # what a builder refuses in it
 }
 # Words that are no precision of ours: instruction sets, OpenVINO's own types, training.
 OTHERS = {

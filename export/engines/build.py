@@ -9,7 +9,7 @@ from typing import Any, Literal
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import commands
-from deblur_export.export.engines.backend import Backend, Choice
+from deblur_export.export.engines.builders import Builder, Choice
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, Profile, profile_for
 from deblur_export.export.engines.plugin_graph import write_plugin_form
@@ -23,7 +23,7 @@ BackendChoice = Literal["auto", "tensorrt", "rtx"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was written. `engine` is None where no backend could build here; `lines` are for the
+    """What was written. `engine` is None where no builder could build here; `lines` are for the
     user."""
 
     typed: Artifact
@@ -43,14 +43,14 @@ def build_engine(
     Args:
         artifact: in fp32 or in the precision asked for; for int8 and what goes with it, calibrated.
         options: how to build.
-        choice: from `backend.choose`; without a backend the typed file is written, and `lines`
+        choice: from `builders.choose`; without a builder the typed file is written, and `lines`
             hold the commands for the target machine.
         output: of the engine; None is beside the file, `net_fp16.engine`.
         listener: hears how the build goes on.
 
     Raises:
         CheckFailedError: the engine is not in the precision asked for; it is not written.
-        DeblurExportError: bad sizes, a file the backend does not take, an unwritable path.
+        DeblurExportError: bad sizes, a file the builder does not take, an unwritable path.
     """
     profile = profile_for(artifact.manifest["input"]["shape"], options.sizes)
     check_layout(artifact)
@@ -59,14 +59,14 @@ def build_engine(
     onnx = typed_path(artifact, options, folder)
     engine = output or onnx.with_suffix(".engine")
     typed = typed_file(artifact, options, onnx)
-    if choice.backend is None:
+    if choice.builder is None:
         return Outcome(typed, None, _instructions(typed, engine, profile, options, choice))
-    built = choice.backend.build(typed, profile, options, listener)
+    built = choice.builder.build(typed, profile, options, listener)
     expected = built.expected or built.network
     proof = prove(options.precision, built.network, built.engine, expected, claim_of(typed))
-    _write(typed, engine, profile, options, choice.backend, built, proof)
+    _write(typed, engine, profile, options, choice.builder, built, proof)
     size = len(built.data) / 1e6
-    summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {choice.backend.title}"
+    summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {choice.builder.title}"
     return Outcome(
         typed,
         engine,
@@ -86,7 +86,7 @@ def _write(
     engine: Path,
     profile: Profile | None,
     options: BuildOptions,
-    backend: Backend,
+    builder: Builder,
     built: Built,
     proof: list[str],
 ) -> None:
@@ -97,7 +97,7 @@ def _write(
     if built.layers:
         with atomic_path(engine.with_suffix(".layers.json")) as temporary:
             temporary.write_text(built.layers, encoding="utf-8")
-    described = describe(typed, profile, options, backend, built, proof)
+    described = describe(typed, profile, options, builder, built, proof)
     file = {"sha256": file_sha256(engine), "bytes": engine.stat().st_size}
     write_sidecar(engine, described | {"file": file})
 
@@ -106,7 +106,7 @@ def describe(
     typed: Artifact,
     profile: Profile | None,
     options: BuildOptions,
-    backend: Backend,
+    builder: Builder,
     built: Built,
     proof: list[str],
 ) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def describe(
     return inherited | {
         "onnx": {"file": typed.path.name, "sha256": file_sha256(typed.path)},
         "engine": {
-            "backend": backend.title,
-            "version": backend.version,
+            "backend": builder.title,
+            "version": builder.version,
             "profile": profile.as_dict() if profile else None,
             "flags": options.flags(),
             "plugins": [

@@ -32,10 +32,9 @@ from deblur_export.export.parity.report import (
 )
 from deblur_export.export.parity.runners import SessionRunner, TorchRunner
 from deblur_export.export.reparam.prepare import prepare
-from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.export.runtimes.graph_values import inner_values
-from deblur_export.export.runtimes.open import open_session
-from deblur_export.export.runtimes.session import Runtime, Session
+from deblur_export.export.runtimes.open import open_judged
+from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.models.decisions import (
@@ -45,7 +44,7 @@ from deblur_export.models.decisions import (
     decisions,
     with_choices,
 )
-from deblur_export.precision import LOW, PRECISIONS, GraphPrecision, Tolerances
+from deblur_export.precision import PRECISIONS, GraphPrecision, Tolerances
 
 MAX_DROP = 0.1  # dB, as of `calibrate`
 Array = NDArray[np.float32]
@@ -95,7 +94,7 @@ def verify(
     with_images: bool = False,
     progress: Callable[[str], None] = lambda step: None,
     float64: bool = False,
-    runtime: Runtime = "onnxruntime",
+    runtime: str = DEFAULT,
     min_psnr: float | None = None,
     precision: GraphPrecision = "fp32",
     truth: TruthCheck | None = None,
@@ -103,10 +102,10 @@ def verify(
 ) -> ParityReport:
     """Compare an artifact, run by `runtime`, with its network in float32 on every case.
 
-    The tolerance is that of the artifact's precision, or of the one that OpenVINO is to compute a
-    float32 file in; `min_psnr`, in dB against PyTorch, comes on top. ONNX Runtime runs float16 and
-    bfloat16 as `precision.emulate` does. With "tensorrt" the artifact is an engine, and `plugins`
-    are what it was built with.
+    The tolerance is that of the artifact's precision, or of the one that a backend is to compute a
+    float32 file in; `min_psnr`, in dB against PyTorch, comes on top. The backend opens the file by
+    `Backend.open_judged`; an engine needs one that takes engines, and the `plugins` that it was
+    built with.
 
     On failure, and for the HTML report (`with_images`), the layers are compared one by one; an
     engine shows none.
@@ -114,14 +113,14 @@ def verify(
     are reported; they decide nothing.
     """
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
-    is_engine = runtime == "tensorrt"
+    is_engine = backend(runtime).takes_engines
     deciding = () if is_engine else _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
     tolerance = _tolerances(artifact, precision)
     tolerance = replace(tolerance, psnr=max(min_psnr or 0.0, tolerance.psnr))
     allowance = Allowance(tolerance.flips, tolerance.flip_distance)
-    session = _open(artifact, runtime, precision, deciding, plugins)
+    session = open_judged(artifact, runtime, deciding, precision, plugins)
     judged_truth = None
     with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
         for case in cases:
@@ -177,20 +176,6 @@ def _tolerances(artifact: Artifact, precision: GraphPrecision) -> Tolerances:
     """Of the artifact's own precision, or of what a runtime computes a float32 file in."""
     own = str(artifact.manifest["precision"])
     return PRECISIONS[precision if own == "fp32" else own].tolerances
-
-
-def _open(
-    artifact: Artifact,
-    runtime: Runtime,
-    precision: GraphPrecision,
-    extra_outputs: tuple[str, ...],
-    plugins: Sequence[Path] = (),
-) -> Session:
-    manifest = artifact.manifest
-    low = manifest.get("high_precision", manifest["precision"])  # beside int8, or of the whole
-    if runtime == "onnxruntime" and precision == "fp32" and low in LOW:
-        return EmulatedSession(artifact.path, low, extra_outputs)
-    return open_session(artifact.path, runtime, extra_outputs, precision, plugins=plugins)
 
 
 def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
@@ -258,7 +243,7 @@ def compare_layers(
     artifact: Artifact,
     model: LoadedModel,
     case: Case,
-    runtime: Runtime = "onnxruntime",
+    runtime: str = DEFAULT,
     precision: GraphPrecision = "fp32",
 ) -> tuple[LayerError, ...]:
     """Every module whose output is a value of the graph, in execution order.
@@ -270,7 +255,7 @@ def compare_layers(
     deciding = _deciding(artifact, net)
     comparable = _called_once(net, case) - set(deciding)
     names = tuple(name for name in inner_values(artifact.path) if name in comparable)
-    with SessionRunner(_open(artifact, runtime, precision, names + deciding)) as candidate:
+    with SessionRunner(open_judged(artifact, runtime, names + deciding, precision)) as candidate:
         ours = candidate.infer({"image": case.image})
     choices = {name: ours[name] for name in deciding}
     with with_choices(net, choices), TorchRunner(net, modules=names) as reference:

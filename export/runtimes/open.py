@@ -1,21 +1,21 @@
-"""Open a file on one of the runtimes, by name."""
+"""Open a file on one of the backends, by name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from deblur_export.engine_file import read_engine
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.runtimes.onnxruntime_session import OnnxRuntimeSession
-from deblur_export.export.runtimes.openvino_session import OpenVinoSession
-from deblur_export.export.runtimes.session import Runtime, Session
+from deblur_export.export.runtimes.backend import Opening
+from deblur_export.export.runtimes.registry import DEFAULT, backend, backends
+from deblur_export.export.runtimes.session import Session
+from deblur_export.manifest import Artifact
 from deblur_export.precision import GraphPrecision
 
 
 def open_session(
     path: Path,
-    runtime: Runtime = "onnxruntime",
+    runtime: str = DEFAULT,
     extra_outputs: tuple[str, ...] = (),
     precision: GraphPrecision = "fp32",
     threads: int = 0,
@@ -24,26 +24,44 @@ def open_session(
     """Load a file.
 
     Args:
-        path: an ONNX file of ours; for "tensorrt" an engine.
-        runtime: which runtime.
+        path: an ONNX file; an engine for a backend that takes engines.
+        runtime: the name of a backend.
         extra_outputs: inner values to return as well.
-        precision: of the arithmetic, OpenVINO only; ONNX Runtime computes as the graph says.
-        threads: 0 for the runtime's choice.
+        precision: of the arithmetic; most backends compute as the graph says.
+        threads: 0 for the backend's choice.
         plugins: libraries of custom ops that an engine was built with.
 
     Raises:
-        DeblurExportError: the runtime is not installed or cannot load the file.
+        DeblurExportError: there is no such backend, it is not installed, does not have the
+            precision, or cannot load the file.
     """
-    if runtime == "tensorrt":
-        from deblur_export.export.runtimes.tensorrt_session import EngineSession
+    check_precision(runtime, precision)
+    opening = Opening(extra_outputs, precision, threads, tuple(plugins))
+    return backend(runtime).open(path, opening)
 
-        if extra_outputs:
-            raise DeblurExportError(f"{path}: an engine has no values but its output")
-        return EngineSession(read_engine(path), plugins)
-    if runtime == "openvino":
-        return OpenVinoSession(path, extra_outputs, precision, threads)
-    if precision != "fp32":
+
+def open_judged(
+    artifact: Artifact,
+    runtime: str,
+    extra_outputs: tuple[str, ...] = (),
+    precision: GraphPrecision = "fp32",
+    plugins: Sequence[Path] = (),
+) -> Session:
+    """Load a file of ours as `verify` judges it; arguments and errors as of `open_session`."""
+    check_precision(runtime, precision)
+    opening = Opening(extra_outputs, precision, plugins=tuple(plugins))
+    return backend(runtime).open_judged(artifact, opening)
+
+
+def check_precision(runtime: str, precision: GraphPrecision) -> None:
+    """Whether a backend can be asked for a precision; float32 is what the graph says.
+
+    Raises:
+        DeblurExportError: it cannot; names those that can.
+    """
+    asked = backend(runtime)
+    if precision != "fp32" and precision not in asked.precisions:
+        able = ", ".join(other.title for _, other in backends() if precision in other.precisions)
         raise DeblurExportError(
-            "ONNX Runtime computes in the precision of the graph; --precision is for OpenVINO"
+            f"{asked.title} computes in the precision of the graph; --precision is for {able}"
         )
-    return OnnxRuntimeSession(path, extra_outputs, threads, runtime == "onnxruntime-cuda")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.export.timing.jobs import Job
+from deblur_export.export.timing.jobs import TORCH, Job
 from deblur_export.export.timing.machine import bf16_reason
 from deblur_export.precision import PRECISIONS
 
@@ -36,14 +36,14 @@ def open_peer(job: Job) -> Peer:
     Raises:
         DeblurExportError: it cannot run here; why.
     """
-    return TorchPeer(job) if job.engine == "torch" else FilePeer(job)
+    return TorchPeer(job) if job.engine == TORCH else FilePeer(job)
 
 
 class FilePeer:
-    """An ONNX file on one of our runtimes."""
+    """An ONNX file on one of the backends."""
 
     def __init__(self, job: Job) -> None:
-        assert job.file is not None and job.engine != "torch"
+        assert job.file is not None and job.engine != TORCH
         path = Path(job.file)
         self.session = open_session(path, job.engine, (), job.precision, job.threads)
         self.title, self.notes = self.session.title, self.session.notes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.precision import GraphPrecision
 
-Engine = Literal["torch", "onnxruntime", "openvino"]
+TORCH = "torch"  # what runs a job that no backend runs
 # Of a network whose decision is forced: the choice as an input, and its own as an output.
 FORCED_CHOICE, OWN_CHOICE = "forced_choice", "own_choice"
 
@@ -38,11 +38,12 @@ def network_of(model: LoadedModel) -> Network:
 class Job:
     """One peer to load.
 
-    An ONNX `file` or a `network` for PyTorch. `decision` names the mask decision of the network
-    that the feed forces; a file has been rewritten to that end (`coverage.force_choice`).
+    An ONNX `file`, run by the backend named `engine`, or a `network` for PyTorch. `decision` names
+    the mask decision of the network that the feed forces; a file has been rewritten to that end
+    (`coverage.force_choice`).
     """
 
-    engine: Engine
+    engine: str
     precision: GraphPrecision
     threads: int
     file: str | None = None

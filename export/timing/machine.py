@@ -7,7 +7,9 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
+from deblur_export.export.runtimes.registry import backends
+
+PACKAGES = ("torch", "onnx")
 CPUINFO = Path("/proc/cpuinfo")
 SHOWN_FLAGS = ("avx2", "avx512", "amx")
 # x86 and Arm.
@@ -18,7 +20,9 @@ def machine(threads: int) -> dict[str, str]:
     """Processor, cores, instruction sets that matter here, load and versions."""
     from deblur_export.plugins.libraries import cpu
 
-    versions = [f"Python {platform.python_version()}", *map(_version, PACKAGES)]
+    measured = (backend.package for _, backend in backends() if backend.bench_targets)
+    packages = (*PACKAGES, *dict.fromkeys(measured))
+    versions = [f"Python {platform.python_version()}", *map(_version, packages)]
     shown = sorted(flag for flag in cpu_flags() if flag.startswith(SHOWN_FLAGS))
     return {
         "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.timing.jobs import Engine
+from deblur_export.export.runtimes.registry import ENTRIES, backend
+from deblur_export.export.timing.jobs import TORCH
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision
 from deblur_export.target import TargetName
 
@@ -22,11 +23,11 @@ REFERENCE = "torch-eager"
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to run a network. `ours` takes files of ours, `plain` the plain export."""
+    """A way to run a network: PyTorch or the name of a backend. `ours` takes files of ours,
+    `plain` the plain export."""
 
     name: str
-    engine: Engine
-    text: str
+    engine: str
     precisions: tuple[GraphPrecision, ...] = TIMED
     plain: bool = False
     ours: bool = False
@@ -34,22 +35,24 @@ class Kind:
     compiled: bool = False
 
 
-PEERS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("torch-eager", "torch", "PyTorch, custom ops by their definitions"),
-        Kind("torch-native", "torch", "PyTorch with our native kernels", ("fp32",), native=True),
-        Kind("torch-compile", "torch", "torch.compile (inductor)", native=True, compiled=True),
-        Kind("ort-plain", "onnxruntime", "torch.onnx.export alone", ("fp32",), plain=True),
-        Kind("ort-ours", "onnxruntime", "our file", ("fp32",), ours=True),
-        Kind("openvino-plain", "openvino", "torch.onnx.export alone", plain=True),
-        Kind("openvino-ours", "openvino", "our file, native ops where built", ours=True),
-    )
-}
-# Files that --model exports, and the runtimes that take them.
-EXPORTED: Mapping[Engine, tuple[TargetName, ...]] = {
-    "onnxruntime": ("portable", "ort"),
-    "openvino": ("openvino",),
+def _kinds() -> Iterator[Kind]:
+    """PyTorch, custom ops by their definitions, with our native kernels, and compiled; then the
+    plain export and our files on every backend that `bench` measures."""
+    yield Kind("torch-eager", TORCH)
+    yield Kind("torch-native", TORCH, ("fp32",), native=True)
+    yield Kind("torch-compile", TORCH, native=True, compiled=True)
+    for name, entry in ENTRIES.items():
+        if entry.peers:
+            plain, ours = entry.peers
+            precisions = tuple(p for p in TIMED if p in backend(name).precisions)
+            yield Kind(plain, name, precisions, plain=True)
+            yield Kind(ours, name, precisions, ours=True)
+
+
+PEERS: Mapping[str, Kind] = {kind.name: kind for kind in _kinds()}
+# Files that --model exports, by the backend that takes them.
+EXPORTED: Mapping[str, tuple[TargetName, ...]] = {
+    kind.engine: backend(kind.engine).bench_targets for kind in PEERS.values() if kind.ours
 }
 
 

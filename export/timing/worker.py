@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.backend import Opening
+from deblur_export.export.runtimes.registry import backend
 from deblur_export.export.timing import memory
 from deblur_export.export.timing.engines import Peer, open_peer
-from deblur_export.export.timing.jobs import Network, job_from
+from deblur_export.export.timing.jobs import TORCH, Network, job_from
 from deblur_export.export.timing.plain import export_plain, root_cause
-from deblur_export.export.timing.profiles import profile
 
 SHORT = 0.5  # seconds; a shorter run gets an untimed one before it, as caches are cold
+PROFILED = 10  # operators, those that take most of the time
 Fields = Mapping[str, Any]
 
 
@@ -44,7 +46,7 @@ class Worker:
         start = time.perf_counter()
         job = job_from(request["job"])
         self.peer = open_peer(job)
-        self.settles = job.engine == "openvino"
+        self.settles = job.engine != TORCH and backend(job.engine).compiles_second_run
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "title": self.peer.title, "notes": self.peer.notes}
 
@@ -72,7 +74,11 @@ class Worker:
         return {"seconds": self.last, "peak_bytes": peak}
 
     def profile(self, request: Fields) -> Fields:
-        return {"seconds": profile(job_from(request["job"]), self._feed(request))}
+        job, feed = job_from(request["job"]), self._feed(request)
+        assert job.file is not None
+        opening = Opening(precision=job.precision, threads=job.threads)
+        seconds = backend(job.engine).profile(Path(job.file), feed, opening)
+        return {"seconds": dict(seconds.most_common(PROFILED))}
 
     def plain(self, request: Fields) -> Fields:
         network, path = Network(**request["network"]), Path(request["path"])

@@ -8,7 +8,6 @@ from deblur_export import models
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions, export_onnx
-from deblur_export.export.runtimes.session import Runtime
 from deblur_export.models.blocks.naf import tlc_window
 from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.libraries.openvino import find
@@ -42,7 +41,7 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
     """
     artifact = exported(name, variant, options=options)
     cases = random_cases(artifact.manifest["input"]["shape"])
-    runtime: Runtime = "openvino" if options.target == "openvino" else "onnxruntime"
+    runtime = "openvino" if options.target == "openvino" else "onnxruntime"
     built = False
     if runtime == "openvino":
         openvino = needs.OPENVINO.load()

@@ -7,19 +7,14 @@ from typing import Any
 import click
 
 from deblur_export.commands.common import PATH, PrecisionType, make_console
+from deblur_export.export.runtimes.registry import ENTRIES
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
 
 PEERS = (
-    "torch-eager",
-    "torch-native",
-    "torch-compile",
-    "ort-plain",
-    "ort-ours",
-    "openvino-plain",
-    "openvino-ours",
+    *("torch-eager", "torch-native", "torch-compile"),
+    *(name for entry in ENTRIES.values() for name in entry.peers),
 )
-
 TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
 
 

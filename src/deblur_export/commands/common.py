@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deblur_export.export.runtimes.registry import ENTRIES
 from deblur_export.precision import GRAPH_PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RUNTIMES = ("auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt")
+RUNTIMES = ("auto", *ENTRIES)
 # Former spellings, which are refused with today's.
 FORMER = {"f32": "fp32", "f16": "fp16"}
 PATH = click.Path(path_type=Path)

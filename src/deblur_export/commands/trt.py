@@ -113,8 +113,8 @@ def trt(
             only_artifact,
         )
         from deblur_export.export.engines import options as given
-        from deblur_export.export.engines.backend import choose
         from deblur_export.export.engines.build import build_engine
+        from deblur_export.export.engines.builders import choose
         from deblur_export.manifest import read_artifact
 
         asked = given.precision_from(int8, fp16=fp16, bf16=bf16)
@@ -147,7 +147,7 @@ def trt(
             artifact = calibrated_for_engine(artifact, choice, data, folder, status.update)
         precision = asked or given.precision_of(artifact.manifest)
         options = replace(options, precision=precision)
-    if choice.backend is not None:
+    if choice.builder is not None:
         for reason in choice.reasons:
             console.print(reason)
     with PhaseBars(console) as bars:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deblur_export.calibration.calibrate import MAX_DROP, Calibration, calibrate
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines.backend import Choice
+from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import precision_of
 from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 from deblur_export.export.reparam.prepare import Progress
@@ -55,7 +55,7 @@ def calibrated_for_engine(
 
     Raises:
         CheckFailedError, DeblurExportError: as `calibrate`; also if there is nothing to calibrate
-            on, or the backend would not take the file.
+            on, or the builder would not take the file.
     """
     if artifact.manifest["precision"] == "int8":
         return artifact
@@ -65,8 +65,8 @@ def calibrated_for_engine(
             "to calibrate on: give --images or --dataset, or the file of deblur-export calibrate "
             "instead"
         )
-    if choice.backend is not None:
-        choice.backend.check(artifact)
+    if choice.builder is not None:
+        choice.builder.check(artifact)
     options = Calibration(data.images, data.dataset, max_drop=data.max_drop)
     path = folder / f"{artifact.path.stem}_int8.onnx"
     return calibrate(artifact, options, path, progress).artifact

@@ -18,7 +18,6 @@ from deblur_export.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from deblur_export.export.parity.report import ParityReport
-    from deblur_export.export.runtimes.choose import Asked
 
 
 @click.command()
@@ -69,7 +68,7 @@ def verify(
     console = make_console()
     with console.status("loading PyTorch") as status:
         from deblur_export.atomic import atomic_path
-        from deblur_export.engine_file import is_engine, read_runnable
+        from deblur_export.engine_file import read_runnable
         from deblur_export.export.images.cases import cases_for
         from deblur_export.export.images.pairs import open_pairs
         from deblur_export.export.parity.record import record_parity
@@ -77,11 +76,11 @@ def verify(
         from deblur_export.export.parity.report_html import to_html
         from deblur_export.export.parity.verify import MAX_DROP, TruthCheck, reference_model
         from deblur_export.export.parity.verify import verify as run_verify
-        from deblur_export.export.runtimes.choose import choose_runtime
+        from deblur_export.export.runtimes.choose import choose_runtime, default_runtime
 
         artifact = read_runnable(file)
         # A verdict must not depend on what else is installed, so that "auto" is no default here.
-        asked: Asked = runtime or ("tensorrt" if is_engine(file) else "onnxruntime")
+        asked = runtime or default_runtime(file)
         chosen = choose_runtime(asked, artifact, precision)
         truth = None
         if pairs is not None:

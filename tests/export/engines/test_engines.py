@@ -1,4 +1,4 @@
-"""What `trt` decides before and after a build, on any machine: sizes, files, backends, proof."""
+"""What `trt` decides before and after a build, on any machine: sizes, files, builders, proof."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from deblur_export import cli
 from deblur_export.commands.trt_source import Data, only_artifact
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines import commands, rtx_backend, tensorrt_backend
-from deblur_export.export.engines.backend import choose
+from deblur_export.export.engines import commands, rtx_builder, tensorrt_builder
+from deblur_export.export.engines.builders import choose
 from deblur_export.export.engines.options import (
     BuildOptions,
     Profile,
@@ -300,34 +300,34 @@ def installed(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_choice_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choice_of_a_builder(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "tensorrt_rtx", "1.7.1.116")
     installed(monkeypatch, "tensorrt", "10.2.0")
     with pytest.raises(DeblurExportError, match=r"TensorRT 10\.2\.0 is too old, 10\.3 or newer"):
         choose("tensorrt", BuildOptions())
     installed(monkeypatch, "tensorrt", "10.3.0.26")
-    monkeypatch.setattr(tensorrt_backend, "gpu_count", lambda: 0)
+    monkeypatch.setattr(tensorrt_builder, "gpu_count", lambda: 0)
     with pytest.raises(DeblurExportError, match="needs an NVIDIA GPU to build"):
         choose("tensorrt", BuildOptions())
     choice = choose("auto", BuildOptions())
-    assert isinstance(choice.backend, rtx_backend.RtxBackend)
+    assert isinstance(choice.builder, rtx_builder.RtxBuilder)
     assert [reason.split()[0] for reason in choice.reasons] == ["TensorRT", "using"]
 
     # What only one of them has.
     for options in (BuildOptions(version_compatible=True), BuildOptions(plugins=(Path("a.so"),))):
         with pytest.raises(DeblurExportError, match=r"TensorRT for RTX 1\.7\.1\.116 has no --"):
             choose("rtx", options)
-        assert choose("auto", options).backend is None
+        assert choose("auto", options).builder is None
     with pytest.raises(DeblurExportError, match=r"compute capability 8\.9, not for 9\.0"):
         choose("auto", BuildOptions(compute_capabilities=("9.0",)))
 
-    monkeypatch.setattr(tensorrt_backend, "gpu_count", lambda: 1)
+    monkeypatch.setattr(tensorrt_builder, "gpu_count", lambda: 1)
     choice = choose("auto", BuildOptions())
-    assert isinstance(choice.backend, tensorrt_backend.TensorRtBackend)
+    assert isinstance(choice.builder, tensorrt_builder.TensorRtBuilder)
     capability = BuildOptions(compute_capabilities=("8.9",))
     with pytest.raises(DeblurExportError, match="--compute-capability is for --backend rtx"):
         choose("tensorrt", capability)
-    assert isinstance(choose("auto", capability).backend, rtx_backend.RtxBackend)
+    assert isinstance(choose("auto", capability).builder, rtx_builder.RtxBuilder)
 
     installed(monkeypatch, "tensorrt_rtx", "1.6.0")
     with pytest.raises(DeblurExportError, match=r"1\.6\.0 is too old, 1\.7 or newer"):

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines.backend import Choice
 from deblur_export.export.engines.build import build_engine
+from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.plugin_graph import take_plugins, write_plugin_form
 from deblur_export.export.pipeline import ExportOptions

@@ -26,12 +26,12 @@ from deblur_export.calibration.qdq import quantized_weight
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.engines import build as straight_line
 from deblur_export.export.engines import nvinfer
-from deblur_export.export.engines.backend import Choice, choose
 from deblur_export.export.engines.build import Outcome, build_engine
+from deblur_export.export.engines.builders import Choice, choose
 from deblur_export.export.engines.options import BuildOptions, Sizes, profile_for
 from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.stored_weights import stored_weights
-from deblur_export.export.engines.tensorrt_backend import TensorRtBackend
+from deblur_export.export.engines.tensorrt_builder import TensorRtBuilder
 from deblur_export.export.engines.typed import claim_of
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.runtimes import nvinfer_log
@@ -267,13 +267,13 @@ def test_interruption_leaves_nothing(exported: Exported, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], TensorRtBackend]:
-    """tensorrt(version, datatype): TensorRT's backend on the builder of TensorRT for RTX, with an
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], TensorRtBuilder]:
+    """tensorrt(version, datatype): TensorRT's builder on the builder of TensorRT for RTX, with an
     inspector that reports convolutions of a type."""
     # TensorRT for RTX aborts where it meets a node with a plugin.
     monkeypatch.setenv("DEBLUR_PLUGINS_LIBRARY", "none")
 
-    def make(version: str, datatype: str = "Float") -> TensorRtBackend:
+    def make(version: str, datatype: str = "Float") -> TensorRtBuilder:
         import tensorrt_rtx as trt
 
         class Engine:
@@ -291,13 +291,13 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], TensorRtBa
         module = ModuleType("tensorrt")
         vars(module).update({k: v for k, v in vars(trt).items() if not k.startswith("__")})
         vars(module).update(__version__=version, Runtime=Engine)
-        return TensorRtBackend(module)
+        return TensorRtBuilder(module)
 
     return make
 
 
 def test_tensorrt_builds_inspects_and_keeps_its_timing_cache(
-    exported: Exported, tmp_path: Path, tensorrt: Callable[..., TensorRtBackend]
+    exported: Exported, tmp_path: Path, tensorrt: Callable[..., TensorRtBuilder]
 ) -> None:
     artifact = exported("m2aenet", options=ExportOptions(target="rtx"))
     cache, engine = tmp_path / "t.cache", tmp_path / "net.engine"
@@ -317,12 +317,12 @@ def test_tensorrt_builds_inspects_and_keeps_its_timing_cache(
 
 
 def test_plugins_take_the_place_of_functions(
-    exported: Exported, tensorrt: Callable[..., TensorRtBackend]
+    exported: Exported, tensorrt: Callable[..., TensorRtBuilder]
 ) -> None:
     path = exported("m2aenet", options=ExportOptions(target="rtx")).path
-    backend = tensorrt("11.0")
-    assert backend._graph(path, []) == path.read_bytes()
-    model = onnx.load_from_string(backend._graph(path, ["PrunedConv"]))
+    builder = tensorrt("11.0")
+    assert builder._graph(path, []) == path.read_bytes()
+    model = onnx.load_from_string(builder._graph(path, ["PrunedConv"]))
     for node in model.graph.node:
         attributes = {a.name: a.s for a in node.attribute if a.name.startswith("plugin_")}
         expected = {"plugin_namespace": b"deblur"} if node.domain == "deblur" else {}
@@ -331,7 +331,7 @@ def test_plugins_take_the_place_of_functions(
         assert attributes == expected
     assert {function.name for function in model.functions} == {"MotionDeformConv", "SamplingGrid"}
 
-    model = onnx.load_from_string(backend._graph(path, ["MotionDeformConv", "PrunedConv"]))
+    model = onnx.load_from_string(builder._graph(path, ["MotionDeformConv", "PrunedConv"]))
     nodes = [node for node in model.graph.node if node.domain == "deblur"]
     assert {node.op_type for node in nodes} == {"MotionDeformConv", "PrunedConv"}
     assert {len(n.input) for n in nodes if n.op_type == "MotionDeformConv"} == {4}
@@ -339,7 +339,7 @@ def test_plugins_take_the_place_of_functions(
 
 
 def test_a_library_without_plugins(
-    exported: Exported, tmp_path: Path, tensorrt: Callable[..., TensorRtBackend]
+    exported: Exported, tmp_path: Path, tensorrt: Callable[..., TensorRtBuilder]
 ) -> None:
     artifact = exported("m2aenet", options=ExportOptions(target="rtx"))
     text = shutil.copy(__file__, tmp_path / "lib.so")

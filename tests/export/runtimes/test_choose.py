@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.runtimes import choose
+from deblur_export.export.runtimes import onnxruntime as ort_backend
+from deblur_export.export.runtimes import openvino as openvino_backend
 from deblur_export.export.runtimes.choose import Chosen, choose_runtime
-from deblur_export.export.runtimes.onnxruntime_session import CUDA_PROVIDER
+from deblur_export.export.runtimes.onnxruntime import CUDA_PROVIDER
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries.openvino import Found
@@ -28,13 +29,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
     def make(cuda: str = "no", openvino: bool = True, native: str = "") -> None:
         providers = [CUDA_PROVIDER] * (cuda != "no") + ["CPUExecutionProvider"]
-        monkeypatch.setattr(choose.onnxruntime, "get_available_providers", lambda: providers)
-        monkeypatch.setattr(choose, "gpu_count", lambda: int(cuda != "no device"))
-        monkeypatch.setattr(choose, "_cuda_starts", lambda: cuda == "yes")
+        monkeypatch.setattr(ort_backend.onnxruntime, "get_available_providers", lambda: providers)
+        monkeypatch.setattr(ort_backend, "gpu_count", lambda: int(cuda != "no device"))
+        monkeypatch.setattr(ort_backend, "_cuda_starts", lambda: cuda == "yes")
         fake = SimpleNamespace(__version__="2026.4.1") if openvino else None
         monkeypatch.setitem(sys.modules, "openvino", fake)
         found = Found(None, native) if native else Found(Path("libops.so"))
-        monkeypatch.setattr(choose.openvino_library, "find", lambda release: found)
+        monkeypatch.setattr(openvino_backend.openvino_library, "find", lambda release: found)
 
     return make
 
@@ -98,6 +99,6 @@ def test_cuda_that_is_not_there_is_told(tmp_path: Path) -> None:
 
     if CUDA_PROVIDER in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    assert not choose._cuda_starts()
+    assert not ort_backend._cuda_starts()
     with pytest.raises(DeblurExportError, match="onnxruntime-gpu"):
         open_session(tmp_path / "net.onnx", "onnxruntime-cuda")

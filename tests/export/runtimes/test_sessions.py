@@ -16,7 +16,7 @@ from deblur_export.export.parity.verify import compare_layers, reference_model, 
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.restore import Restorer, TileOptions
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.export.runtimes.openvino_session import OpenVinoSession
+from deblur_export.export.runtimes.openvino import OpenVinoSession
 from deblur_export.plugins.compile.cpu import EXTENSION
 from deblur_export.plugins.libraries import openvino as openvino_library
 from tests import needs
@@ -167,7 +167,7 @@ def test_float16_input_and_output_are_float32_outside(
         restored = Cast<to = 10>(sum) }}"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "half.onnx")
     image = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
-    restored = open_session(tmp_path / "half.onnx", runtime).run({"image": image})["restored"]  # type: ignore[arg-type]
+    restored = open_session(tmp_path / "half.onnx", runtime).run({"image": image})["restored"]
     assert restored.dtype == np.float32
     np.testing.assert_array_equal(restored, 2 * image.astype(np.float16).astype(np.float32))
 
@@ -184,7 +184,7 @@ def test_a_file_that_does_not_load(
     model.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(model, tmp_path / "strange.onnx")
     with pytest.raises(DeblurExportError, match="cannot load it") as caught:
-        open_session(tmp_path / "strange.onnx", runtime)  # type: ignore[arg-type]
+        open_session(tmp_path / "strange.onnx", runtime)
     assert "\n" not in str(caught.value)
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_fails_is_told(
 ) -> None:
     if runtime == "openvino":
         request.getfixturevalue("_openvino")
-    session = open_session(exported("nafnet").path, runtime)  # type: ignore[arg-type]
+    session = open_session(exported("nafnet").path, runtime)
     with pytest.raises(DeblurExportError, match="failed on 1x4x16x16"):
         session.run({"image": np.zeros((1, 4, 16, 16), np.float32)})
 

@@ -29,7 +29,7 @@ from deblur_export.export.images.cases import cases_for
 from deblur_export.export.parity.verify import note_on_choices, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.restore import Restorer, TileOptions
-from deblur_export.export.runtimes import tensorrt_session
+from deblur_export.export.runtimes import tensorrt as tensorrt_backend
 from deblur_export.export.runtimes.nvinfer_log import load_plugins
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.manifest import Artifact, file_sha256, read_artifact, sidecar_path
@@ -159,8 +159,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fake], None]:
         memory = HostMemory()
         monkeypatch.setattr("polygraphy.cuda.cuda.wrapper", lambda: memory)
         monkeypatch.setitem(sys.modules, "tensorrt", fake)
-        monkeypatch.setattr(tensorrt_session, "gpu_count", lambda: 1)
-        monkeypatch.setattr(tensorrt_session, "compute_capability", lambda: "8.9")
+        monkeypatch.setattr(tensorrt_backend, "gpu_count", lambda: 1)
+        monkeypatch.setattr(tensorrt_backend, "compute_capability", lambda: "8.9")
 
     return use
 
@@ -303,7 +303,7 @@ def test_a_machine_without_a_gpu_says_so_in_one_line(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert_refused(invoke("verify", path), "which is not installed", "deblur-export[trt]")
     monkeypatch.setitem(sys.modules, "tensorrt", Fake(None))
-    monkeypatch.setattr(tensorrt_session, "gpu_count", lambda: 0)
+    monkeypatch.setattr(tensorrt_backend, "gpu_count", lambda: 0)
     photo(tmp_path / "a.png")
     for command in (("verify", path), ("run", path, "a.png")):
         assert_refused(invoke(*command), "on an NVIDIA GPU, and there is none here", "_rtx.onnx")

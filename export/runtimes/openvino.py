@@ -1,8 +1,9 @@
-"""A file on OpenVINO's CPU plugin, with the native custom ops where their library fits."""
+"""OpenVINO's CPU plugin, with the native custom ops where their library fits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,36 @@ import onnx
 from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.graph_values import extended, inlined
+from deblur_export.export.runtimes.probe import Finding, installed, trial, try_package
 from deblur_export.export.runtimes.session import (
     Arrays,
+    Session,
     Shapes,
     failed,
     typed,
     widened,
 )
+from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
+from deblur_export.target import TARGETS
 
 # What OpenVINO calls them as a hint and among a processor's capabilities.
 HINT: Mapping[GraphPrecision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 CAPABILITY: Mapping[GraphPrecision, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+PROBE = "import openvino; openvino.Core().available_devices"
+OPS_PROBE = """
+import numpy, openvino, sys
+from onnx.parser import parse_model
+core = openvino.Core()
+core.add_extension(sys.argv[1])
+graph = "g (float[1,1,1,1] x) => (float[1,1,1,1] y) { y = deblur.LocalMean3(x) }"
+network = parse_model('<ir_version: 9, opset_import: ["": 18, "deblur": 1]> ' + graph)
+model = core.compile_model(core.read_model(network.SerializeToString()), "CPU")
+assert model(numpy.ones((1, 1, 1, 1), numpy.float32))[0].item() == 1
+"""
 
 
 class OpenVinoSession:
@@ -142,3 +159,66 @@ def _add_native_ops(core: Any, release: str) -> str:
     except RuntimeError as error:
         return f"{path}: {str(error).strip().splitlines()[-1]}"
     return ""
+
+
+class OpenVino(Backend):
+    """On the CPU alone."""
+
+    title = "OpenVINO"
+    package = "openvino"
+    precisions = GRAPH_PRECISIONS
+    computes = ("fp32", "bf16", "int8")
+    bench_targets = ("openvino",)
+    compiles_second_run = True
+
+    def able(self, artifact: Artifact) -> Verdict:
+        manifest = artifact.manifest
+        precision, target = manifest["precision"], manifest["target"]
+        signed = manifest.get("calibration", {}).get("layout") != "cpu"
+        if precision not in self.computes or (precision == "int8" and signed):
+            return Verdict(False, f"the file is {precision}")
+        if TARGETS[target].belongs_to not in ("", "openvino"):
+            return Verdict(False, f"the file was exported with --target {target}")
+        try:
+            import openvino
+        except ImportError:
+            return Verdict(False, "OpenVINO is not installed")
+        if precision == "bf16":
+            return Verdict(True, "ONNX Runtime has no bf16 on the CPU")
+        ops = manifest["custom_ops"]
+        if ops and (reason := openvino_library.find(openvino.__version__).reason):
+            return Verdict(False, f"OpenVINO has no native kernels of its custom ops ({reason})")
+        native = " with native kernels of the custom ops" * bool(ops)
+        return Verdict(True, f"it is installed{native} and the file is {precision}")
+
+    def open(self, path: Path, how: Opening) -> Session:
+        return OpenVinoSession(path, how.extra_outputs, how.precision, how.threads)
+
+    def profile(self, path: Path, feed: Arrays, how: Opening) -> Counter[str]:
+        session = OpenVinoSession(path, precision=how.precision, threads=how.threads, counting=True)
+        seconds: Counter[str] = Counter()
+        for run in range(2 + PROFILED_RUNS):  # the second compiles for the size
+            session.run(feed)
+            if run > 1:
+                for name, time in session.seconds_by_type():
+                    seconds[name] += time / PROFILED_RUNS
+        return seconds
+
+    def findings(self) -> Iterable[Finding]:
+        yield try_package(self.package, PROBE, "deblur-export[openvino]", runs=self.title)
+        yield _try_native_ops(installed(self.package))
+
+
+OPENVINO = OpenVino()
+
+
+def _try_native_ops(release: str) -> Finding:
+    """The custom ops in OpenVINO: one node."""
+    name = "native ops for OpenVINO"
+    if not release:
+        return Finding(name, "-", False, "OpenVINO is not installed")
+    path, reason = openvino_library.find(release)
+    if path is None:
+        return Finding(name, "-", False, reason)
+    works, lines = trial(OPS_PROBE, str(path))
+    return Finding(name, release if works else "-", works, "" if works else lines[-1])

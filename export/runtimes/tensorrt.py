@@ -1,4 +1,4 @@
-"""An engine on the GPU, by the runtime API that TensorRT and TensorRT for RTX share.
+"""Engines on the GPU, by the runtime API that TensorRT and TensorRT for RTX share.
 
 Written to the documented API and **never run**: there was no GPU. Tests hold what comes before the
 first call that needs one, and the calls themselves against a stand-in.
@@ -7,22 +7,26 @@ first call that needs one, and the calls themselves against a stand-in.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from polygraphy import cuda
 from polygraphy.datatype import DataType
 
-from deblur_export.engine_file import check_shape
+from deblur_export.engine_file import check_shape, is_engine, read_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes import nvinfer_log
+from deblur_export.export.runtimes.backend import Backend, Opening, Verdict
 from deblur_export.export.runtimes.gpu import compute_capability, gpu_count
-from deblur_export.export.runtimes.session import Arrays
+from deblur_export.export.runtimes.probe import Finding
+from deblur_export.export.runtimes.session import Arrays, Session
 from deblur_export.manifest import Artifact
+from deblur_export.plugins.libraries import tensorrt as tensorrt_library
+from deblur_export.precision import PrecisionName
 
 RTX = "TensorRT for RTX"
 
@@ -161,3 +165,30 @@ def _load_plugins(trt: ModuleType, artifact: Artifact, plugins: Sequence[Path], 
             f"{artifact.path} was built with plugins of custom ops; add {names}"
         )
     nvinfer_log.load_plugins(trt, plugins, _name(artifact), log)
+
+
+class TensorRt(Backend):
+    """TensorRT and TensorRT for RTX: an engine says which of them it is of."""
+
+    title = "TensorRT"
+    package = "tensorrt"
+    precisions = ()
+    computes = get_args(PrecisionName)
+    takes_engines = True
+
+    def able(self, artifact: Artifact) -> Verdict:
+        engine = is_engine(artifact.path)
+        return Verdict(engine, "it is an engine" if engine else "the file is no engine")
+
+    def open(self, path: Path, how: Opening) -> Session:
+        if how.extra_outputs:
+            raise DeblurExportError(f"{path}: an engine has no values but its output")
+        return EngineSession(read_engine(path), how.plugins)
+
+    def findings(self) -> Iterable[Finding]:
+        path, reason = tensorrt_library.find()
+        version = str(tensorrt_library.VERSION) if path else "-"
+        yield Finding("TensorRT plugins", version, path is not None, reason)
+
+
+TENSORRT = TensorRt()

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines import rtx_backend, tensorrt_backend
+from deblur_export.export.engines import rtx_builder, tensorrt_builder
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, Profile
 from deblur_export.manifest import Artifact
 
-BackendName = Literal["tensorrt", "rtx"]
+BuilderName = Literal["tensorrt", "rtx"]
 
 
-class Backend(Protocol):
+class Builder(Protocol):
     """A builder of engines that is installed and able to build here.
 
     `title` names it with its version; `reason` says why it is able to, for `--backend auto`.
@@ -45,38 +45,47 @@ class Backend(Protocol):
         ...
 
 
-# Each raises DeblurExportError where the backend is not installed, too old, or lacks a GPU or an
-# option that was asked for.
-OPENERS: Mapping[BackendName, Callable[[BuildOptions], Backend]] = {
-    "tensorrt": tensorrt_backend.open_backend,
-    "rtx": rtx_backend.open_backend,
+@dataclass(frozen=True)
+class Entry:
+    """A builder that may be installed. `package` is the distribution that holds it, `install` what
+    brings it. `open` raises DeblurExportError where it is not installed, too old, or lacks a GPU or
+    an option that was asked for."""
+
+    package: str
+    install: str
+    open: Callable[[BuildOptions], Builder]
+
+
+BUILDERS: Mapping[BuilderName, Entry] = {
+    "tensorrt": Entry("tensorrt", "deblur-export[trt]", tensorrt_builder.open_builder),
+    "rtx": Entry("tensorrt-rtx", "deblur-export[rtx]", rtx_builder.open_builder),
 }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend to use, or None; `reasons` are lines for the user."""
+    """The builder to use, or None; `reasons` are lines for the user."""
 
-    backend: Backend | None
+    builder: Builder | None
     reasons: tuple[str, ...]
 
 
 def choose(name: Literal["tensorrt", "rtx", "auto"], options: BuildOptions) -> Choice:
-    """The backend that was named, or with "auto" the first that can build here.
+    """The builder that was named, or with "auto" the first that can build here.
 
     Raises:
-        DeblurExportError: the named backend cannot build here.
+        DeblurExportError: the named builder cannot build here.
     """
     if name == "auto" and options.compute_capabilities:
         name = "rtx"  # alone has them
     if name != "auto":
-        return Choice(OPENERS[name](options), ())
+        return Choice(BUILDERS[name].open(options), ())
     reasons: list[str] = []
-    for open_backend in OPENERS.values():
+    for entry in BUILDERS.values():
         try:
-            backend = open_backend(options)
+            builder = entry.open(options)
         except DeblurExportError as error:
             reasons.append(str(error))
         else:
-            return Choice(backend, (*reasons, f"using {backend.title}: {backend.reason}"))
+            return Choice(builder, (*reasons, f"using {builder.title}: {builder.reason}"))
     return Choice(None, tuple(reasons))

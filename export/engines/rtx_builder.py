@@ -20,7 +20,7 @@ LEAST_VERSION = (1, 7)
 DEFAULT_GPUS = "any RTX GPU from Ampere on (compute capability 8.0 and newer)"
 
 
-def open_backend(options: BuildOptions) -> RtxBackend:
+def open_builder(options: BuildOptions) -> RtxBuilder:
     """TensorRT for RTX.
 
     Raises:
@@ -32,14 +32,14 @@ def open_backend(options: BuildOptions) -> RtxBackend:
         raise DeblurExportError(
             "TensorRT for RTX is not installed; pip install 'deblur-export[rtx]'"
         ) from error
-    backend = RtxBackend(tensorrt_rtx)
-    _refuse_options(backend.title, options)
-    backend.capabilities(options)
-    return backend
+    builder = RtxBuilder(tensorrt_rtx)
+    _refuse_options(builder.title, options)
+    builder.capabilities(options)
+    return builder
 
 
-class RtxBackend:
-    """See `backend.Backend`."""
+class RtxBuilder:
+    """See `builders.Builder`."""
 
     reason = "installed, and needs no GPU to build"
 

@@ -30,7 +30,7 @@ from deblur_export.target import TARGETS
 LEAST_VERSION = (10, 3)
 
 
-def open_backend(options: BuildOptions) -> TensorRtBackend:
+def open_builder(options: BuildOptions) -> TensorRtBuilder:
     """TensorRT.
 
     Raises:
@@ -42,22 +42,22 @@ def open_backend(options: BuildOptions) -> TensorRtBackend:
         raise DeblurExportError(
             "TensorRT is not installed; pip install 'deblur-export[trt]'"
         ) from error
-    backend = TensorRtBackend(tensorrt)
+    builder = TensorRtBuilder(tensorrt)
     if options.compute_capabilities:
         raise DeblurExportError(
-            f"{backend.title} builds for the GPU it runs on; --compute-capability is for "
+            f"{builder.title} builds for the GPU it runs on; --compute-capability is for "
             "--backend rtx"
         )
     if gpu_count() == 0:
         raise DeblurExportError(
-            f"{backend.title} needs an NVIDIA GPU to build, and there is none here; build on the "
+            f"{builder.title} needs an NVIDIA GPU to build, and there is none here; build on the "
             "target machine, or use --backend rtx"
         )
-    return backend
+    return builder
 
 
-class TensorRtBackend:
-    """See `backend.Backend`."""
+class TensorRtBuilder:
+    """See `builders.Builder`."""
 
     reason = "installed, and there is a GPU"
 

@@ -1,0 +1,59 @@
+"""Trials of what is installed, each in a process of its own: some libraries abort without a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `doctor`; `works` is what a trial on this machine showed. `runs` names the
+    backend that runs files where it works, `builds` the builder that makes engines."""
+
+    name: str
+    version: str
+    works: bool
+    note: str
+    runs: str = ""
+    builds: str = ""
+
+
+def installed(package: str) -> str:
+    """The version of a distribution, empty where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def trial(code: str, *arguments: str) -> tuple[bool, list[str]]:
+    """Whether a piece of Python ran to its end, and the lines that it printed; those of its
+    failure otherwise, at least one."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            encoding="locale",
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, [f"did not answer within {SECONDS} s"]
+    if result.returncode == 0:
+        return True, result.stdout.strip().splitlines()
+    return False, (result.stderr or result.stdout).strip().splitlines() or ["it crashed"]
+
+
+def try_package(package: str, code: str, install: str, runs: str = "", builds: str = "") -> Finding:
+    """The trial of a distribution; `install` is what brings it."""
+    version = installed(package)
+    if not version:
+        return Finding(package, "-", False, f"not installed; pip install '{install}'")
+    works, lines = trial(code)
+    note = "" if works else f"installed, but: {lines[-1]}"
+    return Finding(package, version, works, note, runs, builds)
