@@ -141,7 +141,7 @@ OTHERS = {
 
 def speaks(file: Path) -> bool:
     """Whether the code says "bf16", as a string, a keyword or a name; docstrings do not count."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     words = [
         getattr(node, field, None)

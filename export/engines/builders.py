@@ -48,12 +48,12 @@ class Builder(Protocol):
 @dataclass(frozen=True)
 class Entry:
     """A builder that may be installed. `package` is the distribution that holds it, `install` what
-    brings it. `open` raises DeblurExportError where it is not installed, too old, or lacks a GPU or
+    brings it. `make` raises DeblurExportError where it is not installed, too old, or lacks a GPU or
     an option that was asked for."""
 
     package: str
     install: str
-    open: Callable[[BuildOptions], Builder]
+    make: Callable[[BuildOptions], Builder]
 
 
 BUILDERS: Mapping[BuilderName, Entry] = {
@@ -79,11 +79,11 @@ def choose(name: Literal["tensorrt", "rtx", "auto"], options: BuildOptions) -> C
     if name == "auto" and options.compute_capabilities:
         name = "rtx"  # alone has them
     if name != "auto":
-        return Choice(BUILDERS[name].open(options), ())
+        return Choice(BUILDERS[name].make(options), ())
     reasons: list[str] = []
     for entry in BUILDERS.values():
         try:
-            builder = entry.open(options)
+            builder = entry.make(options)
         except DeblurExportError as error:
             reasons.append(str(error))
         else:

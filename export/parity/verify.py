@@ -104,7 +104,7 @@ def verify(
 
     The tolerance is that of the artifact's precision, or of the one that a backend is to compute a
     float32 file in; `min_psnr`, in dB against PyTorch, comes on top. The backend opens the file by
-    `Backend.open_judged`; an engine needs one that takes engines, and the `plugins` that it was
+    `Backend.load_judged`; an engine needs one that takes engines, and the `plugins` that it was
     built with.
 
     On failure, and for the HTML report (`with_images`), the layers are compared one by one; an

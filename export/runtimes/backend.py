@@ -69,20 +69,20 @@ class Backend(ABC):
         """Whether it is able to run a file here and gains something over ONNX Runtime."""
 
     @abstractmethod
-    def open(self, path: Path, how: Opening) -> Session:
+    def load(self, path: Path, how: Opening) -> Session:
         """Load a file, in one of `precisions`.
 
         Raises:
             DeblurExportError: the library is not installed or cannot load the file.
         """
 
-    def open_judged(self, artifact: Artifact, how: Opening) -> Session:
+    def load_judged(self, artifact: Artifact, how: Opening) -> Session:
         """Load a file of ours for a verdict of `verify`, which must be the same on every machine.
 
         Raises:
-            DeblurExportError: as `open`.
+            DeblurExportError: as `load`.
         """
-        return self.open(artifact.path, how)
+        return self.load(artifact.path, how)
 
     def check(self, artifact: Artifact) -> None:
         """Whether it computes what a file needs to restore photos.
@@ -96,7 +96,7 @@ class Backend(ABC):
         """Seconds of one run by type of operator; empty where it cannot tell.
 
         Raises:
-            DeblurExportError: as `open`.
+            DeblurExportError: as `load`.
         """
         return Counter()
 

@@ -106,16 +106,16 @@ class OnnxRuntimeCpu(Backend):
     def able(self, artifact: Artifact) -> Verdict:
         return Verdict(True, "it runs every file")
 
-    def open(self, path: Path, how: Opening) -> Session:
+    def load(self, path: Path, how: Opening) -> Session:
         return OnnxRuntimeSession(path, how.extra_outputs, how.threads)
 
-    def open_judged(self, artifact: Artifact, how: Opening) -> Session:
+    def load_judged(self, artifact: Artifact, how: Opening) -> Session:
         """Low floating-point precision is emulated: the processor must not matter."""
         manifest = artifact.manifest
         low = manifest.get("high_precision", manifest["precision"])  # beside int8, or of the whole
         if low in LOW:
             return EmulatedSession(artifact.path, low, how.extra_outputs)
-        return self.open(artifact.path, how)
+        return self.load(artifact.path, how)
 
     def check(self, artifact: Artifact) -> None:
         precision = artifact.manifest["precision"]
@@ -158,7 +158,7 @@ class OnnxRuntimeCuda(Backend):
             return Verdict(False, "its CUDA does not start here (CUDA and cuDNN libraries)")
         return Verdict(True, "a CUDA device is there and it starts")
 
-    def open(self, path: Path, how: Opening) -> Session:
+    def load(self, path: Path, how: Opening) -> Session:
         return OnnxRuntimeSession(path, how.extra_outputs, how.threads, cuda=True)
 
 

@@ -37,7 +37,7 @@ def open_session(
     """
     check_precision(runtime, precision)
     opening = Opening(extra_outputs, precision, threads, tuple(plugins))
-    return backend(runtime).open(path, opening)
+    return backend(runtime).load(path, opening)
 
 
 def open_judged(
@@ -50,7 +50,7 @@ def open_judged(
     """Load a file of ours as `verify` judges it; arguments and errors as of `open_session`."""
     check_precision(runtime, precision)
     opening = Opening(extra_outputs, precision, plugins=tuple(plugins))
-    return backend(runtime).open_judged(artifact, opening)
+    return backend(runtime).load_judged(artifact, opening)
 
 
 def check_precision(runtime: str, precision: GraphPrecision) -> None:

@@ -191,7 +191,7 @@ class OpenVino(Backend):
         native = " with native kernels of the custom ops" * bool(ops)
         return Verdict(True, f"it is installed{native} and the file is {precision}")
 
-    def open(self, path: Path, how: Opening) -> Session:
+    def load(self, path: Path, how: Opening) -> Session:
         return OpenVinoSession(path, how.extra_outputs, how.precision, how.threads)
 
     def profile(self, path: Path, feed: Arrays, how: Opening) -> Counter[str]:

@@ -180,7 +180,7 @@ class TensorRt(Backend):
         engine = is_engine(artifact.path)
         return Verdict(engine, "it is an engine" if engine else "the file is no engine")
 
-    def open(self, path: Path, how: Opening) -> Session:
+    def load(self, path: Path, how: Opening) -> Session:
         if how.extra_outputs:
             raise DeblurExportError(f"{path}: an engine has no values but its output")
         return EngineSession(read_engine(path), how.plugins)

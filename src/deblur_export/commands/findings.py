@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.table import Column, Table
 from rich.text import Text
 
-from deblur_export.export.engines.builders import BUILDERS
 from deblur_export.export.runtimes.probe import Finding, trial, try_package
-from deblur_export.export.runtimes.registry import DEFAULT, backends
+from deblur_export.export.runtimes.registry import DEFAULT, ENTRIES, backend
 from deblur_export.target import TARGETS
 
 CORE = {
@@ -29,7 +28,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.builders import BUILDERS
 from deblur_export.export.engines.options import BuildOptions
 try:
-    trt = BUILDERS["{}"].open(BuildOptions()).trt
+    trt = BUILDERS["{}"].make(BuildOptions()).trt
 except DeblurExportError as error:
     sys.exit(str(error))
 assert trt.Builder(trt.Logger(trt.Logger.ERROR)), "no builder could be made"
@@ -48,18 +47,32 @@ print(cpu.instruction_set(), "of", ", ".join(cpu.instruction_sets()))
 def core_findings() -> Iterator[Finding]:
     """What every verb needs."""
     yield from (try_package(name, code, "deblur-export") for name, code in CORE.items())
-    yield from dict(backends())[DEFAULT].findings()
+    yield from _told(DEFAULT, lambda: backend(DEFAULT).findings())
 
 
 def other_findings() -> Iterator[Finding]:
     """What some verbs need, or are faster with."""
-    for name, backend in backends():
+    for name in ENTRIES:
         if name != DEFAULT:
-            yield from backend.findings()
+            yield from _told(name, lambda name=name: backend(name).findings())  # type: ignore[misc]
+    yield from _told("engine builders", _builders)
+    yield from (_native(), _cuda_kernels(), _cuda(), _tool("nvcc"), _tool("trtexec"))
+
+
+def _told(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What `look` finds; where it needs a library that is not there, that."""
+    try:
+        yield from look()
+    except ImportError as error:
+        yield Finding(name, "-", False, f"{error}; pip install 'deblur-export'")
+
+
+def _builders() -> Iterator[Finding]:
+    from deblur_export.export.engines.builders import BUILDERS
+
     for name, builder in BUILDERS.items():
         probe = BUILDER_PROBE.format(name)
         yield try_package(builder.package, probe, builder.install, builds=builder.package)
-    yield from (_native(), _cuda_kernels(), _cuda(), _tool("nvcc"), _tool("trtexec"))
 
 
 def _native() -> Finding:

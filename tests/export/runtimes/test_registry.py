@@ -35,7 +35,7 @@ def with_toy(folder: Path, *arguments: object) -> str:
         + [str(argument) for argument in arguments],
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -99,7 +99,7 @@ def test_only_its_own_file_and_the_registry_know_a_backend(name: str) -> None:
         file.relative_to(ROOT).as_posix()
         for folder in folders
         for file in (ROOT / folder).rglob("*.py")
-        if f'"{name}"' in file.read_text()
+        if f'"{name}"' in file.read_text(encoding="utf-8")
     }
     own = ENTRIES[name].module.rpartition(".")[2]
     assert speaking <= {"export/runtimes/registry.py", f"export/runtimes/{own}.py"}

@@ -41,7 +41,7 @@ class Toy(Backend):
     def able(self, artifact: Artifact) -> Verdict:
         return Verdict(True, "nothing else is wanted")
 
-    def open(self, path: Path, how: Opening) -> Session:
+    def load(self, path: Path, how: Opening) -> Session:
         return ToySession(path, how.extra_outputs)
 
     def findings(self) -> Iterable[Finding]:
