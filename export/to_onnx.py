@@ -114,7 +114,7 @@ def remove_unused_nodes(model: ir.Model) -> None:
 
 
 # What a target may name; each changes a graph in place.
-PASSES: Mapping[str, Callable[[ir.Model], None]] = {
+PASSES: Mapping[str, Callable[[ir.Model], object]] = {
     graph_pass.__name__: graph_pass
     for graph_pass in (
         share_sampling_grid,
