@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from pictures import arguments, save_sheet
 
+from deblur_export.artifact import read_artifact
 from deblur_export.export.images.cases import Case
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.parity.report_figures import heat_map
 from deblur_export.export.parity.verify import reference_model, verify
-from deblur_export.manifest import read_artifact
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from rich.console import Console
 
 from deblur_export import models
+from deblur_export.artifact import Artifact
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.commands.progress import PhaseBars
 from deblur_export.errors import DeblurExportError
@@ -38,7 +39,6 @@ from deblur_export.export.images.cases import Case, random_cases
 from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions, TracedModel, trace_model, write_onnx
 from deblur_export.export.timing.machine import machine, physical_cores
-from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
 from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.precision import PRECISIONS
@@ -57,7 +57,7 @@ def attempt(work: Callable[[], Cell]) -> Cell:
 
 
 def judged(artifact: Artifact, cases: Sequence[Case] | None = None, **how: Any) -> Cell:
-    cases = cases or random_cases(artifact.manifest["input"]["shape"])
+    cases = cases or random_cases(artifact.manifest.input.shape)
     report = verify(artifact, reference_model(artifact), cases, **how)
     return {
         "psnr": min(case.psnr for case in report.cases),

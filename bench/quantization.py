@@ -22,6 +22,7 @@ from typing import Any
 import onnx
 from rich.console import Console
 
+from deblur_export.artifact import Artifact
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.calibration.calibrators import METHODS, Method
 from deblur_export.calibration.images import dataset_pairs, open_dataset
@@ -32,7 +33,6 @@ from deblur_export.export.pipeline import ExportOptions, export_onnx
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.emulated_session import emulated
 from deblur_export.export.timing.machine import machine, physical_cores
-from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import DEMO_FOLDER, load_model
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 
@@ -67,7 +67,7 @@ def int8_row(
 def judged_row(artifact: Artifact, judge: Judge) -> Row:
     score = judge.score(emulated(onnx.load(artifact.path)))
     return {
-        "share": artifact.manifest["precision_map"]["multiply_adds"]["conv"],
+        "share": artifact.manifest.precision_map.multiply_adds.conv,
         "test": score.drop,
         "to_float32": psnr(score.error),
         "megabytes": artifact.path.stat().st_size / 1e6,

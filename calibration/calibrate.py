@@ -9,18 +9,20 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from deblur_export.artifact import Artifact
 from deblur_export.calibration import images as data
 from deblur_export.calibration.cache import Cache, default_folder
 from deblur_export.calibration.calibrators import Method, limits
-from deblur_export.calibration.facts import precision_facts, scales
+from deblur_export.calibration.facts import precision_map, scales
 from deblur_export.calibration.observe import observe
 from deblur_export.calibration.placement import Placement, placement
 from deblur_export.calibration.qdq import Grid, Layout, grid, quantized, read_tensors
 from deblur_export.calibration.scoring import ASSUMED_PSNR, Judge
 from deblur_export.calibration.search import Block, Point, Score, blocks_of, ladder, sensitivity
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.precision.derived import require_float32, write_derived
-from deblur_export.manifest import Artifact, file_sha256
+from deblur_export.export.precision.derived import require_float32
+from deblur_export.export.to_onnx import save
+from deblur_export.manifest import CalibrationRecord
 
 Progress = Callable[[str], None]
 SAVE_EVERY = 8  # images
@@ -109,19 +111,22 @@ def calibrate(
     nodes = {node for block in blocks if block.name in chosen.blocks for node in block.nodes}
     progress("checking and writing")
     final = graph(nodes)
-    facts = precision_facts(final, places, nodes) | {
-        "calibration": {
-            "method": options.method,
-            "layout": options.layout,
-            "images": list(crops.names),
-            "images_sha256": crops.fingerprint,
-            "scales": scales(final, grids),
-            "max_psnr_drop": options.max_drop,
-            "psnr_drop": round(chosen.score.drop, 4),
-            "psnr_drop_means": judged_by,
-        }
-    }
-    written = write_derived(artifact, ir.from_proto(final), facts, path)
+    record = CalibrationRecord(
+        method=options.method,
+        layout=options.layout,
+        images=crops.names,
+        images_sha256=crops.fingerprint,
+        scales=scales(final, grids),
+        max_psnr_drop=options.max_drop,
+        psnr_drop=round(chosen.score.drop, 4),
+        psnr_drop_means=judged_by,
+    )
+    manifest = artifact.manifest.derived(
+        precision="int8",
+        precision_map=precision_map(final, places, nodes),
+        calibration=record,
+    )
+    written = save(ir.from_proto(final), path, manifest)
     return Calibrated(written, chosen, points, alone, blocks, places.total, judged_by)
 
 
@@ -189,7 +194,7 @@ def _grids(
     """Scales of all tensors that sites read, from histograms that are kept on disk."""
     names = read_tensors(model, places.sites)
     folder = options.cache or default_folder()
-    cache = Cache.of(folder, file_sha256(artifact.path), crops.fingerprint, names)
+    cache = Cache.of(folder, artifact.sha256, crops.fingerprint, names)
     histograms, done = cache.load()
     total = len(crops.images)
 

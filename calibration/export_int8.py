@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from deblur_export.artifact import Artifact
 from deblur_export.calibration.calibrate import (
     Calibration,
     calibrate,
@@ -13,7 +14,6 @@ from deblur_export.calibration.calibrate import (
 )
 from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 from deblur_export.export.reparam.prepare import Progress
-from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import LoadedModel
 
 

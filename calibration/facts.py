@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import onnx
 
 from deblur_export.calibration.placement import Placement
 from deblur_export.calibration.qdq import Grid
 from deblur_export.export.precision.int8_proof import check_int8, weights_hash
+from deblur_export.manifest import MultiplyAdds, PrecisionMap
 
 BUDGET = "left in float32 by the budget"
 
 
-def precision_facts(
+def precision_map(
     model: onnx.ModelProto, places: Placement, nodes: Collection[str]
-) -> dict[str, Any]:
+) -> PrecisionMap:
     """What is in int8 and what is not, proved.
 
     Args:
@@ -33,22 +33,15 @@ def precision_facts(
         kept.setdefault(reason, []).append(node)
     if given_back := [site.node for site in places.sites if site.node not in nodes]:
         kept[BUDGET] = given_back
-    return {
-        "precision": "int8",
-        "high_precision": "fp32",
-        "precision_map": {
-            "multiply_adds": {
-                "conv": round(proof.convolutions, 4),
-                "conv_and_matmul": round(proof.products, 4),
-            },
-            "nodes": {"int8": proof.nodes, "fp32": sum(map(len, kept.values()))},
-            "kept_fp32": kept,
-            "int8_weights_sha256": weights_hash(model),
-        },
-    }
+    return PrecisionMap(
+        multiply_adds=MultiplyAdds(round(proof.convolutions, 4), round(proof.products, 4)),
+        nodes={"int8": proof.nodes, "fp32": sum(map(len, kept.values()))},
+        kept_fp32={reason: tuple(names) for reason, names in kept.items()},
+        int8_weights_sha256=weights_hash(model),
+    )
 
 
-def scales(model: onnx.ModelProto, grids: Mapping[str, Grid]) -> dict[str, list[float]]:
+def scales(model: onnx.ModelProto, grids: Mapping[str, Grid]) -> dict[str, tuple[float, int]]:
     """Scale and zero point of every activation that the graph quantizes."""
     read = [n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"]
-    return {name: [grids[name].scale, grids[name].zero] for name in read}
+    return {name: (grids[name].scale, grids[name].zero) for name in read}

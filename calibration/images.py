@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.restore import MASK
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.image_formats import SUFFIXES
-from deblur_export.manifest import Artifact
 from deblur_export.models.training.data.crop import gradient
 from deblur_export.models.training.data.dataset import Dataset
 
@@ -124,12 +124,12 @@ def crop_size(artifact: Artifact, side: int) -> tuple[int, int]:
     Raises:
         DeblurExportError: the file takes larger batches only.
     """
-    batch, _, height, width = artifact.manifest["input"]["shape"]
-    if isinstance(batch, int) and batch != 1:
+    batch = artifact.manifest.input.batch
+    if batch not in (None, 1):
         raise DeblurExportError(
             f"{artifact.path} takes batches of {batch}; export with batch 1 or dynamic"
         )
-    return (height, width) if isinstance(height, int) else (side, side)
+    return artifact.manifest.input.size or (side, side)
 
 
 def open_dataset(folder: Path, part: str, artifact: Artifact) -> Dataset:

@@ -31,11 +31,11 @@ def block_table(result: Calibrated) -> Table:
 
 def summary(result: Calibrated) -> str:
     """One line: what is in int8 and what it costs."""
-    facts = result.artifact.manifest["precision_map"]
-    chosen, nodes = result.chosen, facts["nodes"]
+    facts, chosen = result.artifact.manifest.precision_map, result.chosen
+    assert facts is not None
     return (
-        f"int8: {facts['multiply_adds']['conv']:.1%} of the convolutions' multiply-adds, "
-        f"{nodes['int8']} nodes, {len(chosen.blocks)} of {len(result.blocks)} blocks; "
+        f"int8: {facts.multiply_adds.conv:.1%} of the convolutions' multiply-adds, "
+        f"{facts.nodes['int8']} nodes, {len(chosen.blocks)} of {len(result.blocks)} blocks; "
         f"{chosen.score.drop:+.4f} dB, {psnr(chosen.score.error):.1f} dB to float32"
     )
 

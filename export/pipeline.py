@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import torch
 
 from deblur_export import __version__
+from deblur_export.artifact import Artifact
+from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.precision.typed import KeepRule, keep_nothing, typed
-from deblur_export.export.reparam.infra import PassReport
 from deblur_export.export.reparam.prepare import Progress, prepare
-from deblur_export.export.to_onnx import Shape, lower, save, trace
-from deblur_export.manifest import FORMAT, Artifact, file_sha256, sidecar_path, write_sidecar
+from deblur_export.export.to_onnx import lower, save, trace
+from deblur_export.manifest import (
+    Fact,
+    Input,
+    Manifest,
+    Model,
+    Output,
+    PassReport,
+    Shape,
+    Tile,
+    Weights,
+)
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.models.spec import ModelSpec
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
 from deblur_export.target import DEFAULT, TARGETS, TargetName
+
+CHANNELS = 3
+UNIT = (0.0, 1.0)  # range of images
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class ExportOptions:
     """
 
     target: TargetName = DEFAULT
-    shape: Shape | None = None
+    shape: FixedShape | None = None
     reparam: bool = True
     precision: GraphPrecision = "fp32"
     keep: KeepRule = keep_nothing
@@ -102,54 +116,75 @@ def write_onnx(
     if options.precision != "fp32":
         progress(f"casting to {options.precision}")
         graph, facts = typed(graph, options.precision, options.target, options.keep(graph))
-        manifest |= facts
+        manifest = manifest.derived(
+            precision=options.precision, high_precision=options.precision, precision_map=facts
+        )
     progress("checking and writing")
-    sidecar_path(path).unlink(missing_ok=True)
-    save(graph, path, manifest)
-    manifest["file"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-    write_sidecar(path, manifest)
-    return Artifact(path, manifest)
+    return save(graph, path, manifest)
 
 
 def describe(
     model: LoadedModel, options: ExportOptions, reports: list[PassReport], ops: list[str]
-) -> dict[str, Any]:
-    """The manifest that goes into the file: same inputs, same content."""
+) -> Manifest:
+    """The manifest of a float32 file: same inputs, same content."""
     import onnx
     import onnxscript
 
-    shape = options.shape or ("batch", 3, "height", "width")
-    multiple = model.spec.size_multiple
-    fill = {"zeros": "zeros", "reflect": "reflection"}[model.spec.padding]
-    return {
-        "format": FORMAT,
-        "tools": {
+    spec = model.spec
+    shape: Shape = options.shape or ("batch", CHANNELS, "height", "width")
+    tile = Tile(spec.receptive_field, spec.size_multiple, proved=False)
+    return Manifest(
+        tools={
             "deblur_export": __version__,
             "torch": torch.__version__,
             "onnx": onnx.__version__,
             "onnxscript": onnxscript.__version__,
         },
-        "model": model.spec.name,
-        "variant": model.variant,
-        "arguments": dict(model.arguments),
-        "source": model.spec.source,
-        "weights": {"source": model.weights, "sha256": model.sha256},
-        "target": options.target,
-        "opset": TARGETS[options.target].opset,
-        "precision": "fp32",
-        "custom_ops": ops,
-        "input": {
-            "name": "image",
-            "shape": list(shape),
-            "layout": "NCHW",
-            "colour": "RGB",
-            "range": [0.0, 1.0],
-            "dtype": "float32",
-            "padding": f"{fill} on the right and bottom to a multiple of {multiple}, in the graph",
-        },
-        "output": {"name": "restored", "shape": list(shape), "range": "about 0..1"},
-        "size_multiple": multiple,
-        "receptive_field": model.spec.receptive_field,
-        "reparameterized": options.reparam,
-        "passes": [report.as_dict() for report in reports],
+        model=Model(
+            origin="built-in",
+            name=spec.name,
+            variant=model.variant,
+            where=None,
+            arguments=dict(model.arguments),
+            source=spec.source,
+            source_sha256=None,
+        ),
+        weights=Weights(model.weights, model.sha256),
+        target=options.target,
+        opset=TARGETS[options.target].opset,
+        precision="fp32",
+        high_precision="fp32",
+        custom_ops=tuple(ops),
+        input=Input(
+            name="image",
+            shape=shape,
+            channels=CHANNELS,
+            range=UNIT,
+            multiple=spec.size_multiple,
+            minimum=1,
+            square=False,
+            dtype="float32",
+            layout="NCHW",
+            colour="RGB",
+            padding=spec.padding,
+        ),
+        output=Output(name="restored", index=0, scale=1, range=UNIT, shape=shape, dtype="float32"),
+        free=tuple(size for size in shape if isinstance(size, str)),
+        facts={name: Fact(value, "given") for name, value in _known(spec).items()},
+        tile=tile,
+        reparameterized=options.reparam,
+        passes=tuple(reports),
+    )
+
+
+def _known(spec: ModelSpec) -> dict[str, object]:
+    """What the description of a built-in network gives."""
+    return {
+        "channels": CHANNELS,
+        "range": UNIT,
+        "scale": 1,
+        "output": 0,
+        "multiple": spec.size_multiple,
+        "padding": spec.padding,
+        "field": spec.receptive_field,
     }

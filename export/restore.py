@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deblur_export.engine_file import is_engine, shape_range
+from deblur_export.artifact import Artifact
+from deblur_export.engine_file import engine_of, is_engine, shape_range
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.overlay import write_overlay
 from deblur_export.export.images.photo_file import read_photo, write_photo
@@ -17,7 +18,6 @@ from deblur_export.export.images.tiling import Tiling, restore_tiled
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.registry import DEFAULT, backend
-from deblur_export.manifest import Artifact
 from deblur_export.precision import GraphPrecision
 
 # A whole image up to here; the largest network then needs about 3 GB.
@@ -78,7 +78,7 @@ class Restorer:
         if mask and is_engine(artifact.path):
             raise DeblurExportError(
                 f"{artifact.path}: an engine has no values but its output; run --mask with "
-                f"{artifact.manifest['onnx']['file']}"
+                f"{engine_of(artifact).onnx.file}"
             )
         if mask and MASK not in inner_values(artifact.path):
             raise DeblurExportError(
@@ -121,42 +121,42 @@ class Restorer:
 
     def _enlarged(self, mask: Image, shape: tuple[int, ...]) -> Image:
         """A mask [1, 1, h, w] of the padded image at full size, its padding cut off."""
-        padded = -(-shape[2] // self.artifact.manifest["size_multiple"])
-        factor = padded * self.artifact.manifest["size_multiple"] // mask.shape[2]
+        multiple = self.artifact.manifest.input.multiple
+        factor = -(-shape[2] // multiple) * multiple // mask.shape[2]
         whole = mask.repeat(factor, axis=2).repeat(factor, axis=3)
         return whole[..., : shape[2], : shape[3]]
 
     def _check_size(self, rgb: Image) -> None:
-        batch, _, height, width = self.artifact.manifest["input"]["shape"]
-        if isinstance(height, int) and (height, width) != rgb.shape[:2]:
+        batch, size = self.artifact.manifest.input.batch, self.artifact.manifest.input.size
+        if size is not None and size != rgb.shape[:2]:
             raise DeblurExportError(
-                f"{self.artifact.path} takes {width}x{height} images only, not "
+                f"{self.artifact.path} takes {size[1]}x{size[0]} images only, not "
                 f"{rgb.shape[1]}x{rgb.shape[0]}; export without --shape for any size"
             )
-        if isinstance(batch, int) and batch != 1:
+        if batch not in (None, 1):
             raise DeblurExportError(
                 f"{self.artifact.path} takes batches of {batch}; export with batch 1 or dynamic"
             )
 
     def _tiling(self, height: int, width: int, options: TileOptions) -> Tiling | None:
-        fixed = isinstance(self.artifact.manifest["input"]["shape"][2], int)
+        fixed = self.artifact.manifest.input.size is not None
         limits = shape_range(self.artifact)
         most = LARGEST_SIDE if limits is None else min(limits[1][2:])
         within = max(height, width) <= most and height * width <= WHOLE_PIXELS
         automatic = options.tile is None and within
         if fixed or automatic or options.tile == 0:
             return None
-        field = self.artifact.manifest["receptive_field"]
+        field = self.artifact.manifest.tile.field
         halo = HALO_WITHOUT_FIELD if field is None else field
         overlap = 2 * halo + RAMP if options.overlap is None else options.overlap
-        multiple = self.artifact.manifest["size_multiple"]
+        multiple = self.artifact.manifest.tile.period
         halo = min(halo, overlap // 2)
         # The last tile of a row may be wider by less than the multiple.
         tile = options.tile or min(TILE, most - multiple + 1)
         return Tiling(tile, halo, overlap - 2 * halo, multiple)
 
     def _tiling_notes(self, tiling: Tiling) -> tuple[str, ...]:
-        field = self.artifact.manifest["receptive_field"]
+        field = self.artifact.manifest.tile.field
         if field is None:
             return (
                 "restored in tiles: this network pools over the whole image, so the result "

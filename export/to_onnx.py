@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import types
 import warnings
@@ -21,7 +20,9 @@ from onnxscript.version_converter import convert_version
 from torch import nn
 
 from deblur_export import __version__
+from deblur_export.artifact import METADATA_KEY, Artifact, sidecar_path
 from deblur_export.atomic import atomic_path
+from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
@@ -33,13 +34,12 @@ from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.split_gates import split_gates
 from deblur_export.export.passes.strip_metadata import strip_metadata
-from deblur_export.manifest import METADATA_KEY
+from deblur_export.manifest import Manifest
 from deblur_export.models.spec import Padding
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
 from deblur_export.target import TARGETS, TargetName
 
-Shape = tuple[int, int, int, int]
 TRACED_OPSET = 18  # the newest that the torch exporter writes without conversion
 
 
@@ -52,13 +52,13 @@ def _without_padding(net: nn.Module) -> nn.Module:
 
 
 def to_onnx(
-    net: nn.Module, multiple: int, padding: Padding, target: TargetName, shape: Shape | None
+    net: nn.Module, multiple: int, padding: Padding, target: TargetName, shape: FixedShape | None
 ) -> ir.Model:
     """`trace`, then `lower`."""
     return lower(trace(net, multiple, padding, shape), target)
 
 
-def trace(net: nn.Module, multiple: int, padding: Padding, shape: Shape | None) -> ir.Model:
+def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | None) -> ir.Model:
     """The graph of a network that has `forward_padded`, the same for every target.
 
     Args:
@@ -158,19 +158,27 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def save(model: ir.Model, path: Path, manifest: dict[str, Any]) -> None:
-    """Check the model and write it with its manifest inside, whole or not at all.
+def save(model: ir.Model, path: Path, manifest: Manifest) -> Artifact:
+    """Check the model and write it with its manifest inside and beside it, whole or not at all.
+
+    Args:
+        model: its metadata gets the manifest, its graph the network's name.
+        path: the .onnx file to write.
+        manifest: of this file; the opset is taken from the model.
 
     Raises:
         DeblurExportError: the checker or strict shape inference finds a fault, or the file
             cannot be written.
     """
-    model.graph.name = f"{manifest['model']}_{manifest['variant']}"
-    model.metadata_props[METADATA_KEY] = json.dumps(manifest, sort_keys=True)
+    manifest = manifest.derived(opset=model.opset_imports[""])
+    model.graph.name = f"{manifest.model.name}_{manifest.model.variant}"
+    model.metadata_props[METADATA_KEY] = manifest.to_json()
     proto = ir.to_proto(model)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise DeblurExportError(f"the exported graph is not valid ONNX: {error}") from error
+    sidecar_path(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    return Artifact(path, manifest).recorded()

@@ -16,8 +16,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from deblur_export import models
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
-from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.models.checkpoint import load_model
 from deblur_export.target import TARGETS, TargetName
 from tests import needs

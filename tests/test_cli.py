@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from deblur_export import cli, models
+from deblur_export.artifact import Artifact
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from deblur_export.artifact import Artifact, file_sha256, sidecar_path
 from deblur_export.atomic import atomic_path
+from deblur_export.engine_record import EngineProof, EngineRecord, OtherFile, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import commands
 from deblur_export.export.engines.builders import Builder, Choice
 from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions, Profile, profile_for
+from deblur_export.export.engines.options import BuildOptions, profile_for
 from deblur_export.export.engines.plugin_graph import write_plugin_form
 from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.typed import check_layout, claim_of, typed_file, typed_path
-from deblur_export.manifest import Artifact, file_sha256, sidecar_path, write_sidecar
+from deblur_export.manifest import Manifest
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 
 BackendChoice = Literal["auto", "tensorrt", "rtx"]
@@ -52,7 +54,7 @@ def build_engine(
         CheckFailedError: the engine is not in the precision asked for; it is not written.
         DeblurExportError: bad sizes, a file the builder does not take, an unwritable path.
     """
-    profile = profile_for(artifact.manifest["input"]["shape"], options.sizes)
+    profile = profile_for(artifact.manifest.input.shape, options.sizes)
     check_layout(artifact)
     folder = artifact.path.parent if output is None else output.parent
     _check_output(output, folder)
@@ -97,9 +99,8 @@ def _write(
     if built.layers:
         with atomic_path(engine.with_suffix(".layers.json")) as temporary:
             temporary.write_text(built.layers, encoding="utf-8")
-    described = describe(typed, profile, options, builder, built, proof)
-    file = {"sha256": file_sha256(engine), "bytes": engine.stat().st_size}
-    write_sidecar(engine, described | {"file": file})
+    manifest = describe(typed, profile, options, builder, built, proof)
+    Artifact(engine, manifest).recorded()
 
 
 def describe(
@@ -109,28 +110,18 @@ def describe(
     builder: Builder,
     built: Built,
     proof: list[str],
-) -> dict[str, Any]:
+) -> Manifest:
     """The engine's manifest: that of the ONNX file, and how the engine came from it."""
-    # The ONNX file's parity figures were not measured on the engine.
-    inherited = {key: value for key, value in typed.manifest.items() if key != "parity"}
-    return inherited | {
-        "onnx": {"file": typed.path.name, "sha256": file_sha256(typed.path)},
-        "engine": {
-            "backend": builder.title,
-            "version": builder.version,
-            "profile": profile.as_dict() if profile else None,
-            "flags": options.flags(),
-            "plugins": [
-                {"file": library.name, "sha256": file_sha256(library)} for library in built.plugins
-            ],
-        },
-        "proof": {
-            "precision": options.precision,
-            "network": built.network.as_dict(),
-            "engine": built.engine.as_dict() if built.engine else None,
-            "lines": proof,
-        },
-    }
+    record = EngineRecord(
+        onnx=OtherFile(typed.path.name, typed.sha256),
+        backend=builder.title,
+        version=builder.version,
+        profile=profile,
+        flags=options.flags(),
+        plugins=tuple(OtherFile(file.name, file_sha256(file)) for file in built.plugins),
+        proof=EngineProof(options.precision, built.network, built.engine, tuple(proof)),
+    )
+    return typed.manifest.derived(engine=record)
 
 
 def _sizes(profile: Profile | None) -> list[str]:
@@ -146,7 +137,7 @@ def _instructions(
     typed: Artifact, engine: Path, profile: Profile | None, options: BuildOptions, choice: Choice
 ) -> tuple[str, ...]:
     """For a machine that cannot build."""
-    image = typed.manifest["input"]["name"]
+    image = typed.manifest.input.name
     onnx, options = _with_plugins(typed, options)
     files = (onnx, engine, image, profile, options)
     return (
@@ -164,7 +155,7 @@ def _instructions(
 def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOptions]:
     """The file and options for TensorRT's tools. Where there is a plugin library and the file has
     custom ops, it is written in the form that needs the plugins."""
-    ops = typed.manifest["custom_ops"]
+    ops = typed.manifest.custom_ops
     packaged = tensorrt_library.find().path
     libraries = options.plugins or ((packaged,) if packaged else ())
     if not ops or not libraries:

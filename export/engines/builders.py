@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from deblur_export.artifact import Artifact
+from deblur_export.engine_record import Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import rtx_builder, tensorrt_builder
 from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions, Profile
-from deblur_export.manifest import Artifact
+from deblur_export.export.engines.options import BuildOptions
 
 BuilderName = Literal["tensorrt", "rtx"]
 

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from deblur_export.export.engines.options import BuildOptions, Profile, Shape
+from deblur_export.engine_record import FixedShape, Profile
+from deblur_export.export.engines.options import BuildOptions
 
 
 def trtexec(
@@ -61,7 +62,7 @@ def polygraphy(
     return shlex.join(["polygraphy", *arguments])
 
 
-def _shapes(profile: Profile | None, *names: str) -> Mapping[str, Shape]:
+def _shapes(profile: Profile | None, *names: str) -> Mapping[str, FixedShape]:
     """The profile's three shapes under a tool's names; none for a file of fixed shape."""
     if profile is None:
         return {}

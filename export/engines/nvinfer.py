@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from deblur_export.engine_record import Census, Profile
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines.options import BuildOptions, Profile
-from deblur_export.export.engines.proof import Census
+from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.runtimes.nvinfer_log import last, readable
 from deblur_export.precision import PRECISIONS
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from deblur_export.engine_record import BuildFlags, Profile
 from deblur_export.errors import DeblurExportError
+from deblur_export.manifest import Manifest
 from deblur_export.precision import LOW, EnginePrecision
 
-Shape = tuple[int, int, int, int]
 Size = tuple[int, int]
 
 LARGEST_SIDE = 16384  # pixels, as of exported files
@@ -21,11 +22,10 @@ DEFAULT_TYPICAL: Size = (720, 1280)
 DEFAULT_LARGEST: Size = (1440, 2560)
 
 
-def precision_of(manifest: Mapping[str, Any]) -> EnginePrecision:
+def precision_of(manifest: Manifest) -> EnginePrecision:
     """Of a file."""
-    high = manifest.get("high_precision", "fp32")
-    own = manifest["precision"]
-    return cast(EnginePrecision, own if high == "fp32" else f"{own}+{high}")
+    own, high = manifest.precision, manifest.high_precision
+    return cast(EnginePrecision, own if high in (own, "fp32") else f"{own}+{high}")
 
 
 def precision_from(int8: bool, **flags: bool) -> EnginePrecision | None:
@@ -75,28 +75,15 @@ class BuildOptions:
     compute_capabilities: tuple[str, ...] = ()
     half_io: bool = False
 
-    def flags(self) -> dict[str, Any]:
+    def flags(self) -> BuildFlags:
         """What changes the engine besides precision and sizes, for the manifest."""
-        return {
-            "tf32": self.tf32,
-            "workspace_gib": self.workspace,
-            "version_compatible": self.version_compatible,
-            "hardware_compatible": self.hardware_compatible,
-            "compute_capabilities": list(self.compute_capabilities),
-        }
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Shapes (N, 3, H, W): the smallest and largest that an engine takes, and what it is tuned
-    for."""
-
-    smallest: Shape
-    typical: Shape
-    largest: Shape
-
-    def as_dict(self) -> dict[str, list[int]]:
-        return {name: list(shape) for name, shape in vars(self).items()}
+        return BuildFlags(
+            tf32=self.tf32,
+            workspace_gib=self.workspace,
+            version_compatible=self.version_compatible,
+            hardware_compatible=self.hardware_compatible,
+            compute_capabilities=self.compute_capabilities,
+        )
 
 
 def _parse_size(option: str, text: str | None) -> Size | None:

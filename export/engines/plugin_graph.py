@@ -14,8 +14,8 @@ from pathlib import Path
 
 import onnx
 
+from deblur_export.artifact import METADATA_KEY
 from deblur_export.atomic import atomic_path
-from deblur_export.manifest import METADATA_KEY
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 
 ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}

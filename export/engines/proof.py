@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deblur_export.engine_record import Census
 from deblur_export.errors import CheckFailedError
 from deblur_export.precision import PRECISIONS, EnginePrecision
 
@@ -32,28 +33,6 @@ SPELLINGS: Mapping[str, str] = {
 }
 REDUCED = tuple(name for name in SPELLINGS if name != "fp32")
 ARITHMETIC = re.compile(r"conv|gemm|gemv|matmul|matrixmultiply", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Census:
-    """How much of what computes in which precision: `counts` maps fp32, fp16, ... to numbers of
-    `what`."""
-
-    what: str
-    counts: Mapping[str, int]
-
-    def share(self, precision: str) -> float:
-        """0...1; 0 of nothing."""
-        return self.counts.get(precision, 0) / max(sum(self.counts.values()), 1)
-
-    def __str__(self) -> str:
-        """For example "70 of 76 convolution weights in the engine are fp16"."""
-        total = sum(self.counts.values())
-        parts = [f"{n} {p}" for p, n in sorted(self.counts.items(), key=lambda item: -item[1])]
-        return f"{self.what}: {', '.join(parts)} of {total}" if total else f"{self.what}: none"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"what": self.what, "counts": dict(self.counts)}
 
 
 @dataclass(frozen=True)

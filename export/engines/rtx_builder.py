@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from deblur_export.artifact import Artifact
+from deblur_export.engine_record import Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions, Profile
+from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.runtimes import nvinfer_log
-from deblur_export.manifest import Artifact
 from deblur_export.target import TARGETS
 
 LEAST_VERSION = (1, 7)
@@ -79,8 +80,8 @@ class RtxBuilder:
         return dict(sorted(found.items(), key=lambda item: float(item[0])))
 
     def check(self, artifact: Artifact) -> None:
-        target = artifact.manifest["target"]
-        form, ops = TARGETS[target], artifact.manifest["custom_ops"]
+        target = artifact.manifest.target
+        form, ops = TARGETS[target], artifact.manifest.custom_ops
         if form.belongs_to or (ops and (form.loops or form.large_topk)):
             raise DeblurExportError(
                 f"{artifact.path}: exported with --target {target}, which {self.title} cannot "

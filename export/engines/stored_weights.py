@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from deblur_export.export.engines.proof import Census
+from deblur_export.engine_record import Census
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS
 
 WITH_WEIGHTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -13,16 +13,17 @@ from typing import Any
 
 import onnx
 
+from deblur_export.artifact import Artifact
 from deblur_export.atomic import atomic_path
+from deblur_export.engine_record import Census, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions, Profile
+from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.plugin_graph import take_plugins
-from deblur_export.export.engines.proof import Census, inspected
+from deblur_export.export.engines.proof import inspected
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.export.runtimes.gpu import gpu_count
-from deblur_export.manifest import Artifact
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.target import TARGETS
@@ -73,7 +74,7 @@ class TensorRtBuilder:
             )
 
     def check(self, artifact: Artifact) -> None:
-        target = artifact.manifest["target"]
+        target = artifact.manifest.target
         # The portable form may hold what TensorRT refuses, a loop or a large TopK.
         if TARGETS[target].belongs_to:
             raise DeblurExportError(
@@ -87,7 +88,7 @@ class TensorRtBuilder:
         self.check(artifact)
         path = artifact.path
         trt, log = self.trt, nvinfer_log.message_log(self.trt)
-        ops: list[str] = artifact.manifest["custom_ops"]
+        ops = artifact.manifest.custom_ops
         libraries = options.plugins or self._packaged(ops)
         plugins = self._load_plugins(libraries, ops, log)
         graph = self._graph(path, plugins)

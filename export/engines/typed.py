@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.options import BuildOptions, precision_of
 from deblur_export.export.engines.proof import Claim
 from deblur_export.export.precision.half_io import half_io_file, has_half_io
 from deblur_export.export.precision.int8_mixed import lower_high_precision
 from deblur_export.export.precision.typed import typed_artifact
-from deblur_export.manifest import Artifact
 from deblur_export.precision import LOW, EnginePrecision, GraphPrecision
 
 
@@ -65,8 +65,8 @@ def check_layout(artifact: Artifact) -> None:
     Raises:
         DeblurExportError: its activations are unsigned.
     """
-    layout = artifact.manifest.get("calibration", {}).get("layout", "tensorrt")
-    if layout != "tensorrt":
+    layout = artifact.manifest.layout
+    if layout == "cpu":
         raise DeblurExportError(
             f"{artifact.path} was calibrated with --layout {layout}, whose unsigned activations "
             "no TensorRT takes; calibrate it with --layout tensorrt"
@@ -75,5 +75,4 @@ def check_layout(artifact: Artifact) -> None:
 
 def claim_of(artifact: Artifact) -> Claim:
     """What a file's manifest says that its engine must show."""
-    nodes = artifact.manifest.get("precision_map", {}).get("nodes", {})
-    return Claim(str(artifact.path), nodes.get("int8", 0))
+    return Claim(str(artifact.path), artifact.manifest.int8_layers)

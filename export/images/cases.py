@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deblur_export.artifact import Artifact
 from deblur_export.engine_file import shape_range
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.image_formats import SUFFIXES
-from deblur_export.manifest import Artifact
 
 RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
 FIXED_SEEDS = (0, 1, 2)
@@ -32,13 +32,20 @@ def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
     """Random images that an artifact takes, and the photos of a folder.
 
     Raises:
-        DeblurExportError: see `photo_cases`.
+        DeblurExportError: see `photo_cases`; or the manifest has a strange size of training crops.
     """
     from deblur_export.models.blocks.naf import tlc_window
 
-    shape, limits = artifact.manifest["input"]["shape"], shape_range(artifact)
+    shape, limits = artifact.manifest.input.shape, shape_range(artifact)
     if limits is None:
-        window = tlc_window(artifact.manifest["arguments"].get("train_size"), 0)
+        train_size = artifact.manifest.model.arguments.get("train_size")
+        try:
+            window = tlc_window(train_size, 0)
+        except (TypeError, ValueError) as error:
+            raise DeblurExportError(
+                f"{artifact.path}: not a manifest: model.arguments.train_size is no size of "
+                "training crops; export again"
+            ) from error
         cases = random_cases(shape, window)
     else:
         cases = range_cases(*limits)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.report import ParityReport
-from deblur_export.manifest import Artifact, file_sha256, write_sidecar
+from deblur_export.manifest import ParityRecord
 
 
 def record_parity(artifact: Artifact, report: ParityReport) -> None:
@@ -14,12 +16,11 @@ def record_parity(artifact: Artifact, report: ParityReport) -> None:
 
     Verification must not fail because the artifact lies on a read-only disk.
     """
-    parity = {
-        "reference": report.reference,
-        "candidate": report.candidate,
-        "cases": len(report.cases),
-        "max_abs": max(case.max_abs for case in report.cases),
-    }
-    file = {"sha256": file_sha256(artifact.path), "bytes": artifact.path.stat().st_size}
+    parity = ParityRecord(
+        reference=report.reference,
+        candidate=report.candidate,
+        cases=len(report.cases),
+        max_abs=max(case.max_abs for case in report.cases),
+    )
     with contextlib.suppress(DeblurExportError):
-        write_sidecar(artifact.path, artifact.manifest | {"file": file, "parity": parity})
+        replace(artifact, manifest=replace(artifact.manifest, parity=parity)).recorded()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from polygraphy.logger import G_LOGGER
 from torch import nn
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import Case
 from deblur_export.export.images.pairs import Pairs
@@ -35,7 +36,6 @@ from deblur_export.export.reparam.prepare import prepare
 from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_judged
 from deblur_export.export.runtimes.registry import DEFAULT, backend
-from deblur_export.manifest import Artifact
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.models.decisions import (
     Allowance,
@@ -69,20 +69,20 @@ def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedMod
         DeblurExportError: the weights are gone or are not the ones exported.
     """
     manifest = artifact.manifest
-    recorded = manifest["weights"]
-    source = weights or recorded["source"]
+    recorded = manifest.weights
+    source = weights or recorded.source
     named = source == DEMO or source.startswith("random:")
     if not named and not Path(source).is_file():
         raise DeblurExportError(
             f"{source}: the weights of {artifact.path.name} are not there; pass --weights FILE"
         )
-    local = "train_size" in manifest["arguments"]
-    variant = manifest["variant"].removesuffix("-local") if named else None
-    model = load_model(manifest["model"], variant, source, local)
-    if model.sha256 != recorded["sha256"]:
+    local = "train_size" in manifest.model.arguments
+    variant = manifest.model.variant.removesuffix("-local") if named else None
+    model = load_model(manifest.model.name, variant, source, local)
+    if model.sha256 != recorded.sha256:
         raise DeblurExportError(
             f"{source}: not the weights that {artifact.path.name} was exported from "
-            f"(SHA-256 {model.sha256[:12]} instead of {recorded['sha256'][:12]})"
+            f"(SHA-256 {model.sha256[:12]} instead of {recorded.sha256[:12]})"
         )
     return model
 
@@ -155,7 +155,7 @@ def verify(
         cases=tuple(compared),
         layers=layers,
         first_departed=next((layer.name for layer in layers if layer.departed), None),
-        manifest=artifact.manifest,
+        manifest=artifact.manifest.as_dict(),
         notes=(*session.notes, *(note_on_choices(model.net) if is_engine else ())),
         truth=judged_truth,
     )
@@ -174,7 +174,7 @@ def note_on_choices(net: nn.Module) -> tuple[str, ...]:
 
 def _tolerances(artifact: Artifact, precision: GraphPrecision) -> Tolerances:
     """Of the artifact's own precision, or of what a runtime computes a float32 file in."""
-    own = str(artifact.manifest["precision"])
+    own = artifact.manifest.precision
     return PRECISIONS[precision if own == "fp32" else own].tolerances
 
 
@@ -251,7 +251,7 @@ def compare_layers(
     The reference is the network as it was exported (reparameterized or not), under the
     artifact's own choices, so that only arithmetic differs. Choices are no layers.
     """
-    net, _ = prepare(model, artifact.manifest["reparameterized"])
+    net, _ = prepare(model, artifact.manifest.reparameterized)
     deciding = _deciding(artifact, net)
     comparable = _called_once(net, case) - set(deciding)
     names = tuple(name for name in inner_values(artifact.path) if name in comparable)

@@ -6,15 +6,16 @@ graph really computes in; `ranges.observe` finds what tensors need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from deblur_export.export.precision.typed import KeepRule
+    from deblur_export.manifest import Manifest
 
 
 def keep_rule(
@@ -49,20 +50,24 @@ def keep_rule(
     return keep_by_images(cases, progress=progress)
 
 
-def summary(manifest: Mapping[str, Any]) -> str:
+def summary(manifest: Manifest) -> str:
     """One line about a file that is not float32."""
-    precision, facts = manifest["precision"], manifest["precision_map"]
-    nodes = facts["nodes"]
-    if precision == "int8":
-        calibration = manifest["calibration"]
+    precision, facts, calibration = (
+        manifest.precision,
+        manifest.precision_map,
+        manifest.calibration,
+    )
+    assert facts is not None
+    nodes, conv = facts.nodes, facts.multiply_adds.conv
+    if calibration is not None:
         return (
-            f"int8: {facts['multiply_adds']['conv']:.1%} of the convolutions' multiply-adds, "
-            f"{nodes['int8']} nodes; {calibration['psnr_drop']:+.4f} dB, the "
-            f"{calibration['psnr_drop_means']}"
+            f"int8: {conv:.1%} of the convolutions' multiply-adds, {nodes['int8']} nodes; "
+            f"{calibration.psnr_drop:+.4f} dB, the {calibration.psnr_drop_means}"
         )
-    weights = facts["weights"]
+    weights = facts.weights
+    assert weights is not None
     return (
-        f"{precision}: {facts['multiply_adds']['conv']:.1%} of the convolutions' multiply-adds, "
-        f"{nodes[precision]} nodes; {nodes['fp32']} stay float32; of {weights[precision]:,} "
-        f"weights {weights['flushed_to_zero']} became 0 and {weights['subnormal']} lost digits"
+        f"{precision}: {conv:.1%} of the convolutions' multiply-adds, "
+        f"{nodes[precision]} nodes; {nodes['fp32']} stay float32; of {weights.cast:,} "
+        f"weights {weights.flushed_to_zero} became 0 and {weights.subnormal} lost digits"
     )

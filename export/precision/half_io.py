@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
+from deblur_export.artifact import METADATA_KEY, Artifact
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.precision.derived import write_derived
-from deblur_export.manifest import METADATA_KEY, Artifact
+from deblur_export.export.to_onnx import save
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
@@ -25,12 +26,15 @@ def half_io_file(artifact: Artifact, path: Path) -> Artifact:
     graph.metadata_props.pop(METADATA_KEY, None)
     to_half_io(graph)
     manifest = artifact.manifest
-    facts = {key: manifest[key] | {"dtype": "float16"} for key in ("input", "output")}
-    return write_derived(artifact, graph, facts, path)
+    ends = {
+        "input": replace(manifest.input, dtype="float16"),
+        "output": replace(manifest.output, dtype="float16"),
+    }
+    return save(graph, path, manifest.derived(**ends))
 
 
 def has_half_io(artifact: Artifact) -> bool:
-    return bool(artifact.manifest["input"].get("dtype") == "float16")
+    return artifact.manifest.input.dtype == "float16"
 
 
 def to_half_io(model: ir.Model) -> None:

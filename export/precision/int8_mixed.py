@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from deblur_export.artifact import METADATA_KEY, Artifact
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.precision.derived import write_derived
 from deblur_export.export.precision.int8_proof import check_int8, int8_nodes
 from deblur_export.export.precision.typed import keep_nothing, typed
-from deblur_export.manifest import METADATA_KEY, Artifact
+from deblur_export.export.to_onnx import save
 from deblur_export.precision import GraphPrecision
 
 
@@ -29,18 +30,15 @@ def lower_high_precision(artifact: Artifact, precision: GraphPrecision, path: Pa
         CheckFailedError: a convolution lost its pairs, or too little is in the precision.
     """
     manifest = artifact.manifest
-    if manifest["precision"] != "int8" or manifest["high_precision"] != "fp32":
+    if (manifest.precision, manifest.high_precision) != ("int8", "fp32"):
         raise DeblurExportError(
             f"{artifact.path} cannot become int8+{precision}: start from a file of deblur-export "
             "calibrate"
         )
     graph = ir.load(artifact.path)
     graph.metadata_props.pop(METADATA_KEY, None)
-    lowered, facts = typed(graph, precision, manifest["target"], keep_nothing(graph))
+    lowered, facts = typed(graph, precision, manifest.target, keep_nothing(graph))
     check_int8(ir.to_proto(lowered), int8_nodes(onnx.load(artifact.path)))
-    around = {
-        "high_precision": precision,
-        "opset": facts["opset"],
-        "precision_map": manifest["precision_map"] | {"high_precision": facts["precision_map"]},
-    }
-    return write_derived(artifact, lowered, around, path)
+    assert manifest.precision_map is not None
+    whole = replace(manifest.precision_map, high_precision=facts)
+    return save(lowered, path, manifest.derived(high_precision=precision, precision_map=whole))

@@ -14,6 +14,7 @@ from onnx.inliner import inline_local_functions
 
 from deblur_export.errors import CheckFailedError
 from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
+from deblur_export.manifest import MultiplyAdds
 from deblur_export.precision import PRECISIONS, GraphPrecision
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -32,8 +33,9 @@ class Proof:
     convolutions: float
     products: float
 
-    def as_dict(self) -> dict[str, float]:
-        return {"conv": round(self.convolutions, 4), "conv_and_matmul": round(self.products, 4)}
+    def rounded(self) -> MultiplyAdds:
+        """As the manifest says it."""
+        return MultiplyAdds(round(self.convolutions, 4), round(self.products, 4))
 
 
 def check_precision(

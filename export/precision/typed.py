@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
+from deblur_export.artifact import METADATA_KEY, Artifact
 from deblur_export.export.precision.cast import Casting, lower_precision
-from deblur_export.export.precision.derived import require_float32, write_derived
-from deblur_export.export.precision.proof import Proof, check_precision
-from deblur_export.manifest import METADATA_KEY, Artifact
+from deblur_export.export.precision.derived import require_float32
+from deblur_export.export.precision.proof import check_precision
+from deblur_export.export.to_onnx import save
+from deblur_export.manifest import MultiplyAdds, PrecisionMap, WeightCounts
 from deblur_export.precision import GraphPrecision
 from deblur_export.target import TARGETS, TargetName
 
@@ -26,7 +27,7 @@ def keep_nothing(graph: ir.Model) -> Mapping[str, str]:
 
 def typed(
     graph: ir.Model, precision: GraphPrecision, target: TargetName, keep: Mapping[str, str]
-) -> tuple[ir.Model, dict[str, Any]]:
+) -> tuple[ir.Model, PrecisionMap]:
     """`lower_precision`, proved; returns the graph and what its manifest says of it.
 
     Raises:
@@ -35,7 +36,8 @@ def typed(
     """
     lowered, casting = lower_precision(graph, precision, target, keep)
     refused = TARGETS[target].refused.get(precision, {})
-    return lowered, _facts(lowered, casting, check_precision(lowered, precision, refused=refused))
+    proof = check_precision(lowered, precision, refused=refused)
+    return lowered, _map(casting, proof.rounded())
 
 
 def typed_artifact(
@@ -55,25 +57,17 @@ def typed_artifact(
     require_float32(artifact, precision)
     graph = ir.load(artifact.path)
     graph.metadata_props.pop(METADATA_KEY, None)
-    lowered, facts = typed(graph, precision, artifact.manifest["target"], keep(graph))
-    return write_derived(artifact, lowered, facts, path)
+    manifest = artifact.manifest
+    lowered, facts = typed(graph, precision, manifest.target, keep(graph))
+    changed = manifest.derived(precision=precision, high_precision=precision, precision_map=facts)
+    return save(lowered, path, changed)
 
 
-def _facts(graph: ir.Model, casting: Casting, proof: Proof) -> dict[str, Any]:
-    return {
-        "precision": casting.precision,
-        "opset": graph.opset_imports[""],
-        "precision_map": {
-            "multiply_adds": proof.as_dict(),
-            "nodes": {
-                casting.precision: casting.lowered,
-                "fp32": sum(map(len, casting.kept.values())),
-            },
-            "weights": {
-                casting.precision: casting.weights,
-                "flushed_to_zero": casting.flushed,
-                "subnormal": casting.subnormal,
-            },
-            "kept_fp32": casting.kept,
-        },
-    }
+def _map(casting: Casting, proof: MultiplyAdds) -> PrecisionMap:
+    kept = {reason: tuple(names) for reason, names in casting.kept.items()}
+    return PrecisionMap(
+        multiply_adds=proof,
+        nodes={casting.precision: casting.lowered, "fp32": sum(map(len, kept.values()))},
+        kept_fp32=kept,
+        weights=WeightCounts(casting.weights, casting.flushed, casting.subnormal),
+    )

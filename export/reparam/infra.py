@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from deblur_export.errors import CheckFailedError
+from deblur_export.manifest import PassReport
 from deblur_export.models.complexity import count_macs_of, count_parameters
 
 # Largest |difference| in float64, as a share of the largest |output|: rounding of a few hundred
@@ -35,23 +36,6 @@ class Rewrite(Protocol):
     """An exact rewrite of a module, in place."""
 
     def __call__(self, net: nn.Module, probe: tuple[Tensor, ...]) -> Changes: ...
-
-
-@dataclass(frozen=True)
-class PassReport:
-    """One applied pass; errors are float64 maxima relative to the largest output."""
-
-    name: str
-    changed: tuple[str, ...]
-    declined: tuple[tuple[str, str], ...]
-    parameters_before: int
-    parameters_after: int
-    macs_before: int
-    macs_after: int
-    max_error: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def reparameterize(

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from deblur_export.artifact import Artifact
 from deblur_export.export.runtimes.probe import Finding
 from deblur_export.export.runtimes.session import Arrays, Session
-from deblur_export.manifest import Artifact
 from deblur_export.precision import GraphPrecision, PrecisionName
 from deblur_export.target import TargetName
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deblur_export.artifact import Artifact
 from deblur_export.engine_file import is_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.registry import DEFAULT, backend, backends
-from deblur_export.manifest import Artifact
 from deblur_export.precision import GraphPrecision
 
 AUTO = "auto"

@@ -14,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.parser import parse_model
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
@@ -28,7 +29,6 @@ from deblur_export.export.runtimes.session import (
     typed,
     widened,
 )
-from deblur_export.manifest import Artifact
 from deblur_export.precision import LOW
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -111,14 +111,13 @@ class OnnxRuntimeCpu(Backend):
 
     def load_judged(self, artifact: Artifact, how: Opening) -> Session:
         """Low floating-point precision is emulated: the processor must not matter."""
-        manifest = artifact.manifest
-        low = manifest.get("high_precision", manifest["precision"])  # beside int8, or of the whole
+        low = artifact.manifest.high_precision  # beside int8, or of the whole
         if low in LOW:
             return EmulatedSession(artifact.path, low, how.extra_outputs)
         return self.load(artifact.path, how)
 
     def check(self, artifact: Artifact) -> None:
-        precision = artifact.manifest["precision"]
+        precision = artifact.manifest.precision
         if precision not in self.computes:
             raise DeblurExportError(
                 f"{artifact.path} is {precision}, which ONNX Runtime does not compute on the CPU: "
@@ -151,7 +150,7 @@ class OnnxRuntimeCuda(Backend):
             return Verdict(False, "this ONNX Runtime has no CUDA")
         if gpu_count() == 0:
             return Verdict(False, "there is no CUDA device")
-        precision = artifact.manifest["precision"]
+        precision = artifact.manifest.precision
         if precision not in self.computes:
             return Verdict(False, f"its CUDA kernels lack {precision}")
         if not _cuda_starts():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import Opening
 from deblur_export.export.runtimes.registry import DEFAULT, backend, backends
 from deblur_export.export.runtimes.session import Session
-from deblur_export.manifest import Artifact
 from deblur_export.precision import GraphPrecision
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.graph_values import extended, inlined
@@ -23,7 +24,6 @@ from deblur_export.export.runtimes.session import (
     typed,
     widened,
 )
-from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 from deblur_export.target import TARGETS
@@ -173,8 +173,8 @@ class OpenVino(Backend):
 
     def able(self, artifact: Artifact) -> Verdict:
         manifest = artifact.manifest
-        precision, target = manifest["precision"], manifest["target"]
-        signed = manifest.get("calibration", {}).get("layout") != "cpu"
+        precision, target = manifest.precision, manifest.target
+        signed = manifest.layout != "cpu"
         if precision not in self.computes or (precision == "int8" and signed):
             return Verdict(False, f"the file is {precision}")
         if TARGETS[target].belongs_to not in ("", "openvino"):
@@ -185,7 +185,7 @@ class OpenVino(Backend):
             return Verdict(False, "OpenVINO is not installed")
         if precision == "bf16":
             return Verdict(True, "ONNX Runtime has no bf16 on the CPU")
-        ops = manifest["custom_ops"]
+        ops = manifest.custom_ops
         if ops and (reason := openvino_library.find(openvino.__version__).reason):
             return Verdict(False, f"OpenVINO has no native kernels of its custom ops ({reason})")
         native = " with native kernels of the custom ops" * bool(ops)

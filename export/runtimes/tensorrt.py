@@ -7,7 +7,7 @@ first call that needs one, and the calls themselves against a stand-in.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from polygraphy import cuda
 from polygraphy.datatype import DataType
 
-from deblur_export.engine_file import check_shape, is_engine, read_engine
+from deblur_export.artifact import Artifact
+from deblur_export.engine_file import check_shape, engine_of, is_engine, read_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.export.runtimes.backend import Backend, Opening, Verdict
 from deblur_export.export.runtimes.gpu import compute_capability, gpu_count
 from deblur_export.export.runtimes.probe import Finding
 from deblur_export.export.runtimes.session import Arrays, Session
-from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.precision import PrecisionName
 
@@ -47,14 +47,14 @@ class EngineSession:
 
     def __init__(self, artifact: Artifact, plugins: Sequence[Path] = ()) -> None:
         self.artifact = artifact
-        manifest = artifact.manifest
+        manifest, engine_record = artifact.manifest, engine_of(artifact)
         trt = _library(artifact)
         capability = _capability(artifact)
         self.title = f"{_name(artifact)} {trt.__version__} on compute capability {capability}"
         log = nvinfer_log.message_log(trt)
         _load_plugins(trt, artifact, plugins, log)
         runtime = trt.Runtime(log)
-        if manifest["engine"]["flags"]["version_compatible"]:
+        if engine_record.flags.version_compatible:
             runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(artifact.path.read_bytes())
         context = engine and engine.create_execution_context()
@@ -65,7 +65,7 @@ class EngineSession:
             )
         self.log, self.context = log, context
         self.owners = (runtime, engine)  # the context does not keep them alive
-        self.image, self.restored = manifest["input"]["name"], manifest["output"]["name"]
+        self.image, self.restored = manifest.input.name, manifest.output.name
         self.types = {
             name: np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
             for name in (self.image, self.restored)
@@ -115,12 +115,12 @@ class EngineSession:
 
 
 def _name(artifact: Artifact) -> str:
-    return RTX if artifact.manifest["engine"]["backend"].startswith(RTX) else "TensorRT"
+    return RTX if engine_of(artifact).backend.startswith(RTX) else "TensorRT"
 
 
 def _library(artifact: Artifact) -> ModuleType:
     """The TensorRT that the engine is of."""
-    name, engine = _name(artifact), artifact.manifest["engine"]
+    name, engine = _name(artifact), engine_of(artifact)
     package, extra = {RTX: ("tensorrt_rtx", "rtx"), "TensorRT": ("tensorrt", "trt")}[name]
     try:
         trt = importlib.import_module(package)
@@ -129,10 +129,10 @@ def _library(artifact: Artifact) -> ModuleType:
             f"{artifact.path} needs {name}, which is not installed; pip install "
             f"'deblur-export[{extra}]'"
         ) from error
-    same = trt.__version__ == engine["version"] or engine["flags"]["version_compatible"]
+    same = trt.__version__ == engine.version or engine.flags.version_compatible
     if name == "TensorRT" and not same:
         raise DeblurExportError(
-            f"{artifact.path} was built by TensorRT {engine['version']}, and here is "
+            f"{artifact.path} was built by TensorRT {engine.version}, and here is "
             f"{trt.__version__}: build it again, or with --version-compatible"
         )
     return trt
@@ -141,14 +141,14 @@ def _library(artifact: Artifact) -> ModuleType:
 def _capability(artifact: Artifact) -> str:
     """The GPU's; refuses one that an engine of TensorRT for RTX was not built for. TensorRT's own
     engines are for the GPU that built them, which it checks itself."""
-    name, source = _name(artifact), artifact.manifest["onnx"]["file"]
+    name, engine = _name(artifact), engine_of(artifact)
     if gpu_count() == 0:
         raise DeblurExportError(
             f"{artifact.path}: {name} runs engines on an NVIDIA GPU, and there is none here; "
-            f"take {source}, from which it was built, or a machine with one"
+            f"take {engine.onnx.file}, from which it was built, or a machine with one"
         )
     capability = compute_capability()
-    wanted: Sequence[str] = artifact.manifest["engine"]["flags"]["compute_capabilities"]
+    wanted = engine.flags.compute_capabilities
     if wanted and capability not in wanted:
         raise DeblurExportError(
             f"{artifact.path} was built for compute capability {', '.join(wanted)}, and this GPU "
@@ -158,9 +158,9 @@ def _capability(artifact: Artifact) -> str:
 
 
 def _load_plugins(trt: ModuleType, artifact: Artifact, plugins: Sequence[Path], log: Any) -> None:
-    recorded: Sequence[Mapping[str, str]] = artifact.manifest["engine"]["plugins"]
+    recorded = engine_of(artifact).plugins
     if recorded and not plugins:
-        names = " ".join(f"--plugins {entry['file']}" for entry in recorded)
+        names = " ".join(f"--plugins {entry.file}" for entry in recorded)
         raise DeblurExportError(
             f"{artifact.path} was built with plugins of custom ops; add {names}"
         )

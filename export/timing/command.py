@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from deblur_export.artifact import read_artifact
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.choose import choose_runtime
@@ -25,7 +26,6 @@ from deblur_export.export.timing.subjects import (
     from_files,
     from_name,
 )
-from deblur_export.manifest import read_artifact
 from deblur_export.precision import GraphPrecision
 
 if TYPE_CHECKING:

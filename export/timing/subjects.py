@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.verify import reference_model
 from deblur_export.export.timing.coverage import mask_decision, mask_shape
 from deblur_export.export.timing.jobs import Network, network_of
-from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
 
 # Of domain deblur, those that plugins/csrc has a kernel for.
@@ -95,12 +95,12 @@ def _subject(model: LoadedModel) -> Subject:
 
 
 def _fixed_size(artifact: Artifact) -> Size | None:
-    batch, _, height, width = artifact.manifest["input"]["shape"]
-    if isinstance(batch, int) and batch != 1:
+    batch = artifact.manifest.input.batch
+    if batch not in (None, 1):
         raise DeblurExportError(
             f"{artifact.path}: made for {batch} images at a time; bench runs one"
         )
-    return (height, width) if isinstance(height, int) else None
+    return artifact.manifest.input.size
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from deblur_export.artifact import Artifact, read_artifact, read_sidecar, sidecar_path
+from deblur_export.engine_record import EngineRecord
 from deblur_export.errors import DeblurExportError
-from deblur_export.manifest import FORMAT, Artifact, file_sha256, read_artifact, sidecar_path
 
 SUFFIXES = (".engine", ".plan", ".trt")
+NO_ENGINE, ADVICE = "the manifest of an engine", "build it with deblur-export trt"
 Shape = tuple[int, ...]
 
 
@@ -21,7 +22,7 @@ def read_runnable(path: Path) -> Artifact:
     """An ONNX file or an engine of ours.
 
     Raises:
-        DeblurExportError: see `read_engine` and `manifest.read_artifact`.
+        DeblurExportError: see `read_engine` and `artifact.read_artifact`.
     """
     return read_engine(path) if is_engine(path) else read_artifact(path)
 
@@ -41,37 +42,38 @@ def read_engine(path: Path) -> Artifact:
             f"{path}: no {sidecar.name} beside it, so its input and its PyTorch counterpart are "
             "unknown; copy that too, or build the engine with deblur-export trt"
         )
-    try:
-        manifest = json.loads(sidecar.read_text(encoding="utf-8"))
-        recorded, known = manifest["file"]["sha256"], manifest["format"]
-        manifest["engine"]["backend"], manifest["engine"]["profile"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DeblurExportError(
-            f"{sidecar}: not the manifest of an engine; build it with deblur-export trt"
-        ) from error
-    if known != FORMAT:
-        raise DeblurExportError(
-            f"{sidecar}: manifest format {known} is not {FORMAT}; use the deblur-export version "
-            "that wrote it, or build the engine again"
-        )
-    if recorded != file_sha256(path):
+    manifest = read_sidecar(sidecar, NO_ENGINE, ADVICE)
+    if manifest.engine is None or manifest.file is None:
+        raise DeblurExportError(f"{sidecar}: not {NO_ENGINE}; {ADVICE}")
+    artifact = Artifact(path, manifest)
+    if manifest.file.sha256 != artifact.sha256:
         raise DeblurExportError(
             f"{path} is not the file that {sidecar.name} describes (SHA-256 differs); build it "
             "again"
         )
-    return Artifact(path, manifest)
+    return artifact
+
+
+def engine_of(artifact: Artifact) -> EngineRecord:
+    """How an engine was built.
+
+    Raises:
+        DeblurExportError: the artifact is an ONNX file.
+    """
+    if artifact.manifest.engine is None:
+        raise DeblurExportError(f"{artifact.path} is not an engine; {ADVICE}")
+    return artifact.manifest.engine
 
 
 def shape_range(artifact: Artifact) -> tuple[Shape, Shape] | None:
     """Smallest and largest (N, 3, H, W) that an engine takes; None for an ONNX file."""
-    engine = artifact.manifest.get("engine")
+    engine = artifact.manifest.engine
     if engine is None:
         return None
-    profile = engine["profile"]
-    if profile is None:  # built from a file of fixed shape
-        fixed = tuple(artifact.manifest["input"]["shape"])
+    if engine.profile is None:  # built from a file of fixed shape
+        fixed = tuple(size for size in artifact.manifest.input.shape if isinstance(size, int))
         return fixed, fixed
-    return tuple(profile["smallest"]), tuple(profile["largest"])
+    return engine.profile.smallest, engine.profile.largest
 
 
 def check_shape(artifact: Artifact, shape: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from onnx import numpy_helper
 
 from deblur_export import cli
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.calibration import calibrate as module
 from deblur_export.calibration import export_int8
 from deblur_export.calibration.calibrate import Calibration, calibrate
@@ -34,10 +36,10 @@ from deblur_export.export.precision.int8_proof import check_int8, int8_nodes, we
 from deblur_export.export.precision.policy import SERVES
 from deblur_export.export.runtimes.emulated_session import EmulatedSession, element_types
 from deblur_export.export.to_onnx import save
-from deblur_export.manifest import Artifact, read_artifact, write_sidecar
 from deblur_export.precision import GraphPrecision
 from tests import needs
 from tests.conftest import Exported
+from tests.manifests import in_precision, make_manifest
 from tests.models.training.data.conftest import textured
 
 NET = """
@@ -65,14 +67,7 @@ def toy(tmp_path: Path) -> Artifact:
     weights = {k: rng.normal(size=(*v, 3, 3)).astype(np.float32) * 0.1 for k, v in shapes.items()}
     weights["a_w"][:, 0, 0, 0] = 8
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in weights.items())
-    manifest: dict[str, Any] = {"format": 1, "model": "toy", "variant": "tiny"}
-    manifest |= {"precision": "fp32", "target": "portable", "opset": 18, "custom_ops": []}
-    manifest |= {"passes": [], "output": {"name": "restored"}}
-    shape = ["batch", 3, "height", "width"]
-    manifest |= {"input": {"name": "image", "shape": shape, "dtype": "float32"}}
-    path = tmp_path / "toy.onnx"
-    save(ir.from_proto(model), path, manifest)
-    return read_artifact(path)
+    return save(ir.from_proto(model), tmp_path / "toy.onnx", make_manifest())
 
 
 @pytest.fixture
@@ -111,11 +106,12 @@ def test_m2aenet_becomes_a_valid_int8_file_that_runs_and_verifies(
     onnx.checker.check_model(model, full_check=True)
     assert sha(artifact.path) == before
     ours = read_artifact(path)
-    facts = ours.manifest["precision_map"]
-    assert ours.manifest["precision"] == "int8"
-    assert facts["multiply_adds"]["conv"] == pytest.approx(result.chosen.share, abs=1e-3)
-    assert facts["multiply_adds"]["conv"] > 0.6
-    assert len(ours.manifest["calibration"]["images"]) == 3
+    facts, calibration = ours.manifest.precision_map, ours.manifest.calibration
+    assert facts is not None and calibration is not None
+    assert ours.manifest.precision == "int8"
+    assert facts.multiply_adds.conv == pytest.approx(result.chosen.share, abs=1e-3)
+    assert facts.multiply_adds.conv > 0.6
+    assert len(calibration.images) == 3
     image = np.random.default_rng(0).random((1, 3, 64, 48), dtype=np.float32)
     report = verify(ours, reference_model(ours), [Case("noise", image)])
     assert report.passed, report.cases[0].reason
@@ -171,8 +167,8 @@ def test_the_budget_sends_the_harmful_block_back(
     (left,) = mixed.chosen.blocks
     harm = {name: score.error for name, score in whole.alone.items()}
     assert left == min(harm, key=lambda name: harm[name])
-    kept = mixed.artifact.manifest["precision_map"]["kept_fp32"]
-    assert kept["left in float32 by the budget"] != []
+    facts = mixed.artifact.manifest.precision_map
+    assert facts is not None and facts.kept_fp32["left in float32 by the budget"]
     assert block_table(whole).row_count == 2
     assert "1 of 2 blocks" in summary(mixed)
     needs.MATPLOTLIB.load()
@@ -196,11 +192,12 @@ def test_the_rest_of_an_int8_file_in_low_precision(
     mixed = lower_high_precision(int8, high, tmp_path / "mixed.onnx")
     manifest, model = mixed.manifest, onnx.load(mixed.path)
     onnx.checker.check_model(model, full_check=True)
-    assert (manifest["precision"], manifest["high_precision"]) == ("int8", high)
+    assert (manifest.precision, manifest.high_precision) == ("int8", high)
     assert int8_nodes(model) == list(NAMES.values())
-    facts = manifest["precision_map"]
-    assert facts["int8_weights_sha256"] == weights_hash(model)
-    assert facts["high_precision"]["multiply_adds"]["conv"] == 1
+    facts = manifest.precision_map
+    assert facts is not None and facts.high_precision is not None
+    assert facts.int8_weights_sha256 == weights_hash(model)
+    assert facts.high_precision.multiply_adds.conv == 1
     # The same scales: no Cast stands between a pair and its convolution.
     types = element_types(model)
     low = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[high]
@@ -288,8 +285,8 @@ def test_onnx_verb_exports_and_calibrates(
     assert "int8: " in said and "2 nodes" in said
     assert not exported_to[0].exists()
     manifest = read_artifact(out).manifest
-    assert (manifest["precision"], manifest["calibration"]["layout"]) == ("int8", "cpu")
-    assert manifest["input"]["dtype"] == "float16"
+    assert (manifest.precision, manifest.layout) == ("int8", "cpu")
+    assert manifest.input.dtype == "float16"
 
 
 def test_with_pairs_the_drop_is_against_the_truth(
@@ -343,7 +340,7 @@ def test_bad_input_is_one_clear_error(toy: Artifact, options: Calibration, tmp_p
     ):
         with pytest.raises(DeblurExportError, match=said):
             calibrate(toy, with_options(options, **changes), out)
-    again = Artifact(toy.path, toy.manifest | {"precision": "fp16"})
+    again = Artifact(toy.path, replace(toy.manifest, **in_precision("fp16")))
     with pytest.raises(DeblurExportError, match="is fp16 and cannot become int8"):
         calibrate(again, options, out)
 
@@ -356,11 +353,10 @@ def test_the_command_writes_a_file_and_says_what_it_costs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    write_sidecar(toy.path, toy.manifest | {"file": {"sha256": sha(toy.path), "bytes": 0}})
     arguments = ("--images", images, "--crop", 32, "--count", 4, "--max-psnr-drop", 9, "--table")
     done = command("calibrate", toy.path, *arguments, "--layout", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "blocks.0" in done.stdout and "2 of 2 blocks" in done.stdout
-    assert read_artifact(tmp_path / "toy_int8.onnx").manifest["calibration"]["layout"] == "cpu"
+    assert read_artifact(tmp_path / "toy_int8.onnx").manifest.layout == "cpu"
     failed = command("calibrate", toy.path, *arguments[:6], "--max-psnr-drop", 0, cwd=tmp_path)
     assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1

@@ -40,7 +40,7 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
     graph with other bodies or other operators of the same values, on a batch and a narrow image.
     """
     artifact = exported(name, variant, options=options)
-    cases = random_cases(artifact.manifest["input"]["shape"])
+    cases = random_cases(artifact.manifest.input.shape)
     runtime = "openvino" if options.target == "openvino" else "onnxruntime"
     built = False
     if runtime == "openvino":
@@ -62,7 +62,7 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
         if portable:
             assert case.candidate_float64 is not None
             assert case.candidate_float64 <= NETWORK_FLOAT32["atol"], case.name
-    if runtime == "openvino" and artifact.manifest["custom_ops"]:
+    if runtime == "openvino" and artifact.manifest.custom_ops:
         assert ("with native ops" in report.candidate) == built
 
 
@@ -100,8 +100,8 @@ def test_local_form_agrees_beyond_its_window(
     exported: Exported, name: str, target: TargetName
 ) -> None:
     artifact = exported(name, local=True, options=ExportOptions(target=target))
-    window = tlc_window(artifact.manifest["arguments"]["train_size"], 0)
-    case = random_cases(artifact.manifest["input"]["shape"], window)[-1]
+    window = tlc_window(artifact.manifest.model.arguments["train_size"], 0)
+    case = random_cases(artifact.manifest.input.shape, window)[-1]
     assert window is not None
     assert min(case.image.shape[2:]) > window
     report = verify(artifact, reference_model(artifact), [case])
@@ -114,7 +114,7 @@ def test_full_variants_agree_with_pytorch(tmp_path_factory, name: str, variant: 
     path = tmp_path_factory.mktemp("full") / "net.onnx"
     model = load_model(name, variant, "random:0")
     artifact = export_onnx(model, ExportOptions(), path)
-    cases = random_cases(artifact.manifest["input"]["shape"])
+    cases = random_cases(artifact.manifest.input.shape)
     try:
         report = verify(artifact, model, cases, float64=True)
     finally:

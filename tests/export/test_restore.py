@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from deblur_export.artifact import METADATA_KEY, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import restore as restore_module
 from deblur_export.export.images.overlay import tinted
 from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
-from deblur_export.manifest import METADATA_KEY, read_artifact
+from deblur_export.manifest import Tile
 from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
+from tests.manifests import make_manifest
 
 LEVEL = 1 / 255
 RADIUS = 6
@@ -48,16 +48,8 @@ def local_file(tmp_path: Path) -> Path:
         [onnx.numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
     )
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=10)
-    manifest: dict[str, Any] = {
-        "format": 1,
-        "model": "local",
-        "variant": "test",
-        "input": {"name": "image", "shape": ["batch", 3, "height", "width"]},
-        "precision": "fp32",
-        "size_multiple": 1,
-        "receptive_field": RADIUS,
-    }
-    make.set_model_props(model, {METADATA_KEY: json.dumps(manifest)})
+    manifest = make_manifest(tile=Tile(RADIUS, 1, proved=False))
+    make.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     path = tmp_path / "local.onnx"
     onnx.save(model, path)
     return path

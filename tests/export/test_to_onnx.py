@@ -14,8 +14,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from deblur_export.artifact import read_artifact
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import read_artifact
 from deblur_export.models.checkpoint import load_model
 from deblur_export.target import TargetName
 from tests.conftest import Exported
@@ -141,11 +141,11 @@ def test_manifest_travels_with_the_file(exported: Exported, tmp_path: Path) -> N
     alone = tmp_path / "alone.onnx"
     alone.write_bytes(artifact.path.read_bytes())
     manifest = read_artifact(alone).manifest
-    assert manifest["model"] == "m2aenet"
-    assert manifest["weights"]["source"] == "random:0"
-    changed = [p["name"] for p in manifest["passes"] if p["changed"]]
+    assert manifest.model.name == "m2aenet"
+    assert manifest.weights.source == "random:0"
+    changed = [report.name for report in manifest.passes if report.changed]
     assert "fold_motion_interpolation" in changed
-    assert all(p["max_error"] < 1e-10 for p in manifest["passes"])
+    assert all(report.max_error < 1e-10 for report in manifest.passes)
 
 
 @pytest.mark.parametrize("target", ["portable", "ort"])

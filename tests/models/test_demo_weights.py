@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from deblur_export.artifact import read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity import metrics
 from deblur_export.export.parity.verify import reference_model
 from deblur_export.export.pipeline import ExportOptions, export_onnx
-from deblur_export.manifest import read_artifact
 from deblur_export.models import checkpoint
 from deblur_export.models.checkpoint import DEMO_FOLDER, default_weights, load_model
 from deblur_export.models.training.data.blur import synthesize

@@ -73,10 +73,10 @@ def calibrate(
     """
     console = make_console()
     with console.status("loading") as status:
+        from deblur_export.artifact import read_artifact
         from deblur_export.calibration.calibrate import Calibration
         from deblur_export.calibration.calibrate import calibrate as run
         from deblur_export.calibration.report import block_table, plot_pareto, summary
-        from deblur_export.manifest import read_artifact
 
         whole = table or plot is not None
         options = Calibration(images, dataset, method, layout, count, crop, max_drop, whole)

@@ -16,8 +16,8 @@ from deblur_export.target import DEFAULT, TARGETS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deblur_export.export.to_onnx import Shape
-    from deblur_export.manifest import Artifact
+    from deblur_export.artifact import Artifact
+    from deblur_export.engine_record import FixedShape
 
 
 class ShapeType(click.ParamType):  # type: ignore[type-arg]
@@ -25,7 +25,7 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
 
     name = "NxCxHxW"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Shape:
+    def convert(self, value: Any, param: Any, ctx: Any) -> FixedShape:
         parts = str(value).lower().split("x")
         if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
             self.fail(f"'{value}' is not four sizes like 1x3x720x1280", param, ctx)
@@ -97,7 +97,7 @@ def onnx_command(
     local: bool,
     target: Any,
     dynamic: bool,
-    shape: Shape | None,
+    shape: FixedShape | None,
     no_reparam: bool,
     precision: Any,
     io: str,
@@ -157,20 +157,20 @@ def onnx_command(
 
 def _print_export(console: Console, artifact: Artifact) -> None:
     manifest, path = artifact.manifest, artifact.path
-    dtype = manifest["input"]["dtype"]
-    for report in manifest["passes"]:
-        if report["changed"]:
+    dtype = manifest.input.dtype
+    for report in manifest.passes:
+        if report.changed:
             console.print(
-                f"  {report['name']}: {len(report['changed'])} places, float64 error "
-                f"{report['max_error']:.0e}"
+                f"  {report.name}: {len(report.changed)} places, float64 error "
+                f"{report.max_error:.0e}"
             )
-    ops = ", ".join(manifest["custom_ops"]) or "none"
-    shape = "x".join(map(str, manifest["input"]["shape"]))
+    ops = ", ".join(manifest.custom_ops) or "none"
+    shape = "x".join(map(str, manifest.input.shape))
     console.print(
-        f"{path}: {manifest['file']['bytes'] / 1e6:.1f} MB, {artifact.title}, opset "
-        f"{manifest['opset']}, input {shape} {dtype}, custom ops with bodies: {ops}"
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {artifact.title}, opset "
+        f"{manifest.opset}, input {shape} {dtype}, custom ops with bodies: {ops}"
     )
-    if manifest["precision"] != "fp32":
+    if manifest.precision != "fp32":
         from deblur_export.export.precision import summary
 
         console.print(summary(manifest))

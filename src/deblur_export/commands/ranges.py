@@ -44,20 +44,20 @@ def find_ranges(
     """
     import onnx_ir as ir
 
+    from deblur_export.artifact import read_artifact
     from deblur_export.export.images.cases import photo_cases
     from deblur_export.export.precision.fingerprint import fingerprint
     from deblur_export.export.precision.half_io import has_half_io
     from deblur_export.export.precision.ranges import HEADROOM, observe, write_ranges
     from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
-    from deblur_export.manifest import read_artifact
 
     artifact = read_artifact(file)
-    if artifact.manifest["precision"] != "fp32" or has_half_io(artifact):
+    if artifact.manifest.precision != "fp32" or has_half_io(artifact):
         raise DeblurExportError(
-            f"{file} is {artifact.manifest['precision']}, its input "
-            f"{artifact.manifest['input']['dtype']}; ranges are found on the float32 file"
+            f"{file} is {artifact.manifest.precision}, its input "
+            f"{artifact.manifest.input.dtype}; ranges are found on the float32 file"
         )
-    cases = photo_cases(images, artifact.manifest["input"]["shape"])
+    cases = photo_cases(images, artifact.manifest.input.shape)
     graph = ir.load(file)
     found = observe(ir.to_proto(graph), cases, progress)
     close = [entry for entry in found if entry.headroom < HEADROOM]
@@ -66,11 +66,11 @@ def find_ranges(
         f"{len(found)} tensors on {len(cases)} images; {len(close)} with less than {HEADROOM:g} "
         "powers of two of headroom below 65504, which fp16 keeps in float32",
     ]
-    if ops := artifact.manifest["custom_ops"]:
+    if ops := artifact.manifest.custom_ops:
         lines.append(f"not looked at: the inside of the custom ops' bodies ({', '.join(ops)})")
     about = {
         "model": artifact.title,
-        "weights_sha256": artifact.manifest["weights"]["sha256"],
+        "weights_sha256": artifact.manifest.weights.sha256,
         "graph_sha256": fingerprint(graph),
         "images": [case.name for case in cases],
     }

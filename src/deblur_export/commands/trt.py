@@ -104,6 +104,7 @@ def trt(
     with console.status("looking for TensorRT") as status:
         from dataclasses import replace
 
+        from deblur_export.artifact import read_artifact
         from deblur_export.calibration.calibrate import MAX_DROP
         from deblur_export.commands.progress import PhaseBars
         from deblur_export.commands.trt_source import (
@@ -115,7 +116,6 @@ def trt(
         from deblur_export.export.engines import options as given
         from deblur_export.export.engines.build import build_engine
         from deblur_export.export.engines.builders import choose
-        from deblur_export.manifest import read_artifact
 
         asked = given.precision_from(int8, fp16=fp16, bf16=bf16)
         data = Data(images, dataset, MAX_DROP if max_drop is None else max_drop)
@@ -137,7 +137,7 @@ def trt(
             folder = Path() if output is None else output.parent
             artifact = export_for_engine(model, variant, weights, local, folder, status.update)
             if weights is None:
-                source = artifact.manifest["weights"]["source"]
+                source = artifact.manifest.weights.source
                 random = "" if source == "demo" else ", so the result will not deblur"
                 console.print(f"no --weights: using {source}{random}")
         else:

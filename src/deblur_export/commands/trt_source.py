@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.calibration.calibrate import MAX_DROP, Calibration, calibrate
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import precision_of
 from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 from deblur_export.export.reparam.prepare import Progress
-from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.models.checkpoint import default_weights, load_model
 from deblur_export.precision import EnginePrecision
 
@@ -57,11 +57,11 @@ def calibrated_for_engine(
         CheckFailedError, DeblurExportError: as `calibrate`; also if there is nothing to calibrate
             on, or the builder would not take the file.
     """
-    if artifact.manifest["precision"] == "int8":
+    if artifact.manifest.precision == "int8":
         return artifact
     if not data:
         raise DeblurExportError(
-            f"--int8: {artifact.path} is {artifact.manifest['precision']}, and int8 needs images "
+            f"--int8: {artifact.path} is {artifact.manifest.precision}, and int8 needs images "
             "to calibrate on: give --images or --dataset, or the file of deblur-export calibrate "
             "instead"
         )

@@ -84,7 +84,7 @@ def verify(
         chosen = choose_runtime(asked, artifact, precision)
         truth = None
         if pairs is not None:
-            shape = artifact.manifest["input"]["shape"]
+            shape = artifact.manifest.input.shape
             drop = MAX_DROP if max_drop is None else max_drop
             truth = TruthCheck(open_pairs(pairs, shape), drop)
         report = run_verify(

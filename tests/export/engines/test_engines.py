@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ import onnx
 import pytest
 
 from deblur_export import cli
+from deblur_export.artifact import METADATA_KEY, Artifact
 from deblur_export.commands.trt_source import Data, only_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import commands, rtx_builder, tensorrt_builder
@@ -29,8 +31,9 @@ from deblur_export.export.engines.options import (
 )
 from deblur_export.export.engines.typed import check_layout, typed_file, typed_path
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import METADATA_KEY, Artifact
+from deblur_export.manifest import Manifest
 from tests.conftest import Exported
+from tests.manifests import in_precision, make_manifest
 
 DYNAMIC = ("batch", 3, "height", "width")
 Invoke = Callable[..., tuple[int, str, str]]
@@ -132,11 +135,11 @@ def test_the_only_file_is_found(exported: Exported, tmp_path: Path) -> None:
         found()
     # What an earlier `trt --fp16` wrote is no second network.
     other = tmp_path / "other.onnx"
-    claim(other, precision="fp16")
+    claim(other, "fp16")
     assert found() == found("fp16") == found("int8") == "net.onnx"
     # A calibrated file is what int8 is built of, unless there is data to calibrate anew.
     int8 = copy(exported("nafnet"), tmp_path / "net_int8.onnx")
-    claim(int8, precision="int8", high_precision="fp32")
+    claim(int8, "int8")
     assert found("int8") == found("int8+fp16") == "net_int8.onnx"
     assert found() == found("fp16") == found("int8", Data(images=tmp_path)) == "net.onnx"
     int8.unlink()
@@ -146,11 +149,12 @@ def test_the_only_file_is_found(exported: Exported, tmp_path: Path) -> None:
         found("bf16")
 
 
-def claim(path: Path, **facts: str) -> None:
-    """Make a file's manifest say something else."""
+def claim(path: Path, precision: str) -> None:
+    """Make a file's manifest speak of another precision."""
     model = onnx.load(path)
     (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    entry.value = json.dumps(json.loads(entry.value) | facts)
+    changed = replace(Manifest.from_json(entry.value, path), **in_precision(precision))
+    entry.value = changed.to_json()
     onnx.save(model, path)
     Path(f"{path}.json").unlink()
 
@@ -259,13 +263,12 @@ def test_precision_flags() -> None:
     assert precision_from(False, fp16=False, bf16=True) == "bf16"
     assert precision_from(True, fp16=False, bf16=False) == "int8"
     assert precision_from(True, fp16=True, bf16=False) == "int8+fp16"
-    assert precision_of({"precision": "int8", "high_precision": "bf16"}) == "int8+bf16"
-    assert precision_of({"precision": "fp16"}) == "fp16"
+    assert precision_of(make_manifest(**in_precision("int8", "bf16"))) == "int8+bf16"
+    assert precision_of(make_manifest(**in_precision("fp16"))) == "fp16"
 
 
 def int8_artifact(path: Path, layout: str = "tensorrt", high: str = "fp32") -> Artifact:
-    manifest = {"precision": "int8", "high_precision": high, "input": {"shape": [1, 3, 8, 8]}}
-    return Artifact(path, manifest | {"calibration": {"layout": layout}})
+    return Artifact(path, make_manifest((1, 3, 8, 8), **in_precision("int8", high, layout)))
 
 
 def test_forms_of_an_int8_file(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 import pytest
 
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.build import build_engine
 from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.plugin_graph import take_plugins, write_plugin_form
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.plugins.ops import OPS
 from tests.conftest import Exported
@@ -28,7 +28,7 @@ def artifact(exported: Exported, tmp_path: Path) -> Artifact:
 
 def test_every_custom_op_becomes_a_plugin(artifact: Artifact, tmp_path: Path) -> None:
     target = tmp_path / "net.plugins.onnx"
-    write_plugin_form(artifact.path, artifact.manifest["custom_ops"], target)
+    write_plugin_form(artifact.path, artifact.manifest.custom_ops, target)
     model, before = onnx.load(target), onnx.load(artifact.path)
     assert not model.functions
     nodes = [node for node in model.graph.node if node.domain == "deblur"]

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from deblur_export.engine_record import Census
 from deblur_export.errors import CheckFailedError
-from deblur_export.export.engines.proof import Census, Claim, inspected, prove
+from deblur_export.export.engines.proof import Claim, inspected, prove
 
 
 def census(**counts: int) -> Census:

@@ -21,8 +21,10 @@ import pytest
 from onnx import numpy_helper
 
 from deblur_export import models
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.calibration.qdq import quantized_weight
+from deblur_export.engine_file import read_engine
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.engines import build as straight_line
 from deblur_export.export.engines import nvinfer
@@ -35,7 +37,6 @@ from deblur_export.export.engines.tensorrt_builder import TensorRtBuilder
 from deblur_export.export.engines.typed import claim_of
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.runtimes import nvinfer_log
-from deblur_export.manifest import Artifact, read_artifact
 from deblur_export.precision import EnginePrecision
 from tests import needs
 from tests.conftest import Exported
@@ -98,15 +99,18 @@ def test_engine_has_the_precision_asked_for(
     options = BuildOptions(precision, Sizes(), compute_capabilities=("8.9",))
     outcome = rtx(artifact, tmp_path / "net.engine", options)
     assert outcome.engine is not None
-    manifest = json.loads((tmp_path / "net.engine.json").read_text(encoding="utf-8"))
-    assert manifest["precision"] == precision
-    assert manifest["weights"] == artifact.manifest["weights"]
-    assert manifest["engine"]["profile"]["largest"] == [1, 3, 2560, 2560]
-    assert manifest["engine"]["flags"]["compute_capabilities"] == ["8.9"]
-    assert manifest["file"]["bytes"] == outcome.engine.stat().st_size
-    assert "parity" not in manifest
-    for shown in (manifest["proof"]["network"], manifest["proof"]["engine"]):
-        assert shown["counts"][precision] >= 0.6 * sum(shown["counts"].values())
+    manifest = read_engine(tmp_path / "net.engine").manifest
+    assert manifest.precision == precision
+    assert manifest.weights == artifact.manifest.weights
+    engine = manifest.engine
+    assert engine is not None and engine.profile is not None and manifest.file is not None
+    assert engine.profile.largest == (1, 3, 2560, 2560)
+    assert engine.flags.compute_capabilities == ("8.9",)
+    assert manifest.file.bytes == outcome.engine.stat().st_size
+    assert manifest.parity is None
+    for shown in (engine.proof.network, engine.proof.engine):
+        assert shown is not None
+        assert shown.counts[precision] >= 0.6 * sum(shown.counts.values())
 
 
 def test_a_graph_that_is_not_what_was_asked_makes_no_engine(
@@ -135,7 +139,7 @@ def test_an_engine_that_is_not_what_the_graph_says_is_not_kept(
 
     def forgetful(trt: Any, parsed: nvinfer.Parsed, config: Any, *arguments: Any) -> bytes:
         plain = parse(tmp_path / "wide.onnx")
-        profile = profile_for(artifact.manifest["input"]["shape"], SMALL)
+        profile = profile_for(artifact.manifest.input.shape, SMALL)
         return real(trt, plain, nvinfer.configure(trt, plain, profile, options), *arguments)
 
     monkeypatch.setattr(nvinfer, "serialize", forgetful)
@@ -199,11 +203,12 @@ def test_int8_engine_holds_int8_and_float16(calibrated: Artifact, tmp_path: Path
     options = BuildOptions("int8+fp16", SMALL, half_io=True)
     outcome = rtx(calibrated, tmp_path / "net.engine", options)
     assert outcome.typed.path.name == "net_int8_fp16_io16.onnx"
-    manifest = json.loads((tmp_path / "net.engine.json").read_text(encoding="utf-8"))
-    assert (manifest["precision"], manifest["high_precision"]) == ("int8", "fp16")
-    assert manifest["input"]["dtype"] == manifest["output"]["dtype"] == "float16"
-    network, engine = (manifest["proof"][part]["counts"] for part in ("network", "engine"))
-    assert network["int8"] == manifest["precision_map"]["nodes"]["int8"] > 70
+    manifest = read_engine(tmp_path / "net.engine").manifest
+    assert (manifest.precision, manifest.high_precision) == ("int8", "fp16")
+    assert manifest.input.dtype == manifest.output.dtype == "float16"
+    assert manifest.engine is not None and manifest.engine.proof.engine is not None
+    network, engine = manifest.engine.proof.network.counts, manifest.engine.proof.engine.counts
+    assert network["int8"] == manifest.int8_layers > 70
     assert set(network) == {"int8", "fp16"} == set(engine)
     assert engine["int8"] > 0.8 * sum(engine.values())
 
@@ -307,9 +312,10 @@ def test_tensorrt_builds_inspects_and_keeps_its_timing_cache(
     assert any("without a plugin: MotionDeformConv" in line for line in outcome.lines)
     assert cache.stat().st_size > 0
     assert json.loads((tmp_path / "net.layers.json").read_text(encoding="utf-8"))["Layers"]
-    manifest = json.loads((tmp_path / "net.engine.json").read_text(encoding="utf-8"))
-    assert manifest["engine"]["version"] == "10.3.0"
-    assert manifest["proof"]["engine"]["counts"] == {"fp32": 1}
+    manifest = read_engine(tmp_path / "net.engine").manifest
+    assert manifest.engine is not None and manifest.engine.proof.engine is not None
+    assert manifest.engine.version == "10.3.0"
+    assert manifest.engine.proof.engine.counts == {"fp32": 1}
 
     half = Choice(tensorrt("10.3.0", "Half"), ())
     with pytest.raises(CheckFailedError, match="asked for fp32, but the built engine is not"):

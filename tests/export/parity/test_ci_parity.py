@@ -20,12 +20,12 @@ from polygraphy.comparator import Comparator, CompareFunc, RunResults
 from polygraphy.logger import G_LOGGER
 
 from deblur_export import models
+from deblur_export.artifact import Artifact
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.runners import TorchRunner
 from deblur_export.export.parity.verify import reference_model
 from deblur_export.export.precision.typed import typed_artifact
-from deblur_export.manifest import Artifact
 from tests.conftest import Exported
 
 # What a network may differ by in each precision: the largest error in float32, the mean below it,

@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from deblur_export.artifact import Artifact
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity import verify as module
 from deblur_export.export.parity.report import ParityReport
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import Artifact
 from deblur_export.models.decisions import Allowance, with_choices
 from deblur_export.precision import PRECISIONS
 from tests.conftest import Exported

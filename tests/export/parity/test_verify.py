@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from deblur_export.artifact import Artifact, read_artifact, sidecar_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import photo_cases, random_cases
 from deblur_export.export.parity.record import record_parity
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import Artifact, read_artifact, sidecar_path
-from deblur_export.models.decisions import decisions, with_choices
+from deblur_export.manifest import FileRecord
+from deblur_export.models.decisions import decisions
 from tests.conftest import Exported
 from tests.tolerances import LAYER_FLOAT32
 
@@ -155,7 +156,7 @@ def test_weights_that_moved_or_changed(exported: Exported, tmp_path: Path) -> No
     with pytest.raises(DeblurExportError, match="not the weights"):
         reference_model(artifact, str(other))
     torch.save({"params": net.state_dict()}, other)
-    assert reference_model(artifact, str(other)).sha256 == artifact.manifest["weights"]["sha256"]
+    assert reference_model(artifact, str(other)).sha256 == artifact.manifest.weights.sha256
     with pytest.raises(DeblurExportError, match="--weights"):
         reference_model(artifact, str(tmp_path / "gone.pth"))
 
@@ -163,7 +164,8 @@ def test_weights_that_moved_or_changed(exported: Exported, tmp_path: Path) -> No
 def test_changed_file_beside_its_manifest_is_refused(exported: Exported, tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(exported().path.read_bytes())
-    sidecar_path(path).write_text(json.dumps({"file": {"sha256": "0" * 64}}), encoding="utf-8")
+    manifest = replace(exported().manifest, file=FileRecord("0" * 64, 9))
+    sidecar_path(path).write_text(manifest.to_json(), encoding="utf-8")
     with pytest.raises(DeblurExportError, match="SHA-256"):
         read_artifact(path)
 
@@ -173,9 +175,9 @@ def test_parity_is_recorded(exported: Exported, tmp_path: Path) -> None:
     path.write_bytes(exported().path.read_bytes())
     artifact = read_artifact(path)
     record_parity(artifact, verify(artifact, reference_model(artifact), random_cases(DYNAMIC)[:2]))
-    parity = read_artifact(path).manifest["parity"]
-    assert parity["cases"] == 2
-    assert 0 < parity["max_abs"] < 2e-5
+    parity = read_artifact(path).manifest.parity
+    assert parity is not None and parity.cases == 2
+    assert 0 < parity.max_abs < 2e-5
 
 
 def test_means_over_a_large_photo_stay_accurate(

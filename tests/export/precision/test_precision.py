@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from deblur_export import models
+from deblur_export.artifact import Artifact
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.verify import reference_model, verify
@@ -25,7 +26,6 @@ from deblur_export.export.precision.half_io import half_io_file
 from deblur_export.export.precision.proof import check_precision
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
-from deblur_export.manifest import Artifact
 from deblur_export.plugins.ops import OPS
 from deblur_export.precision import GRAPH_PRECISIONS, LOW, GraphPrecision
 from deblur_export.target import TARGETS, TargetName
@@ -63,10 +63,10 @@ def test_every_network_is_valid_and_within_its_tolerance(
     report = verify(artifact, reference_model(artifact), random_cases(SMALL)[1:2])
     assert report.passed, report.cases[0].reason
     assert report.cases[0].psnr < 100, "nothing was rounded"
-    facts = artifact.manifest["precision_map"]
-    assert artifact.manifest["precision"] == precision
-    assert facts["multiply_adds"]["conv"] >= 0.95
-    assert sum(map(len, facts["kept_fp32"].values())) == facts["nodes"]["fp32"]
+    facts = artifact.manifest.precision_map
+    assert artifact.manifest.precision == precision and facts is not None
+    assert facts.multiply_adds.conv >= 0.95
+    assert sum(map(len, facts.kept_fp32.values())) == facts.nodes["fp32"]
     assert f"{precision}: " in summary(artifact.manifest)
 
 
@@ -108,8 +108,9 @@ def test_custom_ops_stay_nodes_and_take_the_types_they_declare(
 
 
 def test_kept_nodes_and_their_reasons(typed: Typed) -> None:
-    kept = typed("m2aenet", "fp16").manifest["precision_map"]["kept_fp32"]
-    by_node = {node: reason for reason, nodes in kept.items() for node in nodes}
+    facts = typed("m2aenet", "fp16").manifest.precision_map
+    assert facts is not None
+    by_node = {node: reason for reason, nodes in facts.kept_fp32.items() for node in nodes}
     assert by_node["encoders.0.0.sca.0/ReduceMean"].startswith("sums")
     assert by_node["mask_predictor.head.4/MatMul"].startswith("decides")
     assert by_node["motion_analyzer.flow/Conv"].startswith("coordinates")
@@ -233,7 +234,7 @@ def test_float16_input_and_output(typed: Typed, exported: Exported, tmp_path: Pa
     image = random_cases(SMALL)[1].image.astype(np.float16)
     for source in (typed("nafnet", "fp16"), exported("nafnet")):
         half = half_io_file(source, tmp_path / "half.onnx")
-        assert {half.manifest[side]["dtype"] for side in ("input", "output")} == {"float16"}
+        assert {half.manifest.input.dtype, half.manifest.output.dtype} == {"float16"}
         graph = onnx.load(half.path).graph
         onnx.checker.check_model(onnx.load(half.path), full_check=True)
         ends = [*graph.input, *graph.output]

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes import onnxruntime as ort_backend
 from deblur_export.export.runtimes import openvino as openvino_backend
 from deblur_export.export.runtimes.choose import Chosen, choose_runtime
 from deblur_export.export.runtimes.onnxruntime import CUDA_PROVIDER
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.manifest import Artifact
 from deblur_export.plugins.libraries.openvino import Found
+from tests.manifests import in_precision, make_manifest
 
 Machine = Callable[..., None]
 
@@ -41,27 +42,26 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def artifact(path: str = "net.onnx", **changes: Any) -> Artifact:
-    manifest = {"precision": "fp32", "target": "portable", "custom_ops": ["PrunedConv"]}
-    return Artifact(Path(path), manifest | changes)
+    return Artifact(Path(path), make_manifest(**({"custom_ops": ("PrunedConv",)} | changes)))
 
 
 @pytest.mark.parametrize(
     ("here", "changes", "runtime", "words"),
     [
         ({"cuda": "yes"}, {}, "onnxruntime-cuda", "a CUDA device is there"),
-        ({"cuda": "yes"}, {"precision": "fp16"}, "onnxruntime-cuda", "CUDA"),
-        ({"cuda": "yes"}, {"precision": "int8"}, "onnxruntime", "kernels lack int8"),
+        ({"cuda": "yes"}, in_precision("fp16"), "onnxruntime-cuda", "CUDA"),
+        ({"cuda": "yes"}, in_precision("int8"), "onnxruntime", "kernels lack int8"),
         ({"cuda": "no device"}, {}, "openvino", "with native kernels of the custom ops"),
         ({"cuda": "broken"}, {"target": "ort"}, "onnxruntime", "cuDNN libraries) and the file was"),
-        ({}, {"custom_ops": []}, "openvino", "it is installed"),
-        ({"native": "stale"}, {"custom_ops": []}, "openvino", "it is installed"),
+        ({}, {"custom_ops": ()}, "openvino", "it is installed"),
+        ({"native": "stale"}, {"custom_ops": ()}, "openvino", "it is installed"),
         ({"native": "stale"}, {}, "onnxruntime", "no native kernels of its custom ops (stale)"),
         ({"openvino": False}, {}, "onnxruntime", "has no CUDA and OpenVINO is not installed"),
-        ({}, {"precision": "fp16"}, "onnxruntime", "the file is fp16"),
-        ({}, {"precision": "int8", "calibration": {"layout": "tensorrt"}}, "onnxruntime", "int8"),
-        ({}, {"precision": "int8", "calibration": {"layout": "cpu"}}, "openvino", "int8"),
-        ({}, {"precision": "bf16"}, "openvino", "ONNX Runtime has no bf16"),
-        ({"openvino": False}, {"precision": "bf16"}, "onnxruntime", "not installed"),
+        ({}, in_precision("fp16"), "onnxruntime", "the file is fp16"),
+        ({}, in_precision("int8"), "onnxruntime", "int8"),
+        ({}, in_precision("int8", layout="cpu"), "openvino", "int8"),
+        ({}, in_precision("bf16"), "openvino", "ONNX Runtime has no bf16"),
+        ({"openvino": False}, in_precision("bf16"), "onnxruntime", "not installed"),
         ({}, {"path": "net.engine"}, "tensorrt", "it is an engine"),
     ],
 )

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deblur_export.artifact import Artifact, read_artifact, sidecar_path
 from deblur_export.engine_file import read_runnable
+from deblur_export.engine_record import Census, OtherFile, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import restore as restore_module
 from deblur_export.export.engines.build import describe
 from deblur_export.export.engines.nvinfer import Built
-from deblur_export.export.engines.options import BuildOptions, Profile
-from deblur_export.export.engines.proof import Census
+from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.images.cases import cases_for
 from deblur_export.export.parity.verify import note_on_choices, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
@@ -32,7 +34,6 @@ from deblur_export.export.restore import Restorer, TileOptions
 from deblur_export.export.runtimes import tensorrt as tensorrt_backend
 from deblur_export.export.runtimes.nvinfer_log import load_plugins
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.manifest import Artifact, file_sha256, read_artifact, sidecar_path
 from deblur_export.models.checkpoint import load_model
 from tests import needs
 from tests.conftest import Exported
@@ -54,11 +55,10 @@ def make_engine(exported: Exported, tmp_path: Path) -> Make:
         backend = SimpleNamespace(title=title, version=title.split()[-1])
         built = Built(b"", Census("layers", {"fp32": 1}), None)
         manifest = describe(source, PROFILE, BuildOptions(), backend, built, [])  # type: ignore[arg-type]
-        manifest["file"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-        flags = changes.pop("flags", {})
-        manifest["engine"] |= changes
-        manifest["engine"]["flags"] |= flags
-        sidecar_path(path).write_text(json.dumps(manifest), encoding="utf-8")
+        assert manifest.engine is not None
+        flags = replace(manifest.engine.flags, **changes.pop("flags", {}))
+        engine = replace(manifest.engine, flags=flags, **changes)
+        Artifact(path, replace(manifest, engine=engine)).recorded()
         return read_runnable(path)
 
     return make
@@ -229,8 +229,8 @@ def _onnx(engine: Artifact) -> Path:
     ("changes", "version", "words"),
     [
         ({"version": "10.3.1"}, "10.9.0", r"built by TensorRT 10\.3\.1, and here is 10\.9\.0"),
-        ({"flags": {"compute_capabilities": ["8.6", "12.0"]}}, "10.9.0", "this GPU has 8.9"),
-        ({"plugins": [{"file": "libops.so"}]}, "10.9.0", "add --plugins libops.so"),
+        ({"flags": {"compute_capabilities": ("8.6", "12.0")}}, "10.9.0", "this GPU has 8.9"),
+        ({"plugins": (OtherFile("libops.so", "0" * 64),)}, "10.9.0", "add --plugins libops.so"),
         ({}, "10.9.0", "does not load on this GPU: built on another device; build it here"),
     ],
 )

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from deblur_export.artifact import Artifact
 from deblur_export.export.runtimes.backend import Backend, Opening, Verdict
 from deblur_export.export.runtimes.graph_values import extended
 from deblur_export.export.runtimes.probe import Finding, try_package
 from deblur_export.export.runtimes.session import Arrays, Session
-from deblur_export.manifest import Artifact
 
 
 class ToySession:

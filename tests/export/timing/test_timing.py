@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import nn
 
+from deblur_export.artifact import Artifact
 from deblur_export.commands import bench as bench_verb
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
@@ -33,6 +34,7 @@ from deblur_export.export.timing.rounds import Budget, Figures
 from deblur_export.models.checkpoint import load_model
 from tests import needs
 from tests.conftest import Exported
+from tests.manifests import ANY_SIZE, make_manifest
 from tests.test_cli import Invoke, assert_refused, invoke
 from tests.tolerances import NETWORK_FLOAT32
 
@@ -295,12 +297,11 @@ def test_fixed_size_files(monkeypatch: pytest.MonkeyPatch) -> None:
         "a": (1, 3, 32, 48),
         "b": (1, 3, 64, 64),
         "c": (2, 3, 32, 48),
-        "d": ("n", 3, "h", "w"),
+        "d": ANY_SIZE,
     }
 
     def artifact(path: Path) -> Any:
-        shape = shapes[path.name]
-        return SimpleNamespace(path=path, manifest={"input": {"shape": shape}})
+        return Artifact(path, make_manifest(shapes[path.name]))
 
     monkeypatch.setattr(subjects, "read_artifact", artifact)
     monkeypatch.setattr(subjects, "reference_model", lambda artifact, weights: model)

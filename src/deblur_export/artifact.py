@@ -1,0 +1,108 @@
+"""Files of ours: an ONNX file or an engine with its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from deblur_export.atomic import atomic_path
+from deblur_export.errors import DeblurExportError
+from deblur_export.manifest import FileRecord, Manifest
+
+METADATA_KEY = "deblur_export"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported ONNX file, or an engine, and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def title(self) -> str:
+        return self.manifest.title
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, computed once."""
+        return file_sha256(self.path)
+
+    def recorded(self) -> Artifact:
+        """With the hash and size of the file in the manifest, which is written beside it.
+
+        Raises:
+            DeblurExportError: it cannot be written.
+        """
+        file = FileRecord(self.sha256, self.path.stat().st_size)
+        manifest = replace(self.manifest, file=file)
+        write_sidecar(self.path, manifest)
+        return Artifact(self.path, manifest)
+
+
+def sidecar_path(path: Path) -> Path:
+    """`model.onnx` -> `model.onnx.json`."""
+    return path.with_name(path.name + ".json")
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_sidecar(path: Path, manifest: Manifest) -> None:
+    """Write `<path>.json`, replacing it whole or not at all."""
+    with atomic_path(sidecar_path(path)) as temporary:
+        temporary.write_text(manifest.to_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Open an ONNX file of ours; weights are not parsed twice.
+
+    Raises:
+        DeblurExportError: missing, not ONNX, not ours, written by another version, or changed
+            since its sidecar was written.
+    """
+    if not path.is_file():
+        raise DeblurExportError(f"{path}: no such file; make one with deblur-export onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf raises several unrelated types
+        raise DeblurExportError(f"{path}: not an ONNX file, or a damaged one") from error
+    embedded = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
+    if embedded is None:
+        raise DeblurExportError(
+            f"{path}: not written by deblur-export, so its input and its PyTorch counterpart are "
+            "unknown; export it with deblur-export onnx"
+        )
+    inside, sidecar = Manifest.from_json(embedded, path), sidecar_path(path)
+    if not sidecar.is_file():
+        return Artifact(path, inside)
+    beside = read_sidecar(sidecar, "a manifest", "delete it or export again")
+    artifact = Artifact(path, replace(inside, file=beside.file, parity=beside.parity))
+    if beside.file is None or beside.file.sha256 != artifact.sha256:
+        raise DeblurExportError(
+            f"{path} is not the file that {sidecar.name} describes (SHA-256 differs); "
+            "export again, or delete the .json if the change is meant"
+        )
+    return artifact
+
+
+def read_sidecar(sidecar: Path, what: str, advice: str) -> Manifest:
+    """The manifest in a .json file; `what` and `advice` as of `Manifest.from_json`.
+
+    Raises:
+        DeblurExportError: it cannot be read, or is no manifest.
+    """
+    try:
+        content = sidecar.read_bytes()
+    except OSError as error:
+        raise DeblurExportError(f"{sidecar}: cannot be read: {error.strerror}; {advice}") from error
+    return Manifest.from_json(content, sidecar, what, advice)
