@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from deblur_export.export.pipeline import ExportOptions
 from deblur_export.models.decisions import Allowance, with_choices
 from deblur_export.precision import PRECISIONS
 from tests.conftest import Exported
+from tests.manifests import in_precision
 
 SHAPE = (1, 3, 32, 32)
 LAYER = "ending"
@@ -40,7 +42,7 @@ def original(exported: Exported) -> Artifact:
 def claiming(original: Artifact, precision: str, model: onnx.ModelProto, folder: Path) -> Artifact:
     path = folder / "claiming.onnx"
     onnx.save(model, path)
-    return Artifact(path, {**original.manifest, "precision": precision})
+    return Artifact(path, replace(original.manifest, **in_precision(precision)))
 
 
 def with_error(original: Artifact, precision: str, error: Image, folder: Path) -> Artifact:
