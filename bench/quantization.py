@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 from rich.console import Console
 
 from deblur_export.artifact import Artifact
@@ -65,7 +64,7 @@ def int8_row(
 
 
 def judged_row(artifact: Artifact, judge: Judge) -> Row:
-    score = judge.score(emulated(onnx.load(artifact.path)))
+    score = judge.score(emulated(artifact.proto))
     return {
         "share": artifact.manifest.precision_map.multiply_adds.conv,
         "test": score.drop,
@@ -120,7 +119,7 @@ def main() -> None:
             pairs = dataset_pairs(
                 open_dataset(arguments.dataset, "test", artifact), arguments.pairs
             )
-            judge = Judge(onnx.load(artifact.path), pairs.blurred, pairs.sharp)
+            judge = Judge(artifact.proto, pairs.blurred, pairs.sharp)
             rows += [
                 typed_row(artifact, judge, precision, folder) for precision in GRAPH_PRECISIONS[1:]
             ]

@@ -133,7 +133,7 @@ def calibrate(
 def _float32_model(artifact: Artifact, path: Path) -> onnx.ModelProto:
     require_float32(artifact, "int8")
     check_output(path)
-    return onnx.load(artifact.path)
+    return artifact.proto
 
 
 def check_output(path: Path) -> None:

@@ -150,8 +150,8 @@ def open_dataset(folder: Path, part: str, artifact: Artifact) -> Dataset:
 
 def spread(crops: Crops, artifact: Artifact, count: int, progress: Progress) -> Crops:
     """`count` of the crops at equal steps of their order from sharp to blurred."""
-    masked = MASK in inner_values(artifact.path)
-    session = open_session(artifact.path, extra_outputs=(MASK,)) if masked else None
+    masked = MASK in inner_values(artifact.proto)
+    session = open_session(artifact, extra_outputs=(MASK,)) if masked else None
     amounts = []
     for number, image in enumerate(crops.images, 1):
         progress(f"looking for blur: {number} of {len(crops.images)}")

@@ -80,12 +80,12 @@ class Restorer:
                 f"{artifact.path}: an engine has no values but its output; run --mask with "
                 f"{engine_of(artifact).onnx.file}"
             )
-        if mask and MASK not in inner_values(artifact.path):
+        if mask and MASK not in inner_values(artifact.proto):
             raise DeblurExportError(
                 f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
         backend(runtime).check(artifact)
-        self.session = open_session(artifact.path, runtime, self.extra, precision, plugins=plugins)
+        self.session = open_session(artifact, runtime, self.extra, precision, plugins=plugins)
 
     def restore(
         self, rgb: Image, options: TileOptions, progress: Progress = lambda done, total: None

@@ -161,5 +161,5 @@ def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOp
     if not ops or not libraries:
         return typed.path, options
     path = typed.path.with_suffix(".plugins.onnx")
-    write_plugin_form(typed.path, ops, path)
+    write_plugin_form(typed, ops, path)
     return path, replace(options, plugins=libraries)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from deblur_export.artifact import METADATA_KEY
+from deblur_export.artifact import METADATA_KEY, ModelFile
 from deblur_export.atomic import atomic_path
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 
@@ -47,11 +47,18 @@ def take_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
     model.functions.extend(functions)
 
 
-def write_plugin_form(source: Path, plugins: Collection[str], target: Path) -> None:
+def plugin_form(model: onnx.ModelProto, plugins: Collection[str]) -> onnx.ModelProto:
+    """A copy as `take_plugins` makes it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    take_plugins(copy, plugins)
+    return copy
+
+
+def write_plugin_form(source: ModelFile, plugins: Collection[str], target: Path) -> None:
     """The file `source` as `take_plugins` makes it. It is for TensorRT alone, so that it no longer
     counts as a file of ours."""
-    model = onnx.load(source)
-    take_plugins(model, plugins)
+    model = plugin_form(source.proto, plugins)
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)

@@ -105,7 +105,7 @@ class RtxBuilder:
         census = nvinfer.census(self.trt, parsed.network)
         gpus = ", ".join(options.compute_capabilities)
         note = f"runs on compute capability {gpus}" if gpus else f"runs on {DEFAULT_GPUS}"
-        stored, expected = stored_weights(data, path) or (None, None)
+        stored, expected = stored_weights(data, artifact) or (None, None)
         return Built(data, census, stored, notes=(note,), expected=expected)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from deblur_export.artifact import ModelFile
 from deblur_export.engine_record import Census
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS
 
@@ -53,18 +53,18 @@ class Weight:
             yield precision, self.values.astype(FLOATS[precision])
 
 
-def stored_weights(engine: bytes, path: Path) -> tuple[Census, Census] | None:
+def stored_weights(engine: bytes, file: ModelFile) -> tuple[Census, Census] | None:
     """The largest weights of a file that an engine holds, by their types in the engine and by
     those in the file.
 
     Args:
         engine: serialized.
-        path: the ONNX file that it was built from.
+        file: the ONNX file that it was built from.
 
     Returns:
         None where half of them or more were not found.
     """
-    weights = sorted(_weights(onnx.load(path)), key=lambda weight: -weight.values.size)[:LARGEST]
+    weights = sorted(_weights(file.proto), key=lambda weight: -weight.values.size)[:LARGEST]
     stored = [(weight.own, _stored_as(engine, weight)) for weight in weights]
     found = [(own, precision) for own, precision in stored if precision is not None]
     if not weights or len(found) <= FOUND * len(weights):

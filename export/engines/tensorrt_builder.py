@@ -11,16 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import onnx
-
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import Census, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions
-from deblur_export.export.engines.plugin_graph import take_plugins
+from deblur_export.export.engines.plugin_graph import plugin_form
 from deblur_export.export.engines.proof import inspected
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.export.runtimes.gpu import gpu_count
@@ -91,7 +89,7 @@ class TensorRtBuilder:
         ops = artifact.manifest.custom_ops
         libraries = options.plugins or self._packaged(ops)
         plugins = self._load_plugins(libraries, ops, log)
-        graph = self._graph(path, plugins)
+        graph = self._graph(artifact, plugins)
         parsed = nvinfer.parse(trt, graph, log, str(path))
         config = nvinfer.configure(trt, parsed, profile, options)
         if options.version_compatible:
@@ -125,13 +123,11 @@ class TensorRtBuilder:
             )
         return found
 
-    def _graph(self, path: Path, plugins: Sequence[str]) -> bytes:
+    def _graph(self, file: ModelFile, plugins: Sequence[str]) -> bytes:
         """The file, in the form in which the parser takes these plugins."""
         if not plugins:
-            return path.read_bytes()
-        model = onnx.load(path)
-        take_plugins(model, plugins)
-        return model.SerializeToString()  # type: ignore[no-any-return]
+            return file.path.read_bytes()
+        return plugin_form(file.proto, plugins).SerializeToString()  # type: ignore[no-any-return]
 
     def _use_timing_cache(self, config: Any, path: Path | None) -> list[str]:
         """Give the builder the measurements of earlier builds. Returns notes."""

@@ -180,7 +180,7 @@ def _tolerances(artifact: Artifact, precision: GraphPrecision) -> Tolerances:
 
 def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
     """The decisions of the network whose choice is a value of the graph."""
-    inside = set(inner_values(artifact.path))
+    inside = set(inner_values(artifact.proto))
     return tuple(name for name in decisions(net) if name in inside)
 
 
@@ -254,7 +254,7 @@ def compare_layers(
     net, _ = prepare(model, artifact.manifest.reparameterized)
     deciding = _deciding(artifact, net)
     comparable = _called_once(net, case) - set(deciding)
-    names = tuple(name for name in inner_values(artifact.path) if name in comparable)
+    names = tuple(name for name in inner_values(artifact.proto) if name in comparable)
     with SessionRunner(open_judged(artifact, runtime, names + deciding, precision)) as candidate:
         ours = candidate.infer({"image": case.image})
     choices = {name: ours[name] for name in deciding}

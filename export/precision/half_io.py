@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from deblur_export.artifact import METADATA_KEY, Artifact
+from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import graph_of
 from deblur_export.export.to_onnx import save
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -22,8 +23,7 @@ def half_io_file(artifact: Artifact, path: Path) -> Artifact:
     """
     if has_half_io(artifact):
         raise DeblurExportError(f"{artifact.path} has float16 input and output already")
-    graph = ir.load(artifact.path)
-    graph.metadata_props.pop(METADATA_KEY, None)
+    graph = graph_of(artifact)
     to_half_io(graph)
     manifest = artifact.manifest
     ends = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -39,7 +38,7 @@ class Proof:
 
 
 def check_precision(
-    model: ir.Model | Path,
+    model: ir.Model,
     precision: GraphPrecision,
     least: float = LEAST_SHARE,
     refused: Collection[str] = (),
@@ -51,7 +50,7 @@ def check_precision(
     their box and one-hot filters, which only sum and shift.
 
     Args:
-        model: a graph or a file.
+        model: the graph.
         precision: what it shall be in.
         least: share of the convolutions' multiply-adds that shall be in it.
         refused: operators that the target's builder does not take in it, see `Target.refused`;
@@ -60,8 +59,7 @@ def check_precision(
     Raises:
         CheckFailedError: fewer are.
     """
-    proto = onnx.load(model) if isinstance(model, Path) else ir.to_proto(model)
-    inlined = inline_local_functions(proto)
+    inlined = inline_local_functions(ir.to_proto(model))
     types, macs = element_types(inlined), multiply_adds(inlined)
     wanted = TensorProto.DataType.Value(PRECISIONS[precision].onnx)
     totals = {True: [0, 0], False: [0, 0]}  # by "is a convolution": in the precision, all

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from deblur_export.artifact import METADATA_KEY, Artifact
+from deblur_export.artifact import Artifact
+from deblur_export.export.graph import graph_of
 from deblur_export.export.precision.cast import Casting, lower_precision
 from deblur_export.export.precision.derived import require_float32
 from deblur_export.export.precision.proof import check_precision
@@ -55,8 +56,7 @@ def typed_artifact(
         DeblurExportError, CheckFailedError: as `typed`; also if the file is not float32.
     """
     require_float32(artifact, precision)
-    graph = ir.load(artifact.path)
-    graph.metadata_props.pop(METADATA_KEY, None)
+    graph = graph_of(artifact)
     manifest = artifact.manifest
     lowered, facts = typed(graph, precision, manifest.target, keep(graph))
     changed = manifest.derived(precision=precision, high_precision=precision, precision_map=facts)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.export.runtimes.probe import Finding
 from deblur_export.export.runtimes.session import Arrays, Session
 from deblur_export.precision import GraphPrecision, PrecisionName
@@ -69,7 +69,7 @@ class Backend(ABC):
         """Whether it is able to run a file here and gains something over ONNX Runtime."""
 
     @abstractmethod
-    def load(self, path: Path, how: Opening) -> Session:
+    def load(self, file: ModelFile, how: Opening) -> Session:
         """Load a file, in one of `precisions`.
 
         Raises:
@@ -82,7 +82,7 @@ class Backend(ABC):
         Raises:
             DeblurExportError: as `load`.
         """
-        return self.load(artifact.path, how)
+        return self.load(artifact, how)
 
     def check(self, artifact: Artifact) -> None:
         """Whether it computes what a file needs to restore photos.
@@ -92,7 +92,7 @@ class Backend(ABC):
         """
         return
 
-    def profile(self, path: Path, feed: Arrays, how: Opening) -> Counter[str]:
+    def profile(self, file: ModelFile, feed: Arrays, how: Opening) -> Counter[str]:
         """Seconds of one run by type of operator; empty where it cannot tell.
 
         Raises:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from deblur_export import precision
+from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.session import Arrays
 
@@ -36,18 +36,20 @@ MOVES = frozenset(
 class EmulatedSession:
     """An emulated file on ONNX Runtime; a `runtimes.Session`."""
 
-    def __init__(self, path: Path, precision: str, extra_outputs: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, file: ModelFile, precision: str, extra_outputs: tuple[str, ...] = ()
+    ) -> None:
         self.title = f"ONNX Runtime {onnxruntime.__version__} CPU, {precision} emulated"
         self.notes: tuple[str, ...] = (
             f"ONNX Runtime computes in float32 here and rounds to {precision} where the file does",
         )
-        model = emulated(onnx.load(path))
+        model = emulated(file.proto)
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs)
         try:
             self.session = float32_session(model)
         except Exception as error:  # the bindings raise several unrelated types
             raise DeblurExportError(
-                f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+                f"{file.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
             ) from error
         self.outputs = [output.name for output in self.session.get_outputs()]
 
@@ -75,7 +77,7 @@ def float32_session(model: onnx.ModelProto) -> Any:
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Bodies of custom ops inlined, all of it float32; the values keep their names.
+    """A copy, bodies of custom ops inlined, all of it float32; the values keep their names.
 
     Inside the loops and branches of bodies nothing is rounded, only what leaves them.
     """

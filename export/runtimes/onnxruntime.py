@@ -14,12 +14,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx.parser import parse_model
 
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.export.runtimes.gpu import gpu_count
-from deblur_export.export.runtimes.graph_values import with_outputs
+from deblur_export.export.runtimes.graph_values import extended
 from deblur_export.export.runtimes.probe import Finding, try_package
 from deblur_export.export.runtimes.session import (
     FLOATS,
@@ -51,7 +51,7 @@ class OnnxRuntimeSession:
 
     def __init__(
         self,
-        path: Path,
+        file: ModelFile,
         extra_outputs: tuple[str, ...] = (),
         threads: int = 0,
         cuda: bool = False,
@@ -70,18 +70,23 @@ class OnnxRuntimeSession:
         # Waiting threads that spin slow a busy machine down tenfold and gain nothing here.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = threads
-        model = with_outputs(path, extra_outputs) if extra_outputs else str(path)
+        # Without further outputs it reads the file itself, which takes less memory.
+        model = (
+            extended(file.proto, extra_outputs).SerializeToString()
+            if extra_outputs
+            else str(file.path)
+        )
         try:
             self.session = onnxruntime.InferenceSession(
                 model, options, providers=[*providers, CPU_PROVIDER]
             )
         except Exception as error:  # the bindings raise several unrelated types
             raise DeblurExportError(
-                f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+                f"{file.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
             ) from error
         if cuda and CUDA_PROVIDER not in self.session.get_providers():
             raise DeblurExportError(  # it says so on stderr and goes on with the CPU
-                f"{path}: ONNX Runtime could not start CUDA; its libraries (CUDA, cuDNN) or a "
+                f"{file.path}: ONNX Runtime could not start CUDA; its libraries (CUDA, cuDNN) or a "
                 "device are missing: use --runtime onnxruntime"
             )
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -106,15 +111,15 @@ class OnnxRuntimeCpu(Backend):
     def able(self, artifact: Artifact) -> Verdict:
         return Verdict(True, "it runs every file")
 
-    def load(self, path: Path, how: Opening) -> Session:
-        return OnnxRuntimeSession(path, how.extra_outputs, how.threads)
+    def load(self, file: ModelFile, how: Opening) -> Session:
+        return OnnxRuntimeSession(file, how.extra_outputs, how.threads)
 
     def load_judged(self, artifact: Artifact, how: Opening) -> Session:
         """Low floating-point precision is emulated: the processor must not matter."""
         low = artifact.manifest.high_precision  # beside int8, or of the whole
         if low in LOW:
-            return EmulatedSession(artifact.path, low, how.extra_outputs)
-        return self.load(artifact.path, how)
+            return EmulatedSession(artifact, low, how.extra_outputs)
+        return self.load(artifact, how)
 
     def check(self, artifact: Artifact) -> None:
         precision = artifact.manifest.precision
@@ -124,10 +129,10 @@ class OnnxRuntimeCpu(Backend):
                 "use --runtime openvino, or a file in fp32 or fp16"
             )
 
-    def profile(self, path: Path, feed: Arrays, how: Opening) -> Counter[str]:
+    def profile(self, file: ModelFile, feed: Arrays, how: Opening) -> Counter[str]:
         with TemporaryDirectory() as folder:
             session = OnnxRuntimeSession(
-                path, how.extra_outputs, how.threads, trace=Path(folder) / "profile"
+                file, how.extra_outputs, how.threads, trace=Path(folder) / "profile"
             )
             for _ in range(1 + PROFILED_RUNS):
                 session.run(feed)
@@ -157,8 +162,8 @@ class OnnxRuntimeCuda(Backend):
             return Verdict(False, "its CUDA does not start here (CUDA and cuDNN libraries)")
         return Verdict(True, "a CUDA device is there and it starts")
 
-    def load(self, path: Path, how: Opening) -> Session:
-        return OnnxRuntimeSession(path, how.extra_outputs, how.threads, cuda=True)
+    def load(self, file: ModelFile, how: Opening) -> Session:
+        return OnnxRuntimeSession(file, how.extra_outputs, how.threads, cuda=True)
 
 
 CPU, CUDA = OnnxRuntimeCpu(), OnnxRuntimeCuda()

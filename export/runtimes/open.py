@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import Opening
 from deblur_export.export.runtimes.registry import DEFAULT, backend, backends
@@ -14,7 +14,7 @@ from deblur_export.precision import GraphPrecision
 
 
 def open_session(
-    path: Path,
+    file: ModelFile | Path,
     runtime: str = DEFAULT,
     extra_outputs: tuple[str, ...] = (),
     precision: GraphPrecision = "fp32",
@@ -24,7 +24,7 @@ def open_session(
     """Load a file.
 
     Args:
-        path: an ONNX file; an engine for a backend that takes engines.
+        file: an ONNX file; an engine for a backend that takes engines.
         runtime: the name of a backend.
         extra_outputs: inner values to return as well.
         precision: of the arithmetic; most backends compute as the graph says.
@@ -37,7 +37,7 @@ def open_session(
     """
     check_precision(runtime, precision)
     opening = Opening(extra_outputs, precision, threads, tuple(plugins))
-    return backend(runtime).load(path, opening)
+    return backend(runtime).load(ModelFile(file) if isinstance(file, Path) else file, opening)
 
 
 def open_judged(

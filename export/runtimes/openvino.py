@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.graph_values import extended, inlined
@@ -57,7 +56,7 @@ class OpenVinoSession:
 
     def __init__(
         self,
-        path: Path,
+        file: ModelFile,
         extra_outputs: tuple[str, ...] = (),
         precision: GraphPrecision = "fp32",
         threads: int = 0,
@@ -71,17 +70,18 @@ class OpenVinoSession:
             ) from error
         core, release = openvino_library.shared_core(), openvino.__version__.split("-")[0]
         _check_precision(core, precision)
-        file = extended(path, extra_outputs)
+        path = file.path
+        model = extended(file.proto, extra_outputs) if extra_outputs else file.proto
         native = False
         self.notes: tuple[str, ...] = ()
-        if file.functions:
+        if model.functions:
             reason = _add_native_ops(core, release)
             native = not reason
             if reason:
                 self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
-                file = inlined(file)
+                model = inlined(model)
         self.title = f"OpenVINO {release} CPU{' with native ops' * native}, {precision}"
-        self.core, self.file, self.native, self.hint = core, file, native, HINT[precision]
+        self.core, self.proto, self.native, self.hint = core, model, native, HINT[precision]
         self.config = {"INFERENCE_PRECISION_HINT": self.hint, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self.config["INFERENCE_NUM_THREADS"] = str(threads)
@@ -95,10 +95,10 @@ class OpenVinoSession:
             notes = "".join(f"; {note}" for note in self.notes)
             reason = str(error).strip().splitlines()[-1]
             raise DeblurExportError(f"{path}: OpenVINO cannot load it: {reason}{notes}") from error
-        model = self.request.get_compiled_model()
-        self.outputs = [output.get_any_name() for output in model.outputs]
+        compiled = self.request.get_compiled_model()
+        self.outputs = [output.get_any_name() for output in compiled.outputs]
         self.types = {
-            value.get_any_name(): value.get_element_type().to_dtype() for value in model.inputs
+            value.get_any_name(): value.get_element_type().to_dtype() for value in compiled.inputs
         }
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
@@ -123,8 +123,8 @@ class OpenVinoSession:
         self._compile(self.fixed)
 
     def _compile(self, shapes: Shapes | None) -> None:
-        file = self.file if shapes is None else _with_shapes(self.file, shapes)
-        model = self.core.read_model(model=file.SerializeToString())
+        proto = self.proto if shapes is None else _with_shapes(self.proto, shapes)
+        model = self.core.read_model(model=proto.SerializeToString())
         if self.native:
             openvino_library.adapt(model, self.hint)
         self.request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
@@ -191,11 +191,11 @@ class OpenVino(Backend):
         native = " with native kernels of the custom ops" * bool(ops)
         return Verdict(True, f"it is installed{native} and the file is {precision}")
 
-    def load(self, path: Path, how: Opening) -> Session:
-        return OpenVinoSession(path, how.extra_outputs, how.precision, how.threads)
+    def load(self, file: ModelFile, how: Opening) -> Session:
+        return OpenVinoSession(file, how.extra_outputs, how.precision, how.threads)
 
-    def profile(self, path: Path, feed: Arrays, how: Opening) -> Counter[str]:
-        session = OpenVinoSession(path, precision=how.precision, threads=how.threads, counting=True)
+    def profile(self, file: ModelFile, feed: Arrays, how: Opening) -> Counter[str]:
+        session = OpenVinoSession(file, precision=how.precision, threads=how.threads, counting=True)
         seconds: Counter[str] = Counter()
         for run in range(2 + PROFILED_RUNS):  # the second compiles for the size
             session.run(feed)

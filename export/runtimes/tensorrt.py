@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from polygraphy import cuda
 from polygraphy.datatype import DataType
 
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.engine_file import check_shape, engine_of, is_engine, read_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes import nvinfer_log
@@ -180,10 +180,11 @@ class TensorRt(Backend):
         engine = is_engine(artifact.path)
         return Verdict(engine, "it is an engine" if engine else "the file is no engine")
 
-    def load(self, path: Path, how: Opening) -> Session:
+    def load(self, file: ModelFile, how: Opening) -> Session:
         if how.extra_outputs:
-            raise DeblurExportError(f"{path}: an engine has no values but its output")
-        return EngineSession(read_engine(path), how.plugins)
+            raise DeblurExportError(f"{file.path}: an engine has no values but its output")
+        artifact = file if isinstance(file, Artifact) else read_engine(file.path)
+        return EngineSession(artifact, how.plugins)
 
     def findings(self) -> Iterable[Finding]:
         path, reason = tensorrt_library.find()

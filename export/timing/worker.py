@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import Opening
 from deblur_export.export.runtimes.registry import backend
@@ -77,7 +78,7 @@ class Worker:
         job, feed = job_from(request["job"]), self._feed(request)
         assert job.file is not None
         opening = Opening(precision=job.precision, threads=job.threads)
-        seconds = backend(job.engine).profile(Path(job.file), feed, opening)
+        seconds = backend(job.engine).profile(ModelFile(Path(job.file)), feed, opening)
         return {"seconds": dict(seconds.most_common(PROFILED))}
 
     def plain(self, request: Fields) -> Fields:

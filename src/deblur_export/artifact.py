@@ -17,20 +17,38 @@ METADATA_KEY = "deblur_export"
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """An exported ONNX file, or an engine, and its manifest."""
+class ModelFile:
+    """An ONNX file or an engine, which is parsed and hashed at most once."""
 
     path: Path
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The parsed ONNX file. All readers share it: copy it before a change.
+
+        Raises:
+            DeblurExportError: the file is not ONNX.
+        """
+        try:
+            return onnx.load(self.path, load_external_data=False)
+        except Exception as error:  # protobuf raises several unrelated types
+            raise DeblurExportError(f"{self.path}: not an ONNX file, or a damaged one") from error
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes."""
+        return file_sha256(self.path)
+
+
+@dataclass(frozen=True)
+class Artifact(ModelFile):
+    """An exported ONNX file, or an engine, and its manifest."""
+
     manifest: Manifest
 
     @property
     def title(self) -> str:
         return self.manifest.title
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the file, computed once."""
-        return file_sha256(self.path)
 
     def recorded(self) -> Artifact:
         """With the hash and size of the file in the manifest, which is written beside it.
@@ -64,7 +82,7 @@ def write_sidecar(path: Path, manifest: Manifest) -> None:
 
 
 def read_artifact(path: Path) -> Artifact:
-    """Open an ONNX file of ours; weights are not parsed twice.
+    """Open an ONNX file of ours.
 
     Raises:
         DeblurExportError: missing, not ONNX, not ours, written by another version, or changed
@@ -72,26 +90,29 @@ def read_artifact(path: Path) -> Artifact:
     """
     if not path.is_file():
         raise DeblurExportError(f"{path}: no such file; make one with deblur-export onnx")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf raises several unrelated types
-        raise DeblurExportError(f"{path}: not an ONNX file, or a damaged one") from error
-    embedded = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
+    file = ModelFile(path)
+    embedded = {entry.key: entry.value for entry in file.proto.metadata_props}.get(METADATA_KEY)
     if embedded is None:
         raise DeblurExportError(
             f"{path}: not written by deblur-export, so its input and its PyTorch counterpart are "
             "unknown; export it with deblur-export onnx"
         )
-    inside, sidecar = Manifest.from_json(embedded, path), sidecar_path(path)
+    manifest, sidecar = Manifest.from_json(embedded, path), sidecar_path(path)
     if not sidecar.is_file():
-        return Artifact(path, inside)
+        return _known(file, manifest)
     beside = read_sidecar(sidecar, "a manifest", "delete it or export again")
-    artifact = Artifact(path, replace(inside, file=beside.file, parity=beside.parity))
-    if beside.file is None or beside.file.sha256 != artifact.sha256:
+    if beside.file is None or beside.file.sha256 != file.sha256:
         raise DeblurExportError(
             f"{path} is not the file that {sidecar.name} describes (SHA-256 differs); "
             "export again, or delete the .json if the change is meant"
         )
+    return _known(file, replace(manifest, file=beside.file, parity=beside.parity))
+
+
+def _known(file: ModelFile, manifest: Manifest) -> Artifact:
+    """The artifact, with what is parsed and hashed already."""
+    artifact = Artifact(file.path, manifest)
+    vars(artifact).update({name: vars(file)[name] for name in vars(file) if name != "path"})
     return artifact
 
 

@@ -205,7 +205,7 @@ def test_the_rest_of_an_int8_file_in_low_precision(
     assert {types[pair.input[1]] for pair in pairs} == {low}
     image = np.random.default_rng(1).random((1, 3, 32, 40), dtype=np.float32)
     ours, theirs = (
-        EmulatedSession(artifact.path, high).run({"image": image})["restored"]
+        EmulatedSession(artifact, high).run({"image": image})["restored"]
         for artifact in (mixed, int8)
     )
     distance = np.abs(ours - theirs).max()

@@ -42,9 +42,8 @@ def find_ranges(
         DeblurExportError: the file is not ours or not float32, there are no photos, a result
             cannot be written.
     """
-    import onnx_ir as ir
-
     from deblur_export.artifact import read_artifact
+    from deblur_export.export.graph import graph_of
     from deblur_export.export.images.cases import photo_cases
     from deblur_export.export.precision.fingerprint import fingerprint
     from deblur_export.export.precision.half_io import has_half_io
@@ -58,8 +57,8 @@ def find_ranges(
             f"{artifact.manifest.input.dtype}; ranges are found on the float32 file"
         )
     cases = photo_cases(images, artifact.manifest.input.shape)
-    graph = ir.load(file)
-    found = observe(ir.to_proto(graph), cases, progress)
+    graph = graph_of(artifact)
+    found = observe(artifact.proto, cases, progress)
     close = [entry for entry in found if entry.headroom < HEADROOM]
     lines: list[str | Table] = [
         ranges_table(found),

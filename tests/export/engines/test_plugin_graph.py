@@ -28,7 +28,7 @@ def artifact(exported: Exported, tmp_path: Path) -> Artifact:
 
 def test_every_custom_op_becomes_a_plugin(artifact: Artifact, tmp_path: Path) -> None:
     target = tmp_path / "net.plugins.onnx"
-    write_plugin_form(artifact.path, artifact.manifest.custom_ops, target)
+    write_plugin_form(artifact, artifact.manifest.custom_ops, target)
     model, before = onnx.load(target), onnx.load(artifact.path)
     assert not model.functions
     nodes = [node for node in model.graph.node if node.domain == "deblur"]

@@ -21,7 +21,7 @@ import pytest
 from onnx import numpy_helper
 
 from deblur_export import models
-from deblur_export.artifact import Artifact, read_artifact
+from deblur_export.artifact import Artifact, ModelFile, read_artifact
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.calibration.qdq import quantized_weight
 from deblur_export.engine_file import read_engine
@@ -163,7 +163,7 @@ def test_stored_weights_are_told_apart(tmp_path: Path) -> None:
 
     def stored(*parts: np.ndarray[Any, Any]) -> object:
         engine = b"head".join(part.tobytes() for part in parts)
-        found = stored_weights(b"begin" + engine + b"end", tmp_path / "a.onnx")
+        found = stored_weights(b"begin" + engine + b"end", ModelFile(tmp_path / "a.onnx"))
         return found and dict(found[0].counts)
 
     first, second, third = weights
@@ -184,7 +184,7 @@ def test_stored_int8_weights_are_told_from_what_they_stand_for(tmp_path: Path) -
     onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
     wide = levels * scales[:, None, None, None]
     for form, precision in ((levels, "int8"), (wide.astype(np.float16), "fp16"), (wide, "fp32")):
-        found = stored_weights(form.transpose(0, 2, 3, 1).tobytes(), tmp_path / "a.onnx")
+        found = stored_weights(form.transpose(0, 2, 3, 1).tobytes(), ModelFile(tmp_path / "a.onnx"))
         assert found is not None
         assert (dict(found[0].counts), dict(found[1].counts)) == ({precision: 1}, {"int8": 1})
 
@@ -327,8 +327,8 @@ def test_plugins_take_the_place_of_functions(
 ) -> None:
     path = exported("m2aenet", options=ExportOptions(target="rtx")).path
     builder = tensorrt("11.0")
-    assert builder._graph(path, []) == path.read_bytes()
-    model = onnx.load_from_string(builder._graph(path, ["PrunedConv"]))
+    assert builder._graph(ModelFile(path), []) == path.read_bytes()
+    model = onnx.load_from_string(builder._graph(ModelFile(path), ["PrunedConv"]))
     for node in model.graph.node:
         attributes = {a.name: a.s for a in node.attribute if a.name.startswith("plugin_")}
         expected = {"plugin_namespace": b"deblur"} if node.domain == "deblur" else {}
@@ -337,7 +337,9 @@ def test_plugins_take_the_place_of_functions(
         assert attributes == expected
     assert {function.name for function in model.functions} == {"MotionDeformConv", "SamplingGrid"}
 
-    model = onnx.load_from_string(builder._graph(path, ["MotionDeformConv", "PrunedConv"]))
+    model = onnx.load_from_string(
+        builder._graph(ModelFile(path), ["MotionDeformConv", "PrunedConv"])
+    )
     nodes = [node for node in model.graph.node if node.domain == "deblur"]
     assert {node.op_type for node in nodes} == {"MotionDeformConv", "PrunedConv"}
     assert {len(n.input) for n in nodes if n.op_type == "MotionDeformConv"} == {4}

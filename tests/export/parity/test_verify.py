@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,17 +14,22 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from deblur_export import artifact as ground
 from deblur_export.artifact import Artifact, read_artifact, sidecar_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import photo_cases, random_cases
 from deblur_export.export.parity.record import record_parity
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
+from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.manifest import FileRecord
-from deblur_export.models.decisions import decisions
+from deblur_export.models.decisions import decisions, with_choices
+from deblur_export.precision import GraphPrecision
 from tests.conftest import Exported
+from tests.test_cli import Invoke, invoke
 from tests.tolerances import LAYER_FLOAT32
 
+__all__ = ["invoke"]  # a fixture
 DYNAMIC = ("batch", 3, "height", "width")
 
 
@@ -190,3 +197,40 @@ def test_means_over_a_large_photo_stay_accurate(
     layers = compare_layers(artifact, reference_model(artifact), case)
     worst = max(layers, key=lambda layer: layer.rms_rel)
     assert worst.rms_rel < LAYER_FLOAT32, worst
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("pages", [(), ("--html", "r.html")])
+def test_one_run_parses_and_hashes_the_file_once(
+    exported: Exported,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    precision: GraphPrecision,
+    pages: tuple[str, ...],
+) -> None:
+    """Layers (--html) and the record of parity at the end included."""
+    source = exported(options=ExportOptions(shape=(1, 3, 32, 32)))
+    path = tmp_path / "net.onnx"
+    if precision == "fp32":
+        shutil.copy(source.path, path)
+        Artifact(path, source.manifest).recorded()
+    else:
+        typed_artifact(source, precision, path)
+    calls = []
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **named: Any) -> Any:
+            calls.append(name)
+            return call(*arguments, **named)
+
+        return count
+
+    # onnx_ir.load goes through onnx.load as well.
+    for name in ("load", "load_from_string"):
+        monkeypatch.setattr(onnx, name, counted("parse", getattr(onnx, name)))
+    monkeypatch.setattr(ground, "file_sha256", counted("hash", ground.file_sha256))
+    code, out, err = invoke("verify", path, *pages)
+    assert (code, err) == (0, ""), out
+    assert sorted(calls) == ["hash", "parse"]
+    assert read_artifact(path).manifest.parity is not None

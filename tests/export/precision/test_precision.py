@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from deblur_export import models
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.verify import reference_model, verify
@@ -136,7 +136,7 @@ def test_polygraphy_and_onnx_runtime_run_the_typed_file(typed: Typed) -> None:
     image = random_cases(SMALL)[1].image
     with OnnxrtRunner(SessionFromOnnx(str(artifact.path))) as runner:
         exact = runner.infer({"image": image})["restored"]
-    emulated = EmulatedSession(artifact.path, "fp16").run({"image": image})["restored"]
+    emulated = EmulatedSession(artifact, "fp16").run({"image": image})["restored"]
     assert exact.dtype == np.float32
     np.testing.assert_allclose(exact, emulated, atol=5e-3)
 
@@ -163,7 +163,7 @@ def test_bodies_of_custom_ops_against_float64(
     ir.save(model, path)
     feed = {k: v.numpy() for k, v in tensors.items() if v is not None}
     feed |= {k: inputs[k].numpy() for k in feed}
-    (y,) = EmulatedSession(path, precision).run(feed).values()
+    (y,) = EmulatedSession(ModelFile(path), precision).run(feed).values()
     double = {
         k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
         for k, v in inputs.items()
@@ -242,8 +242,7 @@ def test_float16_input_and_output(typed: Typed, exported: Exported, tmp_path: Pa
         assert {end.type.tensor_type.elem_type for end in ends} == {TensorProto.FLOAT16}
         feed = {"image": image.astype(np.float32)}
         ours, theirs = (
-            EmulatedSession(artifact.path, "fp16").run(feed)["restored"]
-            for artifact in (half, source)
+            EmulatedSession(artifact, "fp16").run(feed)["restored"] for artifact in (half, source)
         )
         np.testing.assert_array_equal(ours, theirs.astype(np.float16))
         session = ort.InferenceSession(half.path, providers=["CPUExecutionProvider"])
@@ -251,7 +250,7 @@ def test_float16_input_and_output(typed: Typed, exported: Exported, tmp_path: Pa
         assert there.dtype == np.float16
         np.testing.assert_allclose(there, ours, atol=2e-3)
     near = feed["image"] * np.float32(1 + 1e-4)  # less than half a unit in the last place
-    rounded = EmulatedSession(half.path, "fp16").run({"image": near})["restored"]
+    rounded = EmulatedSession(half, "fp16").run({"image": near})["restored"]
     np.testing.assert_array_equal(rounded, ours)
     with pytest.raises(DeblurExportError, match="already"):
         half_io_file(half, tmp_path / "again.onnx")

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx.inliner import inline_local_functions
 
+from deblur_export.artifact import ModelFile
 from deblur_export.commands.ranges import find_ranges
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import Case, random_cases
@@ -38,7 +39,7 @@ ONES = [Case("ones", np.ones((1, 3, 4, 4), np.float32))]
 
 def run(model: ir.Model, precision: str, path: Path) -> Any:
     ir.save(model, path)
-    return EmulatedSession(path, precision).run({"image": ONES[0].image})["restored"]
+    return EmulatedSession(ModelFile(path), precision).run({"image": ONES[0].image})["restored"]
 
 
 def test_activations_near_the_limit_stay_float32(tmp_path: Path) -> None:

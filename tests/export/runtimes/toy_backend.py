@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.export.runtimes.backend import Backend, Opening, Verdict
 from deblur_export.export.runtimes.graph_values import extended
 from deblur_export.export.runtimes.probe import Finding, try_package
@@ -23,8 +22,8 @@ class ToySession:
     title = "Toy 1.0"
     notes = ("a toy ran it",)
 
-    def __init__(self, path: Path, extra_outputs: tuple[str, ...]) -> None:
-        model = extended(path, extra_outputs)
+    def __init__(self, file: ModelFile, extra_outputs: tuple[str, ...]) -> None:
+        model = extended(file.proto, extra_outputs)
         self.evaluator = ReferenceEvaluator(model)
         self.names = [output.name for output in model.graph.output]
 
@@ -41,8 +40,8 @@ class Toy(Backend):
     def able(self, artifact: Artifact) -> Verdict:
         return Verdict(True, "nothing else is wanted")
 
-    def load(self, path: Path, how: Opening) -> Session:
-        return ToySession(path, how.extra_outputs)
+    def load(self, file: ModelFile, how: Opening) -> Session:
+        return ToySession(file, how.extra_outputs)
 
     def findings(self) -> Iterable[Finding]:
         yield try_package(self.package, "import onnx.reference", "onnx", runs=self.title)
