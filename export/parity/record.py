@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
@@ -23,4 +22,4 @@ def record_parity(artifact: Artifact, report: ParityReport) -> None:
         max_abs=max(case.max_abs for case in report.cases),
     )
     with contextlib.suppress(DeblurExportError):
-        replace(artifact, manifest=replace(artifact.manifest, parity=parity)).recorded()
+        artifact.recorded(parity)

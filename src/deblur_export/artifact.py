@@ -11,7 +11,7 @@ import onnx
 
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.manifest import FileRecord, Manifest
+from deblur_export.manifest import FileRecord, Manifest, ParityRecord
 
 METADATA_KEY = "deblur_export"
 
@@ -50,14 +50,17 @@ class Artifact(ModelFile):
     def title(self) -> str:
         return self.manifest.title
 
-    def recorded(self) -> Artifact:
+    def recorded(self, parity: ParityRecord | None = None) -> Artifact:
         """With the hash and size of the file in the manifest, which is written beside it.
+
+        Args:
+            parity: a verification of this file that passed.
 
         Raises:
             DeblurExportError: it cannot be written.
         """
         file = FileRecord(self.sha256, self.path.stat().st_size)
-        manifest = replace(self.manifest, file=file)
+        manifest = replace(self.manifest, file=file, parity=parity)
         write_sidecar(self.path, manifest)
         return Artifact(self.path, manifest)
 
