@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 
 from deblur_export.artifact import Artifact
 from deblur_export.calibration import images as data
@@ -20,6 +19,7 @@ from deblur_export.calibration.qdq import Grid, Layout, grid, quantized, read_te
 from deblur_export.calibration.scoring import ASSUMED_PSNR, Judge
 from deblur_export.calibration.search import Block, Point, Score, blocks_of, ladder, sensitivity
 from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.export.graph import graph_of
 from deblur_export.export.precision.derived import require_float32
 from deblur_export.export.to_onnx import save
 from deblur_export.manifest import CalibrationRecord
@@ -126,7 +126,7 @@ def calibrate(
         precision_map=precision_map(final, places, nodes),
         calibration=record,
     )
-    written = save(ir.from_proto(final), path, manifest)
+    written = save(graph_of(final), path, manifest)
     return Calibrated(written, chosen, points, alone, blocks, places.total, judged_by)
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import inner_values
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.restore import MASK
-from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.crop import gradient

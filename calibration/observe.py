@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from deblur_export.calibration.histogram import Histogram
+from deblur_export.export.graph import with_outputs
 
 Images = NDArray[np.float32]
 
@@ -41,13 +42,9 @@ def observe(
         done: so many of the images are in them already.
         step: called after each image with the number done.
     """
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    del extended.graph.output[:]
     inputs = {value.name for value in model.graph.input}
     inner = [name for name in names if name not in inputs]
-    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-    session = cpu_session(extended)
+    session = cpu_session(with_outputs(model, inner, instead=True))
     entry = model.graph.input[0].name
     for number, image in enumerate(images[done:], done + 1):
         values = dict(zip(inner, session.run(inner, {entry: image}), strict=True))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
-from onnx.inliner import inline_local_functions
 
 from deblur_export.calibration.qdq import Site, find_sites
+from deblur_export.export.graph import graph_of, inlined
 from deblur_export.export.precision.policy import LINEAR, SHAPES_ONLY, kept_nodes
 from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
 from deblur_export.plugins.parameters import DECIDES, POSITIONS
@@ -39,11 +39,11 @@ class Placement:
 
 def placement(model: onnx.ModelProto) -> Placement:
     """Judge every convolution and product of a float32 graph of ours."""
-    inlined = inline_local_functions(model)
-    counted = multiply_adds(inlined)
+    whole = inlined(model)
+    counted = multiply_adds(whole)
     total = sum(
         counted[node.output[0]]
-        for node in inlined.graph.node
+        for node in whole.graph.node
         if node.op_type in CONVOLUTIONS and node.output[0] in counted
     )
     reasons = _reasons(model)
@@ -61,7 +61,7 @@ def placement(model: onnx.ModelProto) -> Placement:
 
 def _reasons(model: onnx.ModelProto) -> dict[str, str]:
     """Names of convolutions and products that stay float32, and why."""
-    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
+    graph = graph_of(onnx.shape_inference.infer_shapes(model)).graph
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     kept = kept_nodes(graph, ir.DataType.FLOAT16, opset, {}, {})
     exact = {node: why for node, why in kept.items() if why in (POSITIONS, DECIDES)}

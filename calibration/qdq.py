@@ -25,6 +25,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from deblur_export.export.graph import copied
+
 Layout = Literal["tensorrt", "cpu"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # Output channel of the weight, by operator; Gemm's depends on transB.
@@ -129,8 +131,7 @@ def quantized(
         layout: tensorrt: int8 activations, and sums of two quantized convolutions as well.
             cpu: uint8 activations.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     chosen = {site.node: site for site in sites}
     sums = residual_sums(model, chosen) if layout == "tensorrt" else []
     writer = _Writer(copy, grids, layout)

@@ -1,19 +1,60 @@
-"""Where graphs cross between onnx-ir, in which they are changed, and ONNX's own messages."""
+"""ONNX graphs in their two languages, and the only crossings between them.
+
+Graphs are changed as onnx-ir's. ONNX's own messages (ModelProto) are what ONNX Runtime and OpenVINO
+load, and what ONNX's checker, shape inference and inliner read; a parsed file is one of them and
+shared by its readers, so that the functions here copy before they change.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import onnx_ir as ir
+from onnx.inliner import inline_local_functions
 
 from deblur_export.artifact import ModelFile
 
 
-def graph_of(file: ModelFile) -> ir.Model:
-    """The graph of a file, to read and to change: it shares nothing with `file.proto`.
+def graph_of(model: ModelFile | onnx.ModelProto) -> ir.Model:
+    """The graph of a file or message, to read and to change: it shares nothing with that.
 
     Raises:
         DeblurExportError: the file is not ONNX.
     """
+    return ir.from_proto(copied(model.proto if isinstance(model, ModelFile) else model))
+
+
+def message_of(graph: ir.Model) -> onnx.ModelProto:
+    """The graph as ONNX's message."""
+    return ir.to_proto(graph)
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A message that may be changed."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(file.proto)
-    return ir.from_proto(copy)
+    copy.CopyFrom(model)
+    return copy
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the bodies of the custom ops in place of their nodes."""
+    return inline_local_functions(model)
+
+
+def with_outputs(
+    model: onnx.ModelProto, names: Sequence[str], instead: bool = False
+) -> onnx.ModelProto:
+    """A copy with the values `names` of the main graph as further outputs, or `instead` of its
+    own."""
+    copy = copied(model)
+    known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
+    if instead:
+        del copy.graph.output[:]
+    copy.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+    return copy
+
+
+def inner_values(model: onnx.ModelProto) -> list[str]:
+    """Names of the values of the main graph, in execution order."""
+    return [name for node in model.graph.node for name in node.output]

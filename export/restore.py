@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from deblur_export.artifact import Artifact
 from deblur_export.engine_file import engine_of, is_engine, shape_range
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import inner_values
 from deblur_export.export.images.overlay import write_overlay
 from deblur_export.export.images.photo_file import read_photo, write_photo
 from deblur_export.export.images.tiling import Tiling, restore_tiled
-from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.precision import GraphPrecision

@@ -24,6 +24,7 @@ from deblur_export.artifact import METADATA_KEY, Artifact, sidecar_path
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import message_of
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
 from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
@@ -173,7 +174,7 @@ def save(model: ir.Model, path: Path, manifest: Manifest) -> Artifact:
     manifest = manifest.derived(opset=model.opset_imports[""])
     model.graph.name = f"{manifest.model.name}_{manifest.model.variant}"
     model.metadata_props[METADATA_KEY] = manifest.to_json()
-    proto = ir.to_proto(model)
+    proto = message_of(model)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -136,6 +137,19 @@ def test_a_circle_is_found() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_files_stay_short(name: str) -> None:
     assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_graphs_cross_between_languages_in_one_file() -> None:
+    crossing = re.compile(
+        r"ir\.(to_proto|from_proto|load|save)\b|inline_local_functions|onnx\.(load|save)\b|CopyFrom\(model"
+    )
+    found = {
+        name
+        for name, file in FILES.items()
+        if part_of(name) in ("export", "calibration")
+        and crossing.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"export.graph"}
 
 
 def test_help_imports_nothing_heavy() -> None:

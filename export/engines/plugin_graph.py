@@ -16,6 +16,7 @@ import onnx
 
 from deblur_export.artifact import METADATA_KEY, ModelFile
 from deblur_export.atomic import atomic_path
+from deblur_export.export.graph import copied
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 
 ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
@@ -49,8 +50,7 @@ def take_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
 
 def plugin_form(model: onnx.ModelProto, plugins: Collection[str]) -> onnx.ModelProto:
     """A copy as `take_plugins` makes it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     take_plugins(copy, plugins)
     return copy
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import inner_values
 from deblur_export.export.images.cases import Case
 from deblur_export.export.images.pairs import Pairs
 from deblur_export.export.parity import metrics
@@ -33,7 +34,6 @@ from deblur_export.export.parity.report import (
 )
 from deblur_export.export.parity.runners import SessionRunner, TorchRunner
 from deblur_export.export.reparam.prepare import prepare
-from deblur_export.export.runtimes.graph_values import inner_values
 from deblur_export.export.runtimes.open import open_judged
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model

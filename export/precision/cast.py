@@ -22,6 +22,7 @@ import onnx_ir as ir
 from onnxscript.version_converter import convert_version
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import message_of
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.forget_dynamic_shapes import forget_dynamic_shapes
 from deblur_export.export.precision import policy
@@ -102,7 +103,7 @@ def element_type(precision: Precision) -> ir.DataType:
 
 def _element_types(model: ir.Model) -> dict[str, ir.DataType]:
     """Types of all values of the main graph; those made by our own passes carry none."""
-    inferred = onnx.shape_inference.infer_shapes(ir.to_proto(model), strict_mode=True)
+    inferred = onnx.shape_inference.infer_shapes(message_of(model), strict_mode=True)
     return {
         info.name: ir.DataType(info.type.tensor_type.elem_type)
         for info in inferred.graph.value_info

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import onnx_ir as ir
-
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.graph import graph_of
+from deblur_export.export.graph import graph_of, message_of
 from deblur_export.export.precision.int8_proof import check_int8, int8_nodes
 from deblur_export.export.precision.typed import keep_nothing, typed
 from deblur_export.export.to_onnx import save
@@ -37,7 +35,7 @@ def lower_high_precision(artifact: Artifact, precision: GraphPrecision, path: Pa
         )
     graph = graph_of(artifact)
     lowered, facts = typed(graph, precision, manifest.target, keep_nothing(graph))
-    check_int8(ir.to_proto(lowered), int8_nodes(artifact.proto))
+    check_int8(message_of(lowered), int8_nodes(artifact.proto))
     assert manifest.precision_map is not None
     whole = replace(manifest.precision_map, high_precision=facts)
     return save(lowered, path, manifest.derived(high_precision=precision, precision_map=whole))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
-from onnx.inliner import inline_local_functions
 
 from deblur_export.errors import CheckFailedError
+from deblur_export.export.graph import inlined
 from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds, products
 from deblur_export.export.runtimes.emulated_session import element_types
 
@@ -37,9 +37,9 @@ def check_int8(model: onnx.ModelProto, claimed: Collection[str]) -> Int8Proof:
     Raises:
         CheckFailedError: other nodes are, or none is.
     """
-    inlined = inline_local_functions(model)
-    macs, everything = multiply_adds(inlined), products(inlined)
-    int8 = _int8(inlined)
+    whole = inlined(model)
+    macs, everything = multiply_adds(whole), products(whole)
+    int8 = _int8(whole)
     if {node.name for node in int8} != set(claimed) or not int8:
         raise CheckFailedError(
             f"{len(int8)} convolutions and products of the graph are in int8, not the "
@@ -56,17 +56,17 @@ def check_int8(model: onnx.ModelProto, claimed: Collection[str]) -> Int8Proof:
 
 def int8_nodes(model: onnx.ModelProto) -> list[str]:
     """Names of the convolutions and products that compute on eight bits."""
-    return [str(node.name) for node in _int8(inline_local_functions(model))]
+    return [str(node.name) for node in _int8(inlined(model))]
 
 
-def _int8(inlined: onnx.ModelProto) -> list[onnx.NodeProto]:
-    types = element_types(inlined)
+def _int8(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    types = element_types(model)
     rounded = {
         node.output[0]
-        for node in inlined.graph.node
+        for node in model.graph.node
         if node.op_type == "DequantizeLinear" and types[node.input[0]] in EIGHT_BITS
     }
-    return [node for node in products(inlined) if rounded.issuperset(node.input[:2])]
+    return [node for node in products(model) if rounded.issuperset(node.input[:2])]
 
 
 def weights_hash(model: onnx.ModelProto) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import TensorProto
-from onnx.inliner import inline_local_functions
 
 from deblur_export.errors import CheckFailedError
+from deblur_export.export.graph import inlined, message_of
 from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
 from deblur_export.manifest import MultiplyAdds
 from deblur_export.precision import PRECISIONS, GraphPrecision
@@ -59,12 +59,12 @@ def check_precision(
     Raises:
         CheckFailedError: fewer are.
     """
-    inlined = inline_local_functions(ir.to_proto(model))
-    types, macs = element_types(inlined), multiply_adds(inlined)
+    whole = inlined(message_of(model))
+    types, macs = element_types(whole), multiply_adds(whole)
     wanted = TensorProto.DataType.Value(PRECISIONS[precision].onnx)
     totals = {True: [0, 0], False: [0, 0]}  # by "is a convolution": in the precision, all
     excused = 0
-    for node in products(inlined):
+    for node in products(whole):
         total = totals[node.op_type in CONVOLUTIONS]
         excused += macs[node.output[0]] * (node.op_type in refused)
         total[0] += macs[node.output[0]] * all(types[name] == wanted for name in node.input[:2])
@@ -84,28 +84,29 @@ def check_precision(
     return proof
 
 
-def products(inlined: onnx.ModelProto) -> list[onnx.NodeProto]:
+def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     fixed = set[str]()
-    for node in inlined.graph.node:
+    for node in model.graph.node:
         if node.op_type == "Constant" or (node.op_type == "CastLike" and node.input[0] in fixed):
             fixed.update(node.output)
-    return [n for n in inlined.graph.node if n.op_type in PRODUCTS and n.input[1] not in fixed]
+    return [n for n in model.graph.node if n.op_type in PRODUCTS and n.input[1] not in fixed]
 
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 1.0
 
 
-def multiply_adds(inlined: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-adds by the name of the first output, from one run in float32."""
-    nodes = products(inlined)
+def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-adds by the name of the first output, from one run in float32; the model has its
+    functions inlined."""
+    nodes = products(model)
     names = dict.fromkeys(name for n in nodes for name in (*n.input[:2], n.output[0]))
-    shapes = _shapes(inlined, list(names))
+    shapes = _shapes(model, list(names))
     return {node.output[0]: _count(node, shapes) for node in nodes}
 
 
-def _shapes(inlined: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
-    model = emulated(inlined)
+def _shapes(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
+    model = emulated(model)
     image = model.graph.input[0]
     del model.graph.output[:]
     for number, name in enumerate(names):

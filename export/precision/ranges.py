@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import copied, message_of, with_outputs
 from deblur_export.export.images.cases import Case
 from deblur_export.export.precision.fingerprint import fingerprint
 from deblur_export.export.precision.typed import KeepRule
@@ -116,7 +117,7 @@ def observe(
     }
     chunks = list(_chunks(_sizes(model, list(found), cases), chunk))
     for number, names in enumerate(chunks):
-        session = float32_session(_with_outputs(model, names))
+        session = float32_session(with_outputs(model, names, instead=True))
         for case in cases:
             progress(f"{case.name}, part {number + 1} of {len(chunks)}")
             values = session.run(list(names), {"image": case.image})
@@ -128,22 +129,13 @@ def observe(
 def _sizes(model: onnx.ModelProto, names: list[str], cases: Sequence[Case]) -> dict[str, int]:
     """Bytes of each tensor on the largest case."""
     largest = max(cases, key=lambda case: case.image.size)
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
+    sized = copied(model)
     for name in names:
         sized.graph.node.add(op_type="Size", input=[name], output=[f"size of {name}"])
-    session = float32_session(_with_outputs(sized, [f"size of {name}" for name in names]))
+    sizes_of = [f"size of {name}" for name in names]
+    session = float32_session(with_outputs(sized, sizes_of, instead=True))
     sizes = session.run(None, {"image": largest.image})
     return {name: 4 * int(size) for name, size in zip(names, sizes, strict=True)}
-
-
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
-    del copy.graph.output[:]
-    copy.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
-    return copy
 
 
 def _chunks(sizes: Mapping[str, int], chunk: int) -> Iterator[list[str]]:
@@ -174,7 +166,7 @@ def keep_by_images(
     """Keep what comes close to the limit of float16 on these images."""
 
     def rule(graph: ir.Model) -> Mapping[str, str]:
-        found = observe(ir.to_proto(graph), cases, progress)
+        found = observe(message_of(graph), cases, progress)
         return too_close([entry.as_dict() for entry in found], headroom)
 
     return rule

@@ -18,11 +18,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from onnx.inliner import inline_local_functions
 
 from deblur_export import precision
 from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import inlined
 from deblur_export.export.runtimes.session import Arrays
 
 LOW = tuple(TensorProto.DataType.Value(low.onnx) for low in precision.LOW.values())
@@ -81,7 +81,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Inside the loops and branches of bodies nothing is rounded, only what leaves them.
     """
-    model = inline_local_functions(model)
+    model = inlined(model)
     types = element_types(model)
     graph = model.graph
     for tensor in graph.initializer:
@@ -102,13 +102,13 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def element_types(inlined: onnx.ModelProto) -> dict[str, int]:
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """The type of every value of the main graph.
 
     Raises:
         onnx.shape_inference.InferenceError: the graph is not strongly typed.
     """
-    inferred = onnx.shape_inference.infer_shapes(inlined, check_type=True, strict_mode=True).graph
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
     infos = (*inferred.input, *inferred.value_info, *inferred.output)
     return types | {info.name: info.type.tensor_type.elem_type for info in infos}

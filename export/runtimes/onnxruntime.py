@@ -16,10 +16,10 @@ from onnx.parser import parse_model
 
 from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import with_outputs
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.export.runtimes.gpu import gpu_count
-from deblur_export.export.runtimes.graph_values import extended
 from deblur_export.export.runtimes.probe import Finding, try_package
 from deblur_export.export.runtimes.session import (
     FLOATS,
@@ -72,7 +72,7 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads
         # Without further outputs it reads the file itself, which takes less memory.
         model = (
-            extended(file.proto, extra_outputs).SerializeToString()
+            with_outputs(file.proto, extra_outputs).SerializeToString()
             if extra_outputs
             else str(file.path)
         )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import copied, inlined, with_outputs
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
-from deblur_export.export.runtimes.graph_values import extended, inlined
 from deblur_export.export.runtimes.probe import Finding, installed, trial, try_package
 from deblur_export.export.runtimes.session import (
     Arrays,
@@ -71,7 +71,7 @@ class OpenVinoSession:
         core, release = openvino_library.shared_core(), openvino.__version__.split("-")[0]
         _check_precision(core, precision)
         path = file.path
-        model = extended(file.proto, extra_outputs) if extra_outputs else file.proto
+        model = with_outputs(file.proto, extra_outputs) if extra_outputs else file.proto
         native = False
         self.notes: tuple[str, ...] = ()
         if model.functions:
@@ -132,8 +132,7 @@ class OpenVinoSession:
 
 def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
     """A copy whose inputs have these shapes."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = copied(model)
     for value in fixed.graph.input:
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.graph import copied
 from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE
 from deblur_export.models.decisions import decisions
 
@@ -86,7 +88,7 @@ def force_choice(path: Path, decision: str, target: Path) -> None:
     Raises:
         DeblurExportError: the graph has no such value.
     """
-    model = onnx.load(path)
+    model = copied(ModelFile(path).proto)
     graph = model.graph
     places = [i for i, node in enumerate(graph.node) if decision in node.output]
     if not places:

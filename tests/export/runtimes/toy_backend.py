@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from deblur_export.artifact import Artifact, ModelFile
+from deblur_export.export.graph import with_outputs
 from deblur_export.export.runtimes.backend import Backend, Opening, Verdict
-from deblur_export.export.runtimes.graph_values import extended
 from deblur_export.export.runtimes.probe import Finding, try_package
 from deblur_export.export.runtimes.session import Arrays, Session
 
@@ -23,7 +23,7 @@ class ToySession:
     notes = ("a toy ran it",)
 
     def __init__(self, file: ModelFile, extra_outputs: tuple[str, ...]) -> None:
-        model = extended(file.proto, extra_outputs)
+        model = with_outputs(file.proto, extra_outputs)
         self.evaluator = ReferenceEvaluator(model)
         self.names = [output.name for output in model.graph.output]
 
