@@ -22,21 +22,38 @@ from deblur_export.models.checkpoint import load_model
 from deblur_export.target import TARGETS, TargetName
 from tests import needs
 
-# Small tensors gain nothing from a second thread, and next to other busy processes torch's waiting
-# threads slow the suite down tenfold.
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # see pytest_configure; systems without core masks profit too
 
 Exported = Callable[..., Artifact]
+# Tracing these with dynamic sizes takes 35 to 50 s, with a fixed one a third.
+FIXED_SIZE = dict.fromkeys(("aibnet", "dhnet", "saphn"), (1, 3, 33, 47))
 WARN_ENCODING = "PYTHONWARNDEFAULTENCODING"
 
 
+def usual_options(model: str, target: TargetName = "portable") -> ExportOptions:
+    """How tests that want any file of a network export it: of dynamic size, if that is quick."""
+    return ExportOptions(target, FIXED_SIZE.get(model))
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """The workers of pytest-xdist start with EncodingWarning on, which pyproject.toml makes an
-    error where the code is ours; what they start themselves need not warn of other code."""
-    if hasattr(config, "workerinput"):
+    """Settings of each process.
+
+    The workers of pytest-xdist start with EncodingWarning on, which pyproject.toml makes an error
+    where the code is ours; what they start themselves need not warn of other code.
+
+    A process that runs tests stays on one core, and with it what it starts: the thread pools of
+    ONNX Runtime and PyTorch have one thread then. More would wait spinning, for small tensors and
+    next to other busy processes several times as long as they compute.
+    """
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    if worker:
         os.environ.pop(WARN_ENCODING, None)
     elif getattr(config.option, "numprocesses", None):
         os.environ[WARN_ENCODING] = "1"
+        return  # it only waits for the workers, which would inherit its core
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw") or 0) % len(cores)]})
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -49,7 +66,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
 
 
 class Exports:
-    """exported(model, variant, weights, options, local) -> artifact.
+    """exported(model, variant, weights, options, local) -> artifact; see `usual_options`.
 
     Tracing takes most of an export and serves all targets, so all of them are written at once, by
     whichever pytest-xdist worker needs one first. A worker that finds another at it does not idle:
@@ -68,10 +85,12 @@ class Exports:
         options: ExportOptions | None = None,
         local: bool = False,
     ) -> Artifact:
-        options = options or ExportOptions()
+        options = options or usual_options(model)
         wanted = (model, variant, weights, options, local)
         if self._make(*wanted, wait=False) == "busy":
-            others = ((name, "tiny", "random:0", ExportOptions(), False) for name in models.NAMES)
+            others = (
+                (name, "tiny", "random:0", usual_options(name), False) for name in models.NAMES
+            )
             next((other for other in others if self._make(*other, wait=False) == "made"), None)
             self._make(*wanted, wait=True)
         return read_artifact(self._paths(*wanted)[options.target])

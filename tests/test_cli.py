@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from PIL import Image
 
 from deblur_export import cli, models
 from deblur_export.artifact import Artifact
+from deblur_export.export import pipeline
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
@@ -120,14 +122,25 @@ def test_failed_verification_exits_with_1_and_names_the_layer(
 
 
 def test_random_weights_are_told(invoke: Invoke) -> None:
-    fixed = ("--shape", "1x3x16x16", "-o", "a.onnx")
-    code, out, _ = invoke("onnx", "--model", "ufpnet", "--variant", "tiny", *fixed)
-    assert code == 0
-    assert "using random:0, so the result will not deblur" in out
+    """Before the export, which does not begin here."""
+    result = invoke("onnx", "--model", "ufpnet", "--variant", "tiny", "-o", "no/such/a.onnx")
+    assert_refused(result, "no/such", "create")
+    assert "using random:0, so the result will not deblur" in result[1]
 
 
-def test_ranges_then_typed_files(invoke: Invoke, tmp_path: Path) -> None:
+def test_ranges_then_typed_files(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """fp16 by measured ranges; ONNX Runtime is not asked to run what it has no kernels for."""
+    traced: list[pipeline.TracedModel] = []
+
+    def trace_once(*arguments: Any) -> pipeline.TracedModel:
+        if not traced:
+            traced.append(trace_model(*arguments))
+        return traced[0]
+
+    trace_model = pipeline.trace_model
+    monkeypatch.setattr(pipeline, "trace_model", trace_once)
     (tmp_path / "photos").mkdir()
     photo(tmp_path / "photos" / "one.png", size=(48, 32))
     export = ("onnx", "--model", "nafnet", "--variant", "tiny", "--shape", "1x3x32x48")

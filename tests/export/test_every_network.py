@@ -13,7 +13,7 @@ from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.libraries.openvino import find
 from deblur_export.target import TARGETS, TargetName
 from tests import needs
-from tests.conftest import Exported
+from tests.conftest import FIXED_SIZE, Exported, usual_options
 from tests.tolerances import NETWORK_FLOAT32
 
 VARIANTS = [(name, variant) for name in models.NAMES for variant in models.get(name).variants]
@@ -71,7 +71,14 @@ def check(exported: Exported, name: str, variant: str, options: ExportOptions) -
 def test_tiny_variants_agree_with_pytorch(
     exported: Exported, name: str, variant: str, target: TargetName
 ) -> None:
-    check(exported, name, variant, ExportOptions(target))
+    check(exported, name, variant, usual_options(name, target))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", FIXED_SIZE)
+def test_large_networks_agree_at_every_size(exported: Exported, name: str, target: TargetName) -> None:
+    check(exported, name, "tiny", ExportOptions(target))
 
 
 @pytest.mark.parametrize(("name", "variant"), TINY_OTHERS)

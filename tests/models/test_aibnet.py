@@ -137,7 +137,10 @@ def test_parameters(variant: str, count: int) -> None:
     assert decoders == pytest.approx(41.1e6 * count, rel=PUBLISHED)
 
 
-@pytest.mark.parametrize(("variant", "count"), [("s", 1), ("b", 2), ("l", 4)])
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [("s", 1), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("b", 2), ("l", 4)))],
+)
 def test_macs(variant: str, count: int) -> None:
     """The paper counts convolutions and pooling only; earlier sub-decoders compute no image."""
     net = on_meta("aibnet", variant, encoder_train_size=None)

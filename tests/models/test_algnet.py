@@ -146,9 +146,14 @@ def test_parameters(variant: str, parameters: int, unused: float) -> None:
     ("variant", "without_mamba", "with_its_layers"),
     [
         ("32", 17.536, 34.686),
-        ("32-deep", 19.273, 39.045),
-        ("64", 69.25, 133.75),
-        ("64-deep", 75.95, 149.05),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                ("32-deep", 19.273, 39.045),
+                ("64", 69.25, 133.75),
+                ("64-deep", 75.95, 149.05),
+            )
+        ),
     ],
 )
 def test_macs_of_the_official_code(

@@ -173,11 +173,16 @@ def test_prior_has_the_names_of_ufpnet() -> None:
     ("arguments", "parameters", "gmacs", "published"),
     [
         ({"width": 32}, 25_883_946, 31.415, 32),
-        ({"width": 64}, 98_519_498, 112.093, 111),
-        ({"width": 64, "rank": 0}, 95_652_170, 107.209, 106),
-        ({"width": 64, "rank": 1}, 96_607_946, 108.837, 107),
-        ({"width": 64, "rank": 2}, 97_245_130, 109.922, 109),
-        ({"width": 64, "rank": 8}, 101_068_234, 116.434, 119),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                ({"width": 64}, 98_519_498, 112.093, 111),
+                ({"width": 64, "rank": 0}, 95_652_170, 107.209, 106),
+                ({"width": 64, "rank": 1}, 96_607_946, 108.837, 107),
+                ({"width": 64, "rank": 2}, 97_245_130, 109.922, 109),
+                ({"width": 64, "rank": 8}, 101_068_234, 116.434, 119),
+            )
+        ),
     ],
 )
 def test_counts(arguments: dict[str, int], parameters: int, gmacs: float, published: int) -> None:

@@ -48,8 +48,17 @@ def official(net: nn.Module) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("name", LOCAL)
-@pytest.mark.parametrize("size", [(7, 5), (48, 48), (48, 64), (49, 33), (80, 96), (16, 131)])
+SIZES = [(7, 5), (48, 48), (48, 64), (49, 33), (80, 96), (16, 131)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=[pytest.mark.slow] * (name != "nafnet" and size != (49, 33)))
+        for name in LOCAL
+        for size in SIZES
+    ],
+)
 def test_equals_the_official_form(name: str, size: tuple[int, int]) -> None:
     x = rand(1, 3, *size, scale=0.2) + 0.5
     with torch.no_grad():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +42,17 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.op}-{self.name}"
+
+
+def named(case: Case, *marks: pytest.MarkDecorator) -> Any:
+    """A parameter of a test, with the case's name."""
+    return pytest.param(case, id=str(case), marks=marks)
+
+
+def first_quick(cases: Sequence[Case]) -> list[Any]:
+    """Parameters of a test: the first case of each op, and the others marked as slow."""
+    first = {case.op: case for case in reversed(cases)}
+    return [named(case, *[pytest.mark.slow] * (case is not first[case.op])) for case in cases]
 
 
 def rand(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:

@@ -39,7 +39,7 @@ from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.precision import EnginePrecision
 from tests import needs
-from tests.conftest import Exported
+from tests.conftest import Exported, usual_options
 from tests.models.training.data.conftest import textured
 
 pytestmark = [pytest.mark.trt, needs.RTX.mark(needs.RTX.installed())]
@@ -86,7 +86,7 @@ def rtx(artifact: Artifact, output: Path, options: BuildOptions | None = None) -
 
 @pytest.mark.parametrize(("model", "variant"), PARSED)
 def test_rtx_form_parses(exported: Exported, model: str, variant: str) -> None:
-    network = parse(exported(model, variant, options=ExportOptions(target="rtx")).path).network
+    network = parse(exported(model, variant, options=usual_options(model, "rtx")).path).network
     assert [network.get_input(i).name for i in range(network.num_inputs)] == ["image"]
     assert [network.get_output(i).name for i in range(network.num_outputs)] == ["restored"]
 
@@ -242,8 +242,8 @@ def test_custom_ops_of_another_target_are_refused(exported: Exported, tmp_path: 
 
 
 def test_sizes_and_operators_that_do_not_fit(exported: Exported, tmp_path: Path) -> None:
-    fixed = exported("nafnet", options=ExportOptions(target="rtx", shape=(1, 3, 32, 48)))
-    with pytest.raises(DeblurExportError, match="takes 1x3x32x48 alone"):
+    fixed = exported("nafnet", options=ExportOptions(target="rtx", shape=(1, 3, 17, 23)))
+    with pytest.raises(DeblurExportError, match="takes 1x3x17x23 alone"):
         rtx(fixed, tmp_path / "net.engine")
     model = onnx.load(exported("nafnet").path)
     model.graph.node[5].op_type = "NoSuchOperator"

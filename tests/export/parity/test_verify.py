@@ -85,8 +85,15 @@ def test_wrong_mask_fails_although_images_are_compared_under_it(
     assert report.first_departed in {"mask_predictor.head.4", "mask_predictor"}
 
 
-@pytest.mark.parametrize("model", ["m2aenet", "nafnet"])
-@pytest.mark.parametrize("reparam", [True, False])
+@pytest.mark.parametrize(
+    ("model", "reparam"),
+    [
+        ("m2aenet", True),
+        ("m2aenet", False),
+        ("nafnet", True),
+        pytest.param("nafnet", False, marks=pytest.mark.slow),
+    ],
+)
 def test_layers_agree(exported: Exported, model: str, reparam: bool) -> None:
     # Tracing what nothing else needs takes a fraction of the time with a fixed size.
     shape = None if reparam else (2, 3, 33, 47)

@@ -76,7 +76,7 @@ DETAILED = ("m2aenet", "nafnet")
 LEAVES = {"fold_layer_norm": [".weight", ".bias"], "fold_residual_scale": [""]}
 
 
-@pytest.mark.parametrize("name", DETAILED)
+@pytest.mark.parametrize("name", ["m2aenet", pytest.param("nafnet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("title", "rewrite"), EXACT_PASSES)
 def test_pass_by_itself(title: str, rewrite: Rewrite, name: str) -> None:
     net = tiny(name).double()
@@ -110,6 +110,14 @@ def test_whole_chain(name: str) -> None:
     assert_same(net, folded, torch.float32)
     assert_counted(net, folded, reports)
     assert_untouched(net, tiny(name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in DETAILED)) for n in models.NAMES],
+)
+def test_second_run_declines(name: str) -> None:
+    _, folded, reports = chain(name)
     assert_second_run_declines(folded, reports)
 
 

@@ -86,7 +86,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.fixture(params=[1, 3, 13])
+@pytest.fixture(
+    params=[pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(13, marks=pytest.mark.slow)]
+)
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)

@@ -21,8 +21,15 @@ from deblur_export.target import TARGETS, TargetName
 from tests.plugins.cases import CASES
 from tests.plugins.cases.motion_deform_conv import deform
 from tests.plugins.cases.pruned_conv import pruned
-from tests.plugins.harness import Case, model_of, rand, split_attributes
+from tests.plugins.harness import Case, first_quick, model_of, named, rand, split_attributes
 from tests.tolerances import OP_FLOAT64
+
+# Every case in one form, every form of an op in one case; the rest is slow.
+BODIES = [
+    pytest.param(*parameter.values, target, id=f"{parameter.id}-{target}", marks=parameter.marks)
+    for target in TARGETS
+    for parameter in (first_quick(CASES) if target != "portable" else map(named, CASES))
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -41,7 +48,7 @@ def test_pruned_rows_at_any_coverage(case: Case) -> None:
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", first_quick(CASES), ids=str)
 def test_opcheck(case: Case) -> None:
     tensors, attributes = split_attributes(case.op, case.make(torch.float32))
     if case.op == "MotionDeformConv":
@@ -69,8 +76,7 @@ def test_motion_deform_conv_half_accumulates_in_float32(dtype: torch.dtype) -> N
     torch.testing.assert_close(y, exact.to(dtype))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "target"), BODIES)
 def test_onnx_body_on_onnxruntime(case: Case, target: TargetName) -> None:
     inputs = case.make(torch.float32)
     session = ort.InferenceSession(

@@ -39,7 +39,17 @@ def tensors_of(inputs: Inputs) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"z": False}, {"bias": False}, {"softplus": 0, "z": False, "bias": False}],
+    [
+        {},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"z": False},
+                {"bias": False},
+                {"softplus": 0, "z": False, "bias": False},
+            )
+        ),
+    ],
     ids=str,
 )
 def test_gradients(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
