@@ -77,7 +77,9 @@ def test_tiny_variants_agree_with_pytorch(
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", FIXED_SIZE)
-def test_large_networks_agree_at_every_size(exported: Exported, name: str, target: TargetName) -> None:
+def test_large_networks_agree_at_every_size(
+    exported: Exported, name: str, target: TargetName
+) -> None:
     check(exported, name, "tiny", ExportOptions(target))
 
 
