@@ -66,7 +66,7 @@ def test_every_network_is_valid_and_within_its_tolerance(
 ) -> None:
     artifact = typed(name, precision)
     onnx.checker.check_model(onnx.load(artifact.path), full_check=True)
-    case = random_cases(artifact.manifest["input"]["shape"])[1]
+    case = random_cases(artifact.manifest.input.shape)[1]
     report = verify(artifact, reference_model(artifact), [case])
     assert report.passed, report.cases[0].reason
     assert report.cases[0].psnr < 100, "nothing was rounded"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deblur_export import models
 from deblur_export.export.reparam.infra import reparameterize
 from deblur_export.export.reparam.unfold_masked_conv import SLOWER, merge, unfold_masked_conv
-from deblur_export.export.to_onnx import Shape, lower, trace
+from deblur_export.export.to_onnx import lower, trace
 from deblur_export.models.complexity import count_macs
 from deblur_export.models.m2aenet import M2AENet
 from deblur_export.models.random_weights import randomize
@@ -131,7 +131,7 @@ def test_macs_count_every_pixel() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 33, 47), pytest.param(None, marks=pytest.mark.slow)])
-def test_onnx_on_onnxruntime(shape: Shape | None) -> None:
+def test_onnx_on_onnxruntime(shape: tuple[int, int, int, int] | None) -> None:
     """With one masked block: tracing takes long, and all are alike. None is dynamic."""
     net = tiny(encoder_blocks=[1, 1, 1, 1])
     rewritten, _ = reparameterize(net, FORCED, (image(2, 3, 41, 37),))
