@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,14 @@ def words_of_python(source: str) -> Iterator[str]:
             yield from (word for word in [node.value] if isinstance(word, str) and " " not in word)
 
 
-def words_of(file: Path) -> set[str]:
+@cache
+def words_of(file: Path) -> frozenset[str]:
     """What code says in one word: sentences for people are not code."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
-        return set(words_of_python(text))
+        return frozenset(words_of_python(text))
     without_comments = re.sub(r"//[^\n]*|/\*.*?\*/|^\s*#(?!\w)[^\n]*", "", text, flags=re.S | re.M)
-    return set(re.findall(r"[\w.]+", without_comments))
+    return frozenset(re.findall(r"[\w.]+", without_comments))
 
 
 @every_walk
