@@ -316,7 +316,7 @@ def embed(source: Path, target: Path, content: str) -> Path:
 
 
 def test_built_in_networks_are_described_in_full(exported: Exported) -> None:
-    manifest = exported().manifest
+    manifest = exported("nafnet").manifest
     assert (manifest.model.origin, manifest.model.where) == ("built-in", None)
     assert manifest.model.source and manifest.model.source_sha256 is None
     assert (manifest.input.channels, manifest.input.range) == (3, (0.0, 1.0))
