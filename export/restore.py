@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Restored:
 
 
 class Restorer:
-    """An artifact opened in a runtime.
+    """An artifact opened in a runtime; threads may share it.
 
     Args:
         artifact: an ONNX file of ours, or an engine, with a `runtime` that takes engines.
@@ -85,6 +86,8 @@ class Restorer:
                 f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
         backend(runtime).check(artifact)
+        # OpenVINO and TensorRT sessions keep state between calls.
+        self._running = threading.Lock()
         self.session = open_session(artifact, runtime, self.extra, precision, plugins=plugins)
 
     def restore(
@@ -115,7 +118,8 @@ class Restorer:
 
     def _infer(self, image: Image) -> Image:
         """[1, 3, H, W] -> the restored image and, if asked for, the mask: [1, 3 or 4, H, W]."""
-        values = self.session.run({"image": image})
+        with self._running:
+            values = self.session.run({"image": image})
         masks = [self._enlarged(values[name], image.shape) for name in self.extra]
         return np.concatenate([values["restored"], *masks], axis=1)
 

@@ -73,21 +73,28 @@ def calibrate(
     """
     console = make_console()
     with console.status("loading") as status:
-        from deblur_export.artifact import read_artifact
-        from deblur_export.calibration.calibrate import Calibration
-        from deblur_export.calibration.calibrate import calibrate as run
+        from deblur_export.api.export import calibrate as calibrate_file
         from deblur_export.calibration.report import block_table, plot_pareto, summary
 
-        whole = table or plot is not None
-        options = Calibration(images, dataset, method, layout, count, crop, max_drop, whole)
-        path = output or file.with_name(f"{file.stem}_int8.onnx")
-        result = run(read_artifact(file), options, path, status.update)
+        result = calibrate_file(
+            file,
+            output,
+            images=images,
+            dataset=dataset,
+            method=method,
+            layout=layout,
+            count=count,
+            crop=crop,
+            max_psnr_drop=max_drop,
+            whole=table or plot is not None,
+            progress=status.update,
+        )
         if plot is not None:
             plot_pareto(plot, result, max_drop)
     if result.alone:
         console.print(block_table(result))
-    console.print(f"{path}: {summary(result)}")
+    console.print(f"{result.artifact.path}: {summary(result)}")
     console.print(f"the drop is the {result.judged_by}")
     if plot is not None:
         console.print(f"wrote {plot}")
-    console.print(f"next: deblur-export verify {path}")
+    console.print(f"next: deblur-export verify {result.artifact.path}")

@@ -100,7 +100,7 @@ def onnx_command(
     shape: FixedShape | None,
     no_reparam: bool,
     precision: Any,
-    io: str,
+    io: Any,
     ranges: Path | None,
     images: Path | None,
     dataset: Path | None,
@@ -126,32 +126,30 @@ def onnx_command(
         raise click.UsageError("--dataset, --layout and --max-psnr-drop are for --precision int8")
     console = make_console()
     with console.status("loading PyTorch") as status:
-        from deblur_export.calibration.calibrate import MAX_DROP, Calibration
-        from deblur_export.calibration.export_int8 import export_int8
-        from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
-        from deblur_export.export.precision import keep_rule
-        from deblur_export.export.precision.half_io import half_io_file
-        from deblur_export.models.checkpoint import default_weights, load_model
+        from deblur_export.api.export import export_onnx, load_model
+        from deblur_export.calibration.calibrate import MAX_DROP
 
-        source = weights or default_weights(model, variant)
-        loaded = load_model(model, variant, source, local)
+        loaded = load_model(model, weights, variant=variant, local=local)
         if weights is None:
-            random = "" if source == "demo" else ", so the result will not deblur"
-            console.print(f"no --weights: using {source}{random}")
+            random = "" if loaded.weights == "demo" else ", so the result will not deblur"
+            console.print(f"no --weights: using {loaded.weights}{random}")
         if model is None:
             console.print(f"recognised {loaded.title} in {weights}")
-        if int8:
-            options = ExportOptions(target, shape, not no_reparam)
-            drop = MAX_DROP if max_drop is None else max_drop
-            calibration = Calibration(images, dataset, layout=layout, max_drop=drop)
-            artifact = export_int8(loaded, options, calibration, output, status.update)
-        else:
-            keep = keep_rule(precision, ranges, images, shape, status.update)
-            options = ExportOptions(target, shape, not no_reparam, precision, keep)
-            path = output or default_path(loaded, options)
-            artifact = export_onnx(loaded, options, path, status.update)
-        if io == "fp16":
-            artifact = half_io_file(artifact, artifact.path)
+        artifact = export_onnx(
+            loaded,
+            output,
+            target=target,
+            shape=shape,
+            reparam=not no_reparam,
+            precision=precision,
+            io=io,
+            ranges=ranges,
+            images=images,
+            dataset=dataset,
+            layout=layout,
+            max_psnr_drop=MAX_DROP if max_drop is None else max_drop,
+            progress=status.update,
+        )
     _print_export(console, artifact)
 
 

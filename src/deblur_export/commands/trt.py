@@ -102,20 +102,14 @@ def trt(
         raise click.UsageError("--images, --dataset and --max-psnr-drop belong to --int8")
     console = make_console()
     with console.status("looking for TensorRT") as status:
-        from dataclasses import replace
-
-        from deblur_export.artifact import read_artifact
+        from deblur_export.api.engine import plan_engine
+        from deblur_export.api.engine_source import Data, only_artifact
+        from deblur_export.api.export import load_model
+        from deblur_export.artifact import Artifact, read_artifact
         from deblur_export.calibration.calibrate import MAX_DROP
         from deblur_export.commands.progress import PhaseBars
-        from deblur_export.commands.trt_source import (
-            Data,
-            calibrated_for_engine,
-            export_for_engine,
-            only_artifact,
-        )
         from deblur_export.export.engines import options as given
-        from deblur_export.export.engines.build import build_engine
-        from deblur_export.export.engines.builders import choose
+        from deblur_export.models.checkpoint import LoadedModel
 
         asked = given.precision_from(int8, fp16=fp16, bf16=bf16)
         data = Data(images, dataset, MAX_DROP if max_drop is None else max_drop)
@@ -130,27 +124,21 @@ def trt(
             hardware_compatible=hardware_compatible,
             compute_capabilities=given.parse_capabilities(compute_capability),
         )
-        choice = choose(backend, options)
+        source: Artifact | LoadedModel
         if file is not None:
-            artifact = read_artifact(file)
+            source = read_artifact(file)
         elif exporting:
-            folder = Path() if output is None else output.parent
-            artifact = export_for_engine(model, variant, weights, local, folder, status.update)
+            source = load_model(model, weights, variant=variant, local=local)
             if weights is None:
-                source = artifact.manifest.weights.source
-                random = "" if source == "demo" else ", so the result will not deblur"
-                console.print(f"no --weights: using {source}{random}")
+                random = "" if source.weights == "demo" else ", so the result will not deblur"
+                console.print(f"no --weights: using {source.weights}{random}")
         else:
-            artifact = only_artifact(Path(), asked, data)
-        if int8:
-            folder = artifact.path.parent if output is None else output.parent
-            artifact = calibrated_for_engine(artifact, choice, data, folder, status.update)
-        precision = asked or given.precision_of(artifact.manifest)
-        options = replace(options, precision=precision)
-    if choice.builder is not None:
-        for reason in choice.reasons:
+            source = only_artifact(Path(), asked, data)
+        plan = plan_engine(source, options, backend, asked, data, output, status.update)
+    if plan.choice.builder is not None:
+        for reason in plan.choice.reasons:
             console.print(reason)
     with PhaseBars(console) as bars:
-        outcome = build_engine(artifact, options, choice, output, bars)
+        outcome = plan.build(bars)
     for line in outcome.lines:
         console.print(line)

@@ -67,52 +67,36 @@ def verify(
         raise click.UsageError("--max-psnr-drop is judged by the sharp images of --pairs")
     console = make_console()
     with console.status("loading PyTorch") as status:
-        from deblur_export.atomic import atomic_path
-        from deblur_export.engine_file import read_runnable
-        from deblur_export.export.images.cases import cases_for
-        from deblur_export.export.images.pairs import open_pairs
-        from deblur_export.export.parity.record import record_parity
-        from deblur_export.export.parity.report import render_table, to_json
-        from deblur_export.export.parity.report_html import to_html
-        from deblur_export.export.parity.verify import MAX_DROP, TruthCheck, reference_model
-        from deblur_export.export.parity.verify import verify as run_verify
-        from deblur_export.export.runtimes.choose import choose_runtime, default_runtime
+        from deblur_export.api.parity import RUNTIME_NOTE
+        from deblur_export.api.parity import verify as verify_file
+        from deblur_export.export.parity.report import render_table
 
-        artifact = read_runnable(file)
-        # A verdict must not depend on what else is installed, so that "auto" is no default here.
-        asked = runtime or default_runtime(file)
-        chosen = choose_runtime(asked, artifact, precision)
-        truth = None
-        if pairs is not None:
-            shape = artifact.manifest.input.shape
-            drop = MAX_DROP if max_drop is None else max_drop
-            truth = TruthCheck(open_pairs(pairs, shape), drop)
-        report = run_verify(
-            artifact,
-            reference_model(artifact, weights),
-            cases_for(artifact, images),
-            html_path is not None,
-            status.update,
-            float64,
-            chosen.runtime,
-            min_psnr,
-            precision,
-            truth,
-            plugins,
+        report = verify_file(
+            file,
+            images=images,
+            pairs=pairs,
+            max_psnr_drop=max_drop,
+            weights=weights,
+            runtime=runtime,
+            precision=precision,
+            plugins=plugins,
+            float64=float64,
+            min_psnr=min_psnr,
+            json=json_path,
+            html=html_path,
+            progress=status.update,
         )
-    if chosen.reason:
-        console.print(f"runtime: {chosen.reason}")
+    chosen = [note for note in report.notes if note.startswith(RUNTIME_NOTE)]
+    for note in chosen:
+        console.print(note)
     render_table(report, console)
-    for note in report.notes:
+    for note in report.notes[len(chosen) :]:
         console.print(f"note: {note}")
-    for path, text in ((json_path, to_json), (html_path, to_html)):
+    for path in (json_path, html_path):
         if path is not None:
-            with atomic_path(path) as temporary:
-                temporary.write_text(text(report), encoding="utf-8")
             console.print(f"wrote {path}")
     if not report.passed:
         raise CheckFailedError(_failure(file, report))
-    record_parity(artifact, report)
 
 
 def _failure(file: Path, report: ParityReport) -> str:

@@ -15,8 +15,8 @@ import onnx
 import pytest
 
 from deblur_export import cli
+from deblur_export.api.engine_source import Data, only_artifact
 from deblur_export.artifact import METADATA_KEY, Artifact
-from deblur_export.commands.trt_source import Data, only_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import commands, rtx_builder, tensorrt_builder
 from deblur_export.export.engines.builders import choose

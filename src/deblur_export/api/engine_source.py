@@ -1,4 +1,4 @@
-"""Which file `trt` starts from."""
+"""Which ONNX file an engine is built from."""
 
 from __future__ import annotations
 
@@ -12,28 +12,19 @@ from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import precision_of
 from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 from deblur_export.export.reparam.prepare import Progress
-from deblur_export.models.checkpoint import default_weights, load_model
+from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.precision import EnginePrecision
 
 
-def export_for_engine(
-    model: str | None,
-    variant: str | None,
-    weights: str | None,
-    local: bool,
-    folder: Path,
-    progress: Progress,
-) -> Artifact:
-    """Export a network in the form without loops and data-dependent shapes, which both TensorRTs
-    build. Arguments as of `checkpoint.load_model`.
+def exported_for_engine(model: LoadedModel, folder: Path, progress: Progress) -> Artifact:
+    """Export a network into `folder`, in the form without loops and data-dependent shapes, which
+    both TensorRTs build.
 
     Raises:
-        CheckFailedError, DeblurExportError: as `pipeline.export_onnx`.
+        CheckFailedError, DeblurExportError: see `pipeline.export_onnx`.
     """
-    progress("loading PyTorch")
-    loaded = load_model(model, variant, weights or default_weights(model, variant), local)
     options = ExportOptions(target="rtx")
-    return export_onnx(loaded, options, folder / default_path(loaded, options), progress)
+    return export_onnx(model, options, folder / default_path(model, options), progress)
 
 
 @dataclass(frozen=True)

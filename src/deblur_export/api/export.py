@@ -1,0 +1,163 @@
+"""From a checkpoint to an ONNX file: `load_model`, `export_onnx` and `calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from deblur_export.api.common import (
+    TORCH_LOCK,
+    PathLike,
+    Progress,
+    as_artifact,
+    as_path,
+    quiet,
+)
+from deblur_export.artifact import Artifact
+from deblur_export.calibration import calibrate as calibration
+from deblur_export.calibration.calibrate import MAX_DROP, Calibrated, Calibration
+from deblur_export.calibration.calibrators import Method
+from deblur_export.calibration.export_int8 import export_int8
+from deblur_export.calibration.qdq import Layout
+from deblur_export.errors import DeblurExportError
+from deblur_export.export import pipeline
+from deblur_export.export.pipeline import ExportOptions, default_path
+from deblur_export.export.precision import keep_rule
+from deblur_export.export.precision.half_io import half_io_file
+from deblur_export.models import checkpoint
+from deblur_export.models.checkpoint import LoadedModel, default_weights
+from deblur_export.precision import PrecisionName
+from deblur_export.target import TargetName
+
+
+def load_model(
+    model: str | None = None,
+    weights: PathLike | None = None,
+    *,
+    variant: str | None = None,
+    local: bool = False,
+) -> LoadedModel:
+    """Build one of the networks and load its weights; the options of `deblur-export onnx`.
+
+    Args:
+        model: a name that `deblur-export models` lists; None recognises a checkpoint by its keys.
+        weights: a .pth, .pt, .ckpt or .safetensors file, "demo" or "random:SEED". None takes the
+            demo weights of a variant that has any, else "random:0".
+        variant: the network's variant; None reads it from the shapes of the weights.
+        local: pool over windows around each pixel (TLC) in place of the whole image.
+
+    Returns:
+        The network in eval mode (`.net`, a torch.nn.Module from [N, 3, H, W] to the same shape,
+        RGB in 0..1) with its specification, variant and the SHA-256 of its weights.
+
+    Raises:
+        DeblurExportError: unknown network or variant, or weights that are missing, damaged or of
+            another network.
+    """
+    if model is None and weights is None:
+        raise DeblurExportError("load_model needs a network's name, weights, or both")
+    source = default_weights(model, variant) if weights is None else str(weights)
+    with TORCH_LOCK:
+        return checkpoint.load_model(model, variant, source, local)
+
+
+def export_onnx(
+    model: LoadedModel | str,
+    output: PathLike | None = None,
+    *,
+    target: TargetName = "portable",
+    shape: tuple[int, int, int, int] | None = None,
+    reparam: bool = True,
+    precision: PrecisionName = "fp32",
+    io: Literal["fp32", "fp16"] = "fp32",
+    ranges: PathLike | None = None,
+    images: PathLike | None = None,
+    dataset: PathLike | None = None,
+    layout: Layout = "tensorrt",
+    max_psnr_drop: float = MAX_DROP,
+    progress: Progress = quiet,
+) -> Artifact:
+    """Export a network to one ONNX file and its manifest; the options of `deblur-export onnx`.
+
+    Args:
+        model: what `load_model` returned, or a network's name.
+        output: the .onnx file to write; None is `MODEL_VARIANT.onnx` in the working folder, with
+            target and precision in its name where they are not the default.
+        target: which runtime the file is shaped for.
+        shape: fixed input (N, 3, H, W); None keeps batch, height and width dynamic.
+        reparam: apply the exact folds, each verified in float64.
+        precision: of the graph. int8 is calibrated on `images` or `dataset`.
+        io: type of input and output.
+        ranges, images: fp16 only: a file of `deblur-export ranges --json`, or a folder of photos
+            to observe; tensors close to float16's limits stay in float32.
+        dataset, layout, max_psnr_drop: int8 only, see `calibrate`.
+        progress: called with a description of each step.
+
+    Raises:
+        CheckFailedError: a fold changed the output, or too little of the graph is in the precision.
+        DeblurExportError: options that exclude each other, weights out of range, an output that
+            cannot be written.
+    """
+    with TORCH_LOCK:
+        loaded = load_model(model) if isinstance(model, str) else model
+        if precision == "int8":
+            if ranges is not None:
+                raise DeblurExportError("ranges are for fp16; int8 takes images or a dataset")
+            options = ExportOptions(target, shape, reparam)
+            chosen = Calibration(
+                as_path(images), as_path(dataset), layout=layout, max_drop=max_psnr_drop
+            )
+            artifact = export_int8(loaded, options, chosen, as_path(output), progress)
+        else:
+            keep = keep_rule(precision, as_path(ranges), as_path(images), shape, progress)
+            options = ExportOptions(target, shape, reparam, precision, keep)
+            path = as_path(output) or default_path(loaded, options)
+            artifact = pipeline.export_onnx(loaded, options, path, progress)
+        return half_io_file(artifact, artifact.path) if io == "fp16" else artifact
+
+
+def calibrate(
+    file: Artifact | PathLike,
+    output: PathLike | None = None,
+    *,
+    images: PathLike | None = None,
+    dataset: PathLike | None = None,
+    method: Method = "mse",
+    layout: Layout = "tensorrt",
+    count: int = 48,
+    crop: int = 256,
+    max_psnr_drop: float = MAX_DROP,
+    whole: bool = False,
+    progress: Progress = quiet,
+) -> Calibrated:
+    """Quantize a float32 file to int8 within a budget of PSNR; the options of `deblur-export
+    calibrate`.
+
+    Args:
+        file: a float32 artifact or its path.
+        output: the .onnx file to write; None is `FILE_int8.onnx` beside it.
+        images: folder of photos to calibrate on.
+        dataset: folder of `deblur-export pairs`: the loss of PSNR is then measured against its
+            sharp images, and without `images` its training part is calibrated on.
+        method: how clipping ranges follow from the histograms of activations.
+        layout: "tensorrt" for symmetric int8 activations, "cpu" for uint8 ones.
+        count, crop: how many images, and the side in pixels of what is cut out of photos.
+        max_psnr_drop: allowed loss in dB.
+        whole: measure every block and every step, even if all of int8 is within the budget.
+        progress: called with a description of each step.
+
+    Returns:
+        The search and its result; `.artifact` is the int8 file.
+
+    Raises:
+        CheckFailedError: no block stays within the budget.
+        DeblurExportError: the file is not float32, there are no images, or the output cannot be
+            written.
+    """
+    artifact = as_artifact(file)
+    path = as_path(output) or artifact.path.with_name(f"{artifact.path.stem}_int8.onnx")
+    options = Calibration(
+        as_path(images), as_path(dataset), method, layout, count, crop, max_psnr_drop, whole
+    )
+    with TORCH_LOCK:
+        return calibration.calibrate(artifact, options, Path(path), progress)

@@ -1,0 +1,138 @@
+"""`open_session`: a file, loaded once, that restores arrays and photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblur_export.api.common import PathLike, as_artifact
+from deblur_export.artifact import Artifact
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.restore import Restored, Restorer, TileOptions, restore_file
+from deblur_export.export.runtimes.choose import choose_runtime
+from deblur_export.precision import GraphPrecision
+
+Pixels = TypeVar("Pixels", bound=np.generic)
+LARGEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+FLOATING = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
+
+
+class PhotoSession:
+    """An artifact opened in a runtime. Calling it restores an image; threads may share it.
+
+    Args:
+        artifact: an ONNX file of ours or an engine.
+        runtime, precision, plugins: see `open_session`.
+        options: how large images are tiled.
+
+    Attributes:
+        title: the runtime, its version and precision.
+        notes: what the user should know, one line each.
+
+    Raises:
+        DeblurExportError: the runtime is not installed or cannot load the file.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        runtime: str,
+        precision: GraphPrecision,
+        plugins: Sequence[Path],
+        options: TileOptions,
+    ) -> None:
+        chosen = choose_runtime(runtime, artifact, precision)
+        self._restorer = Restorer(artifact, False, chosen.runtime, precision, plugins)
+        self._options = options
+        self.artifact = artifact
+        self.title = self._restorer.session.title
+        reason = (f"runtime: {chosen.reason}",) if chosen.reason else ()
+        self.notes = (*reason, *self._restorer.session.notes)
+
+    def __call__(self, image: NDArray[Pixels]) -> NDArray[Pixels]:
+        """Restore an image, or each of a batch.
+
+        Args:
+            image: RGB [H, W, 3] or [N, H, W, 3] of any size; uint8 in 0..255, uint16 in 0..65535,
+                or float16, float32 or float64 in 0..1.
+
+        Returns:
+            An array of the same shape and dtype; integers are rounded and clipped, floating-point
+            values are neither.
+
+        Raises:
+            DeblurExportError: another shape or dtype, NaN or infinity, or the runtime failed.
+        """
+        image = np.asarray(image)
+        if image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
+            raise DeblurExportError(
+                f"an image is [H, W, 3] or [N, H, W, 3], RGB, not {list(image.shape)}"
+            )
+        if image.ndim == 4:
+            return np.stack([self(one) for one in image])
+        return self._converted(self._restore(_to_float(image)).rgb, image.dtype)
+
+    def restore_file(self, source: PathLike, target: PathLike) -> tuple[str, ...]:
+        """Restore a photo and write it; depth, alpha, ICC profile and EXIF are kept where the
+        format of `target` can hold them, and the EXIF orientation is applied.
+
+        Returns:
+            Notes for the user, one line each.
+
+        Raises:
+            DeblurExportError: the photo cannot be read, or the result not be written.
+        """
+        return restore_file(self._restorer, Path(source), Path(target), self._options)
+
+    def _restore(self, rgb: NDArray[np.float32]) -> Restored:
+        return self._restorer.restore(rgb, self._options)
+
+    @staticmethod
+    def _converted(rgb: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if dtype in LARGEST:
+            return np.rint(np.clip(rgb, 0, 1) * LARGEST[dtype]).astype(dtype)
+        return rgb.astype(dtype)
+
+
+def _to_float(image: NDArray[Any]) -> NDArray[np.float32]:
+    if image.dtype in LARGEST:
+        return image.astype(np.float32) / np.float32(LARGEST[image.dtype])
+    if image.dtype not in FLOATING:
+        raise DeblurExportError(
+            f"an image is uint8, uint16, float16, float32 or float64, not {image.dtype}"
+        )
+    if not np.isfinite(image).all():
+        raise DeblurExportError("the image holds NaN or infinity")
+    return image.astype(np.float32)
+
+
+def open_session(
+    file: Artifact | PathLike,
+    *,
+    runtime: str = "auto",
+    precision: GraphPrecision = "fp32",
+    tile: int | None = None,
+    overlap: int | None = None,
+    plugins: Sequence[PathLike] = (),
+) -> PhotoSession:
+    """Load a file for restoring images; the options of `deblur-export run`.
+
+    Args:
+        file: an artifact or its path: ONNX, or an engine of `build_engine`.
+        runtime: what runs the file; "auto" takes the best that is installed (`notes` say why).
+        precision: of the arithmetic, OpenVINO only; ONNX Runtime computes as the graph says.
+        tile: side of tiles in pixels, 0 for never; None tiles images beyond 2 megapixels.
+        overlap: pixels that two tiles share; None is twice the receptive field plus a ramp.
+        plugins: libraries of custom ops that an engine was built with.
+
+    Raises:
+        DeblurExportError: the file is missing or not ours, the runtime is not installed, or it
+            cannot load the file.
+    """
+    options = TileOptions(tile, overlap)
+    libraries = tuple(map(Path, plugins))
+    return PhotoSession(as_artifact(file), runtime, precision, libraries, options)
