@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def calibrate(
         images=crops.names,
         images_sha256=crops.fingerprint,
         scales=scales(final, grids),
-        max_psnr_drop=options.max_drop,
+        max_psnr_drop=options.max_drop if math.isfinite(options.max_drop) else None,
         psnr_drop=round(chosen.score.drop, 4),
         psnr_drop_means=judged_by,
     )

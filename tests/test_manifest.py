@@ -92,9 +92,15 @@ KINDS = {
 # What JSON holds where names are not fields, and where any value may stand.
 MAPPINGS = ("tools", "arguments", "facts", "nodes", "kept_fp32", "scales", "counts")
 ANYTHING = ("value", "dim", "bias")
-MAY_BE_NONE = ("where", "source", "source_sha256", "field", "workspace_gib", "profile")
-MAY_BE_NONE += ("weights", "int8_weights_sha256", "high_precision", "precision_map", "calibration")
-MAY_BE_NONE += ("engine", "file", "parity")
+# Fields that must be there but may be null, and fields that may be missing or null.
+NULLABLE = {"model.where", "model.source", "model.source_sha256", "tile.field", "engine.profile"}
+NULLABLE |= {"engine.flags.workspace_gib", "engine.proof.engine", "calibration.max_psnr_drop"}
+BLOCKS = {"precision_map", "calibration", "engine", "file", "parity"}
+OPTIONAL = BLOCKS | {
+    f"precision_map.{around}{name}"
+    for around in ("", "high_precision.")
+    for name in ("weights", "int8_weights_sha256", "high_precision")
+}
 Where = tuple[str | int, ...]
 
 
@@ -108,6 +114,10 @@ def places(value: Any, where: Where = ()) -> Iterator[Where]:
     for name, item in items:
         yield (*where, name)
         yield from places(item, (*where, name))
+
+
+def dotted(where: Where) -> str:
+    return ".".join(name for name in where if isinstance(name, str))
 
 
 def at(document: Any, where: Where) -> Any:
@@ -164,7 +174,7 @@ def test_every_wrong_type_is_one_line_that_names_the_field() -> None:
             scalar = value is not None and not isinstance(value, (dict, list)) and value != 10**30
             if scalar and type(old) is type(value):
                 continue
-            if (value is None and where[-1] in MAY_BE_NONE) or (
+            if (value is None and dotted(where) in NULLABLE | OPTIONAL) or (
                 isinstance(value, dict) and where[-1] == "arguments"
             ):
                 continue
@@ -184,8 +194,7 @@ def test_missing_and_unknown_fields(kind: str) -> None:
             continue
         less = copy.deepcopy(document)
         del at(less, where[:-1])[where[-1]]
-        optional = where[-1] in MAY_BE_NONE and parent not in ("model", "tile", "flags", "engine")
-        if not optional or where == ("weights",):
+        if dotted(where) not in OPTIONAL:
             assert f"{where[-1]} is missing" in refused(less)
         more = changed(document, (*where[:-1], "strange"), 1)
         assert "strange is unknown" in refused(more)

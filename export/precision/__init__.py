@@ -52,12 +52,8 @@ def keep_rule(
 
 def summary(manifest: Manifest) -> str:
     """One line about a file that is not float32."""
-    precision, facts, calibration = (
-        manifest.precision,
-        manifest.precision_map,
-        manifest.calibration,
-    )
-    assert facts is not None
+    facts, calibration = manifest.precision_map, manifest.calibration
+    assert facts is not None, "a float32 file"
     nodes, conv = facts.nodes, facts.multiply_adds.conv
     if calibration is not None:
         return (
@@ -67,7 +63,7 @@ def summary(manifest: Manifest) -> str:
     weights = facts.weights
     assert weights is not None
     return (
-        f"{precision}: {conv:.1%} of the convolutions' multiply-adds, "
-        f"{nodes[precision]} nodes; {nodes['fp32']} stay float32; of {weights.cast:,} "
+        f"{manifest.precision}: {conv:.1%} of the convolutions' multiply-adds, "
+        f"{nodes[manifest.precision]} nodes; {nodes['fp32']} stay float32; of {weights.cast:,} "
         f"weights {weights.flushed_to_zero} became 0 and {weights.subnormal} lost digits"
     )

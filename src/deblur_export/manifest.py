@@ -68,7 +68,7 @@ class Input:
 
     def __post_init__(self) -> None:
         _check_shape(self.shape)
-        _check_sizes(channels=self.channels, multiple=self.multiple, minimum=self.minimum)
+        _check_sizes(1, channels=self.channels, multiple=self.multiple, minimum=self.minimum)
         if self.shape[1] != self.channels:
             raise ValueError("channels are not those of the shape")
 
@@ -98,7 +98,8 @@ class Output:
 
     def __post_init__(self) -> None:
         _check_shape(self.shape)
-        _check_sizes(index=self.index + 1, scale=self.scale)
+        _check_sizes(0, index=self.index)
+        _check_sizes(1, scale=self.scale)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Tile:
     proved: bool
 
     def __post_init__(self) -> None:
-        _check_sizes(field=(self.field or 0) + 1, period=self.period)
+        _check_sizes(0, field=self.field or 0)
+        _check_sizes(1, period=self.period)
 
 
 @dataclass(frozen=True)
@@ -173,15 +175,15 @@ class PrecisionMap:
 @dataclass(frozen=True)
 class CalibrationRecord:
     """How an int8 file was calibrated. `scales`: scale and zero point of every quantized
-    activation. `psnr_drop` and its limit `max_psnr_drop` in dB; `psnr_drop_means` says in words
-    against what."""
+    activation. `psnr_drop` and its limit `max_psnr_drop` in dB, None for no limit;
+    `psnr_drop_means` says in words against what."""
 
     method: str
     layout: Literal["tensorrt", "cpu"]
     images: tuple[str, ...]
     images_sha256: str
     scales: Mapping[str, tuple[float, int]]
-    max_psnr_drop: float
+    max_psnr_drop: float | None
     psnr_drop: float
     psnr_drop_means: str
 
@@ -306,7 +308,8 @@ class Manifest:
                 raise FieldError("format is missing")
             known = document["format"]
             if type(known) is not int or known != FORMAT:
-                shown = repr(known) if len(repr(known)) <= LONGEST_SHOWN else "there"
+                shown = repr(known)
+                shown = f"{shown[:LONGEST_SHOWN]}{'...' * (len(shown) > LONGEST_SHOWN)}"
                 raise DeblurExportError(
                     f"{where}: manifest format {shown} is not {FORMAT}; use the deblur-export "
                     f"version that wrote it, or {advice}"
@@ -342,7 +345,7 @@ def _check_shape(shape: Shape) -> None:
         raise ValueError("shape has one side fixed and the other free")
 
 
-def _check_sizes(**values: int) -> None:
+def _check_sizes(least: int, **values: int) -> None:
     for name, value in values.items():
-        if not 1 <= value <= LARGEST_SIDE:
-            raise ValueError(f"{name} is too small or too large")
+        if not least <= value <= LARGEST_SIDE:
+            raise ValueError(f"{name} is below {least} or above {LARGEST_SIDE}")

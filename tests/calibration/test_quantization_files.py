@@ -176,6 +176,12 @@ def test_the_budget_sends_the_harmful_block_back(
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_budget_at_all(toy: Artifact, options: Calibration, tmp_path: Path) -> None:
+    calibrate(toy, with_options(options, max_drop=float("inf")), tmp_path / "x.onnx")
+    calibration = read_artifact(tmp_path / "x.onnx").manifest.calibration
+    assert calibration is not None and calibration.max_psnr_drop is None
+
+
 def test_an_impossible_budget_is_a_failed_check(
     toy: Artifact, options: Calibration, tmp_path: Path
 ) -> None:
