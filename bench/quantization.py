@@ -26,7 +26,7 @@ from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.calibration.calibrators import METHODS, Method
 from deblur_export.calibration.images import dataset_pairs, open_dataset
 from deblur_export.calibration.qdq import LAYOUTS, Layout
-from deblur_export.calibration.scoring import Judge, psnr
+from deblur_export.calibration.scoring import Evaluator, psnr
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.pipeline import ExportOptions, export_onnx
 from deblur_export.export.precision.typed import typed_artifact
@@ -41,20 +41,27 @@ HEAD = "| network | precision | share | lost on test | goal | to float32 | lost 
 Row = dict[str, Any]
 
 
-def typed_row(artifact: Artifact, judge: Judge, precision: GraphPrecision, folder: Path) -> Row:
+def typed_row(
+    artifact: Artifact, evaluator: Evaluator, precision: GraphPrecision, folder: Path
+) -> Row:
     """One file in fp16 or bf16."""
     file = typed_artifact(artifact, precision, folder / f"{artifact.path.stem}_{precision}.onnx")
-    return judged_row(file, judge) | {"precision": precision}
+    return measured_row(file, evaluator) | {"precision": precision}
 
 
 def int8_row(
-    artifact: Artifact, judge: Judge, dataset: Path, layout: Layout, method: Method, folder: Path
+    artifact: Artifact,
+    evaluator: Evaluator,
+    dataset: Path,
+    layout: Layout,
+    method: Method,
+    folder: Path,
 ) -> Row:
     """One file calibrated one way."""
     options = Calibration(None, dataset, method, layout, max_drop=GOALS["int8"])
     path = folder / f"{artifact.path.stem}_{layout}_{method}.onnx"
     result = calibrate(artifact, options, path)
-    return judged_row(result.artifact, judge) | {
+    return measured_row(result.artifact, evaluator) | {
         "precision": "int8",
         "layout": layout,
         "method": method,
@@ -63,10 +70,10 @@ def int8_row(
     }
 
 
-def judged_row(artifact: Artifact, judge: Judge) -> Row:
-    score = judge.score(emulated(artifact.proto))
+def measured_row(artifact: Artifact, evaluator: Evaluator) -> Row:
+    score = evaluator.score(emulated(artifact.proto))
     return {
-        "share": artifact.manifest.precision_map.multiply_adds.conv,
+        "fraction": artifact.manifest.precision_map.multiply_adds.conv,
         "test": score.drop,
         "to_float32": psnr(score.error),
         "megabytes": artifact.path.stat().st_size / 1e6,
@@ -119,14 +126,17 @@ def main() -> None:
             pairs = dataset_pairs(
                 open_dataset(arguments.dataset, "test", artifact), arguments.pairs
             )
-            judge = Judge(artifact.proto, pairs.blurred, pairs.sharp)
+            evaluator = Evaluator(artifact.proto, pairs.blurred, pairs.sharp)
             rows += [
-                typed_row(artifact, judge, precision, folder) for precision in GRAPH_PRECISIONS[1:]
+                typed_row(artifact, evaluator, precision, folder)
+                for precision in GRAPH_PRECISIONS[1:]
             ]
             for layout in LAYOUTS:
                 for method in arguments.method or METHODS[-1:]:
                     try:
-                        row = int8_row(artifact, judge, arguments.dataset, layout, method, folder)
+                        row = int8_row(
+                            artifact, evaluator, arguments.dataset, layout, method, folder
+                        )
                     except DeblurExportError as error:
                         console.print(f"{loaded.title} {layout} {method}: {error}")
                         continue

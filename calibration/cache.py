@@ -1,4 +1,4 @@
-"""Histograms on disk, so that calibration resumes and other methods need no second look."""
+"""Keep histograms on disk, so that a calibration can be resumed or repeated with another method."""
 
 from __future__ import annotations
 
@@ -16,29 +16,39 @@ from deblur_export.atomic import atomic_path
 from deblur_export.calibration.histogram import BINS, Histogram
 from deblur_export.errors import DeblurExportError
 
-VERSION = 1  # of what is counted
+VERSION = 1  # of the contents of the histograms
 
 
 def default_folder() -> Path:
-    """`deblur-export/calibration` in $XDG_CACHE_HOME, else in ~/.cache."""
+    """The folder `deblur-export/calibration` in $XDG_CACHE_HOME, or else in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "deblur-export" / "calibration"
 
 
 @dataclass(frozen=True)
 class Cache:
-    """One file for a graph, its tensors and the images; methods and layouts share it."""
+    """The cache file of a graph, its tensors and the images; methods and layouts share it."""
 
     path: Path
 
     @classmethod
     def of(cls, folder: Path, model: str, data: str, names: Sequence[str]) -> Cache:
-        """`model`, `data`: SHA-256 of the float32 file and of the images."""
+        """The cache file in `folder`.
+
+        Args:
+            folder: where the cache files are.
+            model: SHA-256 of the float32 file.
+            data: SHA-256 of the images.
+            names: of the tensors.
+        """
         key = repr((VERSION, BINS, model, data, tuple(names)))
         return cls(folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz")
 
     def load(self) -> tuple[dict[str, Histogram], int]:
-        """The histograms, and how many images are in them; nothing if there is no intact file."""
+        """Read the histograms by tensor and the number of images in them.
+
+        Returns no histograms and 0 if there is no intact file.
+        """
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 parts = [file[key] for key in ("names", "counts", "powers", "ends", "done")]
@@ -50,7 +60,7 @@ class Cache:
         return found, int(done)
 
     def save(self, histograms: dict[str, Histogram], done: int) -> None:
-        """Keep them, if the folder can be written to: a cache is no reason to fail."""
+        """Write histograms of `done` images. Errors are ignored: a cache is no reason to fail."""
         rows = list(histograms.values())
         with contextlib.suppress(DeblurExportError, OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)

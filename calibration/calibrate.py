@@ -1,4 +1,4 @@
-"""A float32 file of ours to an int8 one: calibrated, searched, proved."""
+"""Calibrate an exported float32 file to int8: collect ranges, search within the budget, verify."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ import onnx
 from deblur_export.artifact import Artifact
 from deblur_export.calibration import images as data
 from deblur_export.calibration.cache import Cache, default_folder
-from deblur_export.calibration.calibrators import Method, limits
-from deblur_export.calibration.facts import precision_map, scales
+from deblur_export.calibration.calibrators import Method, clipping_range
+from deblur_export.calibration.metadata import precision_map, scales
 from deblur_export.calibration.observe import observe
 from deblur_export.calibration.placement import Placement, placement
-from deblur_export.calibration.qdq import Grid, Layout, grid, quantized, read_tensors
-from deblur_export.calibration.scoring import ASSUMED_PSNR, Judge
-from deblur_export.calibration.search import Block, Point, Score, blocks_of, ladder, sensitivity
+from deblur_export.calibration.qdq import (
+    Layout,
+    QuantizationParameters,
+    quantization_parameters,
+    quantized,
+    quantized_tensors,
+)
+from deblur_export.calibration.scoring import ASSUMED_PSNR, Evaluator
+from deblur_export.calibration.search import (
+    Block,
+    Point,
+    Score,
+    blocks_of,
+    mixed_precision_search,
+    sensitivity,
+)
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.graph import graph_of
 from deblur_export.export.precision.derived import require_float32
@@ -28,7 +41,7 @@ from deblur_export.manifest import CalibrationRecord
 Progress = Callable[[str], None]
 SAVE_EVERY = 8  # images
 MAX_DROP = 0.1  # dB
-HELD_OUT = 4  # of so many photo crops, one judges and the others calibrate
+HELD_OUT = 4  # one of so many photo crops is for evaluation, the others are for calibration
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,17 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The int8 file, what was tried on the way to it, and how it was judged."""
+    """The result of a calibration.
+
+    Attributes:
+        artifact: the int8 file.
+        chosen: the graph that it contains.
+        points: all graphs that were measured.
+        alone: the score of each block alone in int8, by name; empty if it was not needed.
+        blocks: the quantizable blocks.
+        total: multiply-adds of all convolutions.
+        measure: in words, what the loss of PSNR is.
+    """
 
     artifact: Artifact
     chosen: Point
@@ -72,43 +95,49 @@ class Calibrated:
     alone: Mapping[str, Score]
     blocks: tuple[Block, ...]
     total: int
-    judged_by: str
+    measure: str
 
 
 def calibrate(
     artifact: Artifact, options: Calibration, path: Path, progress: Progress = lambda step: None
 ) -> Calibrated:
-    """Write the int8 form of a file: everything in int8 that may be, less the blocks that the
-    budget sends back to float32.
+    """Write the int8 form of a file: every quantizable block is int8, except those that must stay
+    float32 to keep the loss of PSNR within the budget.
+
+    Args:
+        artifact: a float32 file.
+        options: of the calibration.
+        path: the .onnx file to write.
+        progress: called with a line of text for each step.
 
     Raises:
-        DeblurExportError: the file is not float32, there are no images, or something cannot be
+        DeblurExportError: the file is not float32, there are no images, or the output cannot be
             written.
-        CheckFailedError: no block stays within the budget, or the graph is not what was asked for.
+        CheckFailedError: no block is within the budget, or the graph fails its precision check.
     """
     model = _float32_model(artifact, path)
-    crops, pairs, judged_by = _images(artifact, options, progress)
-    places = placement(model)
-    grids = _grids(artifact, model, places, crops, options, progress)
+    crops, pairs, measure = _images(artifact, options, progress)
+    placed = placement(model)
+    parameters = _parameters(artifact, model, placed, crops, options, progress)
 
-    def graph(nodes: Collection[str]) -> onnx.ModelProto:
-        chosen = [site for site in places.sites if site.node in nodes]
-        return quantized(model, chosen, grids, options.layout)
+    def graph(names: Collection[str]) -> onnx.ModelProto:
+        chosen = [node for node in placed.nodes if node.name in names]
+        return quantized(model, chosen, parameters, options.layout)
 
     progress("running the float32 graph")
-    judge = Judge(model, pairs.blurred, pairs.sharp or None)
+    evaluator = Evaluator(model, pairs.blurred, pairs.sharp or None)
     points, alone, blocks = _search(
-        places, options, lambda nodes: judge.score(graph(nodes)), progress
+        placed, options, lambda nodes: evaluator.score(graph(nodes)), progress
     )
     fit = [point for point in points if point.score.drop <= options.max_drop]
     if not fit:
-        least = min(points, key=lambda point: point.score.drop)
+        best = min(points, key=lambda point: point.score.drop)
         raise CheckFailedError(
-            f"no block of {artifact.path} stays within {options.max_drop:g} dB in int8: "
-            f"{' '.join(least.blocks)} alone costs {least.score.drop:.3f} dB; allow more with "
+            f"no block of {artifact.path} is within {options.max_drop:g} dB in int8: "
+            f"{' '.join(best.blocks)} alone loses {best.score.drop:.3f} dB; allow more with "
             "--max-psnr-drop, or try another --method"
         )
-    chosen = max(fit, key=lambda point: point.share)
+    chosen = max(fit, key=lambda point: point.fraction)
     nodes = {node for block in blocks if block.name in chosen.blocks for node in block.nodes}
     progress("checking and writing")
     final = graph(nodes)
@@ -117,18 +146,18 @@ def calibrate(
         layout=options.layout,
         images=crops.names,
         images_sha256=crops.fingerprint,
-        scales=scales(final, grids),
+        scales=scales(final, parameters),
         max_psnr_drop=options.max_drop if math.isfinite(options.max_drop) else None,
         psnr_drop=round(chosen.score.drop, 4),
-        psnr_drop_means=judged_by,
+        psnr_drop_means=measure,
     )
     manifest = artifact.manifest.derived(
         precision="int8",
-        precision_map=precision_map(final, places, nodes),
+        precision_map=precision_map(final, placed, nodes),
         calibration=record,
     )
     written = save(graph_of(final), path, manifest)
-    return Calibrated(written, chosen, points, alone, blocks, places.total, judged_by)
+    return Calibrated(written, chosen, points, alone, blocks, placed.total, measure)
 
 
 def _float32_model(artifact: Artifact, path: Path) -> onnx.ModelProto:
@@ -138,7 +167,7 @@ def _float32_model(artifact: Artifact, path: Path) -> onnx.ModelProto:
 
 
 def check_output(path: Path) -> None:
-    """Raises DeblurExportError if an .onnx file cannot lie there."""
+    """Raise DeblurExportError if `path` cannot be the path of an .onnx file."""
     if path.suffix != ".onnx":
         raise DeblurExportError(f"{path}: the output must end in .onnx")
     if not path.parent.is_dir():
@@ -146,7 +175,7 @@ def check_output(path: Path) -> None:
 
 
 def check_sources(options: Calibration) -> None:
-    """Raises DeblurExportError if there is nothing to calibrate on."""
+    """Raise DeblurExportError if there are no images to calibrate on."""
     if options.dataset is None and options.images is None:
         raise DeblurExportError("int8 needs images to calibrate on; give --images or --dataset")
     if options.images is not None:
@@ -156,7 +185,7 @@ def check_sources(options: Calibration) -> None:
 def _images(
     artifact: Artifact, options: Calibration, progress: Progress
 ) -> tuple[data.Crops, data.Pairs, str]:
-    """What calibrates, what judges, and in words what a drop is."""
+    """Images for calibration, images for evaluation, and a description of the loss of PSNR."""
     check_sources(options)
     pairs = None
     if options.dataset is not None:
@@ -171,29 +200,29 @@ def _images(
         wanted = options.count if pairs else -(-options.count * HELD_OUT // (HELD_OUT - 1))
         crops = data.photo_crops(options.images, artifact, wanted, options.crop, progress)
     if pairs is not None:
-        words = f"PSNR lost against the sharp images of {len(pairs.sharp)} pairs"
-        return crops, pairs, words
+        measure = f"loss of PSNR against the sharp images of {len(pairs.sharp)} pairs"
+        return crops, pairs, measure
     every = range(len(crops.images))
-    judging = crops.take(every[HELD_OUT // 2 :: HELD_OUT] or every)
+    held_out = crops.take(every[HELD_OUT // 2 :: HELD_OUT] or every)
     calibrating = crops.take([n for n in every if n % HELD_OUT != HELD_OUT // 2] or every)
-    judging = judging.take(data.evenly(len(judging.images), options.pairs))
-    words = (
-        f"PSNR that a network at {ASSUMED_PSNR:g} dB would lose, from the difference to the "
-        f"float32 graph on {len(judging.images)} crops"
+    held_out = held_out.take(data.evenly(len(held_out.images), options.pairs))
+    measure = (
+        f"loss of PSNR of a network that reaches {ASSUMED_PSNR:g} dB, estimated from the "
+        f"difference to the float32 graph on {len(held_out.images)} crops"
     )
-    return calibrating, data.Pairs(judging.images, ()), words
+    return calibrating, data.Pairs(held_out.images, ()), measure
 
 
-def _grids(
+def _parameters(
     artifact: Artifact,
     model: onnx.ModelProto,
-    places: Placement,
+    placed: Placement,
     crops: data.Crops,
     options: Calibration,
     progress: Progress,
-) -> dict[str, Grid]:
-    """Scales of all tensors that sites read, from histograms that are kept on disk."""
-    names = read_tensors(model, places.sites)
+) -> dict[str, QuantizationParameters]:
+    """Quantization parameters of all quantized activations, from histograms that are cached."""
+    names = quantized_tensors(model, placed.nodes)
     folder = options.cache or default_folder()
     cache = Cache.of(folder, artifact.sha256, crops.fingerprint, names)
     histograms, done = cache.load()
@@ -208,21 +237,23 @@ def _grids(
         observe(model, names, crops.images, histograms, done, step)
     symmetric = options.layout == "tensorrt"
     return {
-        name: grid(limits(histograms[name], options.method, symmetric), options.layout)
+        name: quantization_parameters(
+            clipping_range(histograms[name], options.method, symmetric), options.layout
+        )
         for name in names
     }
 
 
 def _search(
-    places: Placement,
+    placed: Placement,
     options: Calibration,
     score: Callable[[Collection[str]], Score],
     progress: Progress,
 ) -> tuple[tuple[Point, ...], dict[str, Score], tuple[Block, ...]]:
-    """Points tried, blocks alone, blocks."""
-    blocks = tuple(blocks_of(places.macs))
+    """The measured graphs, the scores of blocks alone, and the blocks."""
+    blocks = tuple(blocks_of(placed.macs))
     if not blocks:
-        raise CheckFailedError("the graph has no convolution that may become int8")
+        raise CheckFailedError("the graph has no convolution that can be int8")
     known = dict[frozenset[str], Score]()
 
     def remembered(nodes: Collection[str]) -> Score:
@@ -232,13 +263,13 @@ def _search(
         return known[key]
 
     progress("all blocks in int8")
-    everything = remembered(list(places.macs))
+    everything = remembered(list(placed.macs))
     if everything.drop <= options.max_drop and not options.whole:
-        share = sum(places.macs.values()) / max(places.total, 1)
-        return (Point(tuple(block.name for block in blocks), share, everything),), {}, blocks
+        fraction = sum(placed.macs.values()) / max(placed.total, 1)
+        return (Point(tuple(block.name for block in blocks), fraction, everything),), {}, blocks
     alone = sensitivity(blocks, remembered, progress)
     points = []
-    for point in ladder(blocks, alone, remembered, places.total, progress):
+    for point in mixed_precision_search(blocks, alone, remembered, placed.total, progress):
         points.append(point)
         if point.score.drop <= options.max_drop and not options.whole:
             break

@@ -1,4 +1,4 @@
-"""A network to an int8 file in one step: export in float32, then calibrate."""
+"""Export a network to an int8 file in one step: export in float32, then calibrate."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def export_int8(
     path: Path | None,
     progress: Progress = lambda step: None,
 ) -> Artifact:
-    """Export and calibrate; the float32 file in between is not kept.
+    """Export a network and calibrate it; the temporary float32 file is deleted.
 
     Args:
         model: the network.
-        options: in float32.
-        calibration: how, and on what.
-        path: the .onnx file to write; None for `m2aenet_base_int8.onnx` and the like.
+        options: of the float32 export.
+        calibration: options of the calibration.
+        path: the .onnx file to write; None is a name like `m2aenet_base_int8.onnx`.
+        progress: called with a line of text for each step.
 
     Raises:
-        CheckFailedError, DeblurExportError: as `export_onnx` and `calibrate`; what can be seen
-            before the export is.
+        CheckFailedError, DeblurExportError: as `export_onnx` and `calibrate`. Errors in the
+            calibration options are raised before the export if possible.
     """
     name = default_path(model, options)
     path = path or name.with_name(f"{name.stem}_int8.onnx")

@@ -1,4 +1,4 @@
-"""Images to calibrate on: crops in which blurred and sharp regions are both represented."""
+"""Images to calibrate on: crops that represent both blurred and sharp regions."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.crop import gradient
 from deblur_export.models.training.data.dataset import Dataset
 
-CROP = 256  # pixels a side
-CHOICE = 3  # candidates for each crop that is taken
+CROP = 256  # side of a crop in pixels
+CHOICE = 3  # number of candidates for each crop
 Image = NDArray[np.float32]  # [N, 3, H, W] in 0..1
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Images of one size, what they are, and the SHA-256 of their pixels."""
+    """Images [N, 3, H, W] in 0..1 of the same size, and their names."""
 
     images: tuple[Image, ...]
     names: tuple[str, ...]
 
     @property
     def fingerprint(self) -> str:
+        """SHA-256 of the pixels as hexadecimal digits."""
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(repr(image.shape).encode() + image.tobytes())
         return digest.hexdigest()
 
-    def take(self, numbers: Sequence[int]) -> Crops:
-        """Some of them, in this order."""
-        return Crops(tuple(self.images[n] for n in numbers), tuple(self.names[n] for n in numbers))
+    def take(self, indices: Sequence[int]) -> Crops:
+        """The images with these indices, in this order."""
+        return Crops(tuple(self.images[n] for n in indices), tuple(self.names[n] for n in indices))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Blurred images and the truth, each [1, 3, H, W] in 0..1."""
+    """Blurred images and their ground truth, each [1, 3, H, W] in 0..1."""
 
     blurred: tuple[Image, ...]
     sharp: tuple[Image, ...]
@@ -56,13 +57,21 @@ class Pairs:
 def photo_crops(
     folder: Path, artifact: Artifact, count: int, side: int, progress: Progress, seed: int = 0
 ) -> Crops:
-    """`count` crops of the photos of a folder, evenly spread from sharp to blurred.
+    """Cut crops from the photos of a folder, spread evenly from sharp to blurred.
 
-    What is blurred the network's own mask says; a network without one goes by local contrast.
-    Drawn from CHOICE times as many random places; the same seed gives the same crops.
+    CHOICE times as many crops are cut at random positions and ranked by the mask of the network, or
+    by local contrast if it has none.
+
+    Args:
+        folder: contains the photos.
+        artifact: the file to calibrate.
+        count: number of crops.
+        side: of the crops in pixels, unless the file has a fixed input size.
+        progress: called with a line of text for each photo.
+        seed: the same seed gives the same crops.
 
     Raises:
-        DeblurExportError: no folder, no photos, or none as large as a crop.
+        DeblurExportError: the folder does not exist, has no photos, or none as large as a crop.
     """
     files = photo_files(folder)
     height, width = crop_size(artifact, side)
@@ -88,10 +97,10 @@ def photo_crops(
 
 
 def photo_files(folder: Path) -> list[Path]:
-    """The photos of a folder, by name.
+    """Find the photos of a folder, sorted by name.
 
     Raises:
-        DeblurExportError: no folder, or no photos.
+        DeblurExportError: the folder does not exist, or has no photos.
     """
     if not folder.is_dir():
         raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
@@ -102,54 +111,55 @@ def photo_files(folder: Path) -> list[Path]:
 
 
 def dataset_crops(dataset: Dataset, artifact: Artifact, count: int, progress: Progress) -> Crops:
-    """`count` blurred images of a dataset, spread as `photo_crops` does."""
-    numbers = evenly(len(dataset), CHOICE * count)
-    images = tuple(_planes(dataset.blurred[n]) for n in numbers)
-    names = tuple(f"{dataset.folder.name} {n}" for n in numbers)
+    """`count` blurred images of a dataset, spread evenly from sharp to blurred as in
+    `photo_crops`."""
+    indices = evenly(len(dataset), CHOICE * count)
+    images = tuple(_to_nchw(dataset.blurred[n]) for n in indices)
+    names = tuple(f"{dataset.folder.name} {n}" for n in indices)
     return spread(Crops(images, names), artifact, count, progress)
 
 
 def dataset_pairs(dataset: Dataset, count: int) -> Pairs:
-    """`count` pairs spread evenly over a dataset."""
-    numbers = evenly(len(dataset), count)
+    """`count` pairs, spread evenly over a dataset."""
+    indices = evenly(len(dataset), count)
     blurred, sharp = (
-        tuple(_planes(f[n]) for n in numbers) for f in (dataset.blurred, dataset.sharp)
+        tuple(_to_nchw(f[n]) for n in indices) for f in (dataset.blurred, dataset.sharp)
     )
     return Pairs(blurred, sharp)
 
 
 def crop_size(artifact: Artifact, side: int) -> tuple[int, int]:
-    """Height and width: what the file was exported for, else `side`.
+    """Height and width in pixels: the input size of the file if it is fixed, or else `side`.
 
     Raises:
-        DeblurExportError: the file takes larger batches only.
+        DeblurExportError: the file has a fixed batch size other than 1.
     """
     batch = artifact.manifest.input.batch
     if batch not in (None, 1):
         raise DeblurExportError(
-            f"{artifact.path} takes batches of {batch}; export with batch 1 or dynamic"
+            f"{artifact.path} needs batches of {batch}; export with batch 1 or dynamic"
         )
     return artifact.manifest.input.size or (side, side)
 
 
-def open_dataset(folder: Path, part: str, artifact: Artifact) -> Dataset:
-    """A part of a dataset whose images the file takes.
+def open_dataset(folder: Path, split: str, artifact: Artifact) -> Dataset:
+    """Open a split of a dataset whose images fit the input of the file.
 
     Raises:
-        DeblurExportError: not a dataset, or its images are of another size.
+        DeblurExportError: the folder is not a dataset, or its images have another size.
     """
-    dataset = Dataset(folder, part)
+    dataset = Dataset(folder, split)
     height, width = crop_size(artifact, dataset.size)
     if dataset.mask.shape[1:] != (height, width):
         raise DeblurExportError(
-            f"{artifact.path} takes {width}x{height} images, those of {folder} are of another "
+            f"{artifact.path} needs {width}x{height} images, and those of {folder} have another "
             "size; export without --shape"
         )
     return dataset
 
 
 def spread(crops: Crops, artifact: Artifact, count: int, progress: Progress) -> Crops:
-    """`count` of the crops at equal steps of their order from sharp to blurred."""
+    """Select `count` crops at equal steps of their order from sharp to blurred."""
     masked = MASK in inner_values(artifact.proto)
     session = open_session(artifact, extra_outputs=(MASK,)) if masked else None
     amounts = []
@@ -160,14 +170,14 @@ def spread(crops: Crops, artifact: Artifact, count: int, progress: Progress) -> 
         else:
             amounts.append(-float(gradient(255 * image[0, 1]).mean()))
     order = np.argsort(amounts, kind="stable")
-    return crops.take([int(order[place]) for place in evenly(len(order), count)])
+    return crops.take([int(order[index]) for index in evenly(len(order), count)])
 
 
 def evenly(length: int, count: int) -> list[int]:
-    """At most `count` numbers below `length`, at equal steps from end to end."""
+    """At most `count` indices below `length`, at equal steps from the first to the last."""
     return [int(n) for n in np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))]
 
 
-def _planes(image: NDArray[np.uint8]) -> Image:
-    """[H, W, 3] -> [1, 3, H, W] in 0..1."""
+def _to_nchw(image: NDArray[np.uint8]) -> Image:
+    """Convert a uint8 image [H, W, 3] to float32 [1, 3, H, W] in 0..1."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""Histograms of the tensors of a graph on images."""
+"""Collect histograms of the tensors of a graph on images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Images = NDArray[np.float32]
 
 
 def cpu_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on the CPU; waiting threads do not spin."""
+    """A session of ONNX Runtime on the CPU, whose waiting threads do not spin."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -33,14 +33,18 @@ def observe(
     done: int,
     step: Callable[[int], None],
 ) -> None:
-    """Add the tensors `names` to their histograms, image after image.
+    """Add the values of tensors to their histograms, image by image.
 
     Args:
-        model: float32, with one input.
-        images: each [N, 3, H, W].
-        histograms: filled in place.
-        done: so many of the images are in them already.
-        step: called after each image with the number done.
+        model: float32 graph with one input.
+        names: of the tensors.
+        images: each [N, 3, H, W], float32 in 0..1.
+        histograms: by name of the tensor; changed in place.
+        done: number of images that the histograms contain already.
+        step: called after each image with the number of images done.
+
+    Raises:
+        DeblurExportError: a value is infinite or NaN.
     """
     inputs = {value.name for value in model.graph.input}
     inner = [name for name in names if name not in inputs]

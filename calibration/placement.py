@@ -1,4 +1,4 @@
-"""What of a graph may become int8, and what never does."""
+"""Decide which nodes of a graph can be quantized to int8, and which never are."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from deblur_export.calibration.qdq import Site, find_sites
+from deblur_export.calibration.qdq import QuantizableNode, find_quantizable
 from deblur_export.export.graph import graph_of, inlined
 from deblur_export.export.precision.policy import LINEAR, SHAPES_ONLY, kept_nodes
 from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
 from deblur_export.plugins.parameters import DECIDES, POSITIONS
 
-FIRST = "the first layer: its error reaches everything"
-LAST = "the last layer: its error is the image's"
-DESCRIPTOR = "reads one value a channel: saves nothing, and steers the whole image"
-LOPSIDED = "its padding is not that of both ends: TensorRT pads in a layer between it and its pair"
-UNFIT = "its channels are no axis of one constant weight"
+FIRST = "the first layer: its error affects all others"
+LAST = "the last layer: its error is directly visible in the image"
+DESCRIPTOR = "reads one value per channel: saves nothing, and affects the whole image"
+ASYMMETRIC = "its padding is asymmetric: TensorRT pads in a layer between it and its QDQ pair"
+UNFIT = "its channels are not an axis of a single constant weight"
 POOLING = frozenset({"ReduceMean", "GlobalAveragePool"})
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What can be quantized, in the order of the graph.
+    """Which nodes of a graph can be quantized.
 
-    `macs`: of each site's node, on the image that `precision.proof` counts on.
-    `never`: nodes of the other convolutions and products, with the reason.
-    `total`: multiply-adds of all convolutions, those in bodies of custom ops included.
+    Attributes:
+        nodes: the quantizable nodes in the order of the graph.
+        macs: multiply-adds by name of the quantizable node, on the image that `precision.proof`
+            counts on.
+        never: the other convolutions and products by name, with the reason.
+        total: multiply-adds of all convolutions, including those in bodies of custom ops.
     """
 
-    sites: tuple[Site, ...]
+    nodes: tuple[QuantizableNode, ...]
     macs: dict[str, int]
     never: dict[str, str]
     total: int
 
 
 def placement(model: onnx.ModelProto) -> Placement:
-    """Judge every convolution and product of a float32 graph of ours."""
+    """Decide for every convolution and product of an exported float32 graph."""
     whole = inlined(model)
     counted = multiply_adds(whole)
     total = sum(
@@ -47,20 +50,20 @@ def placement(model: onnx.ModelProto) -> Placement:
         if node.op_type in CONVOLUTIONS and node.output[0] in counted
     )
     reasons = _reasons(model)
-    fit = find_sites(model)
-    sites = tuple(site for site in fit if site.node not in reasons)
-    names = {site.node for site in fit}
+    fit = find_quantizable(model)
+    nodes = tuple(node for node in fit if node.name not in reasons)
+    names = {node.name for node in fit}
     output = {node.name: node.output[0] for node in model.graph.node}
     never = {
         node.name: reasons.get(node.name, UNFIT)
         for node in model.graph.node
         if node.op_type in LINEAR and (node.name in reasons or node.name not in names)
     }
-    return Placement(sites, {s.node: counted[output[s.node]] for s in sites}, never, total)
+    return Placement(nodes, {n.name: counted[output[n.name]] for n in nodes}, never, total)
 
 
 def _reasons(model: onnx.ModelProto) -> dict[str, str]:
-    """Names of convolutions and products that stay float32, and why."""
+    """Names of convolutions and products that must stay float32, with the reason."""
     graph = graph_of(onnx.shape_inference.infer_shapes(model)).graph
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     kept = kept_nodes(graph, ir.DataType.FLOAT16, opset, {}, {})
@@ -80,7 +83,7 @@ def _reasons(model: onnx.ModelProto) -> dict[str, str]:
             exact.setdefault(node, DESCRIPTOR)
         pads = list(node.attributes.get_ints("pads", []))
         if pads[: len(pads) // 2] != pads[len(pads) // 2 :]:
-            exact.setdefault(node, LOPSIDED)
+            exact.setdefault(node, ASYMMETRIC)
     return {str(node.name): why for node, why in exact.items() if node.op_type in LINEAR}
 
 
@@ -94,7 +97,7 @@ def _nearest(
     nodes: Callable[[ir.Value], Collection[ir.Node]],
     values: Callable[[ir.Node], Iterable[ir.Value]],
 ) -> list[ir.Node]:
-    """The convolutions and products that are reached without passing another one."""
+    """The convolutions and products that can be reached from `start` without passing another."""
     waiting, seen, found = list(start), set[ir.Node](), list[ir.Node]()
     while waiting:
         for node in nodes(waiting.pop()):

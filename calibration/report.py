@@ -1,4 +1,4 @@
-"""A calibration for people: a table of the blocks, a line of the result, and a Pareto plot."""
+"""Report a calibration: a table of the blocks, a one-line summary and a Pareto plot."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from deblur_export.errors import DeblurExportError
 
 
 def block_table(result: Calibrated) -> Table:
-    """Blocks from the most harmful to the least, each alone in int8."""
-    right = ("share of MACs", "PSNR to float32", "drop")
+    """A table of blocks from the most to the least harmful, each measured alone in int8."""
+    right = ("fraction of MACs", "PSNR to float32", "PSNR loss")
     table = Table("block", *(Column(name, justify="right") for name in right), "computed in")
     blocks = sorted(result.blocks, key=lambda b: -result.alone[b.name].error)
     for block in blocks:
@@ -30,18 +30,18 @@ def block_table(result: Calibrated) -> Table:
 
 
 def summary(result: Calibrated) -> str:
-    """One line: what is in int8 and what it costs."""
-    facts, chosen = result.artifact.manifest.precision_map, result.chosen
-    assert facts is not None
+    """One line: the fraction of the network in int8, and the loss of PSNR."""
+    metadata, chosen = result.artifact.manifest.precision_map, result.chosen
+    assert metadata is not None
     return (
-        f"int8: {facts.multiply_adds.conv:.1%} of the convolutions' multiply-adds, "
-        f"{facts.nodes['int8']} nodes, {len(chosen.blocks)} of {len(result.blocks)} blocks; "
+        f"int8: {metadata.multiply_adds.conv:.1%} of the convolutions' multiply-adds, "
+        f"{metadata.nodes['int8']} nodes, {len(chosen.blocks)} of {len(result.blocks)} blocks; "
         f"{chosen.score.drop:+.4f} dB, {psnr(chosen.score.error):.1f} dB to float32"
     )
 
 
 def plot_pareto(path: Path, result: Calibrated, budget: float) -> None:
-    """Drop over the share of multiply-adds in int8, for every graph that was tried.
+    """Plot the loss of PSNR against the fraction of multiply-adds in int8 of every measured graph.
 
     Raises:
         DeblurExportError: matplotlib is not installed, or the file cannot be written.
@@ -55,18 +55,23 @@ def plot_pareto(path: Path, result: Calibrated, budget: float) -> None:
         ) from error
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=110)
     axes = figure.subplots()
-    shares = [100 * point.share for point in result.points]
+    fractions = [100 * point.fraction for point in result.points]
     drops = [point.score.drop for point in result.points]
-    axes.plot(shares, drops, "o-", color="#3567a8", markersize=4, label="tried, block by block")
+    axes.plot(fractions, drops, "o-", color="#3567a8", markersize=4, label="measured")
     chosen = result.chosen
     axes.plot(
-        100 * chosen.share, chosen.score.drop, "o", color="#c43b3b", markersize=10, label="written"
+        100 * chosen.fraction,
+        chosen.score.drop,
+        "o",
+        color="#c43b3b",
+        markersize=10,
+        label="written",
     )
-    if budget < 2 * max(drops):  # else it would flatten everything it allows
+    if budget < 2 * max(drops):  # a much larger budget would compress the axis
         axes.axhline(budget, color="#222222", linestyle="--", linewidth=1, label="budget")
     axes.set_xlabel("multiply-adds of the convolutions in int8, %")
-    axes.set_ylabel("PSNR lost, dB")
-    axes.set_title(f"{result.artifact.title}: int8 under a budget of {budget:g} dB", fontsize=11)
+    axes.set_ylabel("loss of PSNR, dB")
+    axes.set_title(f"{result.artifact.title}: int8 with a budget of {budget:g} dB", fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_path(path) as temporary:

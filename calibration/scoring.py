@@ -1,4 +1,4 @@
-"""What quantization does to images, in dB."""
+"""Measure the loss of PSNR by quantization."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from numpy.typing import NDArray
 from deblur_export.calibration.observe import cpu_session
 from deblur_export.calibration.search import Score
 
-# A good network's PSNR on GoPro. Without the truth, the drop is what a network loses that is this
-# far from it, if the errors of quantization have nothing to do with its own.
+# The PSNR of a good network on GoPro. Without ground truth, the loss is that of a network with this
+# PSNR, assuming that the errors of quantization are uncorrelated with its own.
 ASSUMED_PSNR = 33.0
 Image = NDArray[np.float32]
 
 
-class Judge:
+class Evaluator:
     """Compares graphs with a float32 graph on images; both run on ONNX Runtime.
 
     Args:
         model: the float32 graph.
-        images: what it reads, each [N, 3, H, W].
-        truths: the sharp images, or None.
+        images: inputs, each [N, 3, H, W] in 0..1.
+        ground_truth: the sharp images of the same shapes, or None.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, images: Sequence[Image], truths: Sequence[Image] | None
+        self, model: onnx.ModelProto, images: Sequence[Image], ground_truth: Sequence[Image] | None
     ) -> None:
         self.entry = model.graph.input[0].name
-        self.images, self.truths = images, truths
-        self.exact = self._outputs(model)
+        self.images, self.ground_truth = images, ground_truth
+        self.reference = self._outputs(model)
 
     def score(self, model: onnx.ModelProto) -> Score:
-        """Means over the images, as they would be shown (clipped to 0..1)."""
-        rounded = self._outputs(model)
-        error = float(np.mean([_mse(a, b) for a, b in zip(self.exact, rounded, strict=True)]))
-        if self.truths is None:
+        """Evaluate a graph: means over the images, whose outputs are clipped to 0..1."""
+        candidate = self._outputs(model)
+        pairs = zip(self.reference, candidate, strict=True)
+        error = float(np.mean([_mse(a, b) for a, b in pairs]))
+        if self.ground_truth is None:
             return Score(10 * math.log10(1 + error * 10 ** (ASSUMED_PSNR / 10)), error)
-        return Score(self._mean_psnr(self.exact) - self._mean_psnr(rounded), error)
+        return Score(self._mean_psnr(self.reference) - self._mean_psnr(candidate), error)
 
     def _outputs(self, model: onnx.ModelProto) -> list[Image]:
         session = cpu_session(model)
@@ -48,12 +49,13 @@ class Judge:
         return [np.clip(output, 0, 1) for output in runs]
 
     def _mean_psnr(self, outputs: Sequence[Image]) -> float:
-        assert self.truths is not None
-        return float(np.mean([psnr(_mse(a, b)) for a, b in zip(outputs, self.truths, strict=True)]))
+        assert self.ground_truth is not None
+        pairs = zip(outputs, self.ground_truth, strict=True)
+        return float(np.mean([psnr(_mse(a, b)) for a, b in pairs]))
 
 
 def psnr(mse: float) -> float:
-    """In dB, of values in 0..1; at most 150."""
+    """PSNR in dB from the mean squared error of values in 0..1; at most 150."""
     return -10 * math.log10(max(mse, 1e-15))
 
 

@@ -1,4 +1,4 @@
-"""Which blocks of a network bear eight bits, and the fastest graph inside a budget of PSNR."""
+"""Mixed-precision search: which blocks of a network can be int8 within a budget of PSNR."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-# "encoders.0.1" of "encoders.0.1.conv2/Conv", "encoder.downs.2" of "encoder.downs.2/Conv":
-# up to the first run of numbers; the first name where there is none.
+# "encoders.0.1" of "encoders.0.1.conv2/Conv", "encoder.downs.2" of "encoder.downs.2/Conv": up to
+# the first run of numbers, or the first name if there are no numbers.
 BLOCK = re.compile(r"[^/]*?\.\d+(?:\.\d+)*(?=[./]|$)|[^./]+")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sites that are quantized together: names of their nodes, and their multiply-adds."""
+    """Nodes that are quantized together.
+
+    Attributes:
+        name: of the module that they belong to.
+        nodes: their names.
+        macs: their multiply-adds.
+    """
 
     name: str
     nodes: tuple[str, ...]
@@ -22,8 +28,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Score:
-    """What quantization does to the images. `drop`: dB of PSNR lost against the truth. `error`:
-    mean squared error against the float32 graph."""
+    """The effect of quantization on images.
+
+    Attributes:
+        drop: loss of PSNR in dB, against the ground truth.
+        error: mean squared error against the float32 graph.
+    """
 
     drop: float
     error: float
@@ -31,19 +41,24 @@ class Score:
 
 @dataclass(frozen=True)
 class Point:
-    """A graph that was tried: the blocks in eight bits, their share of the convolutions'
-    multiply-adds, and its score."""
+    """A graph that was measured.
+
+    Attributes:
+        blocks: names of the blocks in int8.
+        fraction: their fraction, 0..1, of the multiply-adds of all convolutions.
+        score: of the graph.
+    """
 
     blocks: tuple[str, ...]
-    share: float
+    fraction: float
     score: Score
 
 
-Scorer = Callable[[Collection[str]], Score]  # names of quantized nodes -> score
+Scorer = Callable[[Collection[str]], Score]  # from names of quantized nodes to the score
 
 
 def blocks_of(macs: Mapping[str, int]) -> list[Block]:
-    """Nodes grouped by their module, in order; `macs` maps nodes to multiply-adds."""
+    """Group nodes by their module, in order; `macs` are their multiply-adds by name."""
     grouped: dict[str, list[str]] = {}
     for node in macs:
         found = BLOCK.match(node)
@@ -54,7 +69,7 @@ def blocks_of(macs: Mapping[str, int]) -> list[Block]:
 def sensitivity(
     blocks: Sequence[Block], score: Scorer, progress: Callable[[str], None]
 ) -> dict[str, Score]:
-    """The score with one block in eight bits and everything else in float32."""
+    """Measure each block alone in int8, with everything else in float32; scores by block name."""
     found = {}
     for block in blocks:
         progress(f"sensitivity of {block.name}")
@@ -62,31 +77,36 @@ def sensitivity(
     return found
 
 
-def ladder(
+def mixed_precision_search(
     blocks: Sequence[Block],
     alone: Mapping[str, Score],
     score: Scorer,
     total: int,
     progress: Callable[[str], None],
 ) -> Iterator[Point]:
-    """From all blocks in eight bits to a single one; each step gives the most harmful back.
+    """Measure graphs from all blocks in int8 to a single one; each step returns the most harmful
+    block to float32.
 
-    Harm is the squared error that a block adds alone, per multiply-add that it would save: errors
-    of blocks add up nearly, so that this is the greedy answer to the knapsack that the budget is.
+    The harm of a block is the squared error that it adds alone per multiply-add that it saves.
+    Errors of blocks are nearly additive, so this is the greedy solution of the knapsack problem
+    that the budget defines.
 
     Args:
-        blocks: all that can be quantized.
-        alone: `sensitivity`.
-        score: of any set of nodes.
-        total: multiply-adds of all convolutions, whoever computes them.
-        progress: gets a line a step.
+        blocks: all quantizable blocks.
+        alone: the result of `sensitivity`.
+        score: measures a set of nodes in int8.
+        total: multiply-adds of all convolutions of the graph.
+        progress: called with a line of text for each step.
+
+    Yields:
+        The graphs in the order in which they are measured.
     """
-    left = sorted(blocks, key=lambda block: alone[block.name].error / max(block.macs, 1))
-    while left:
-        progress(f"mixed precision: {len(left)} of {len(blocks)} blocks in int8")
-        nodes = [node for block in left for node in block.nodes]
-        share = sum(block.macs for block in left) / max(total, 1)
-        names = {block.name for block in left}
+    remaining = sorted(blocks, key=lambda block: alone[block.name].error / max(block.macs, 1))
+    while remaining:
+        progress(f"mixed precision: {len(remaining)} of {len(blocks)} blocks in int8")
+        nodes = [node for block in remaining for node in block.nodes]
+        fraction = sum(block.macs for block in remaining) / max(total, 1)
+        names = {block.name for block in remaining}
         ordered = tuple(block.name for block in blocks if block.name in names)
-        yield Point(ordered, share, score(nodes))
-        left.pop()
+        yield Point(ordered, fraction, score(nodes))
+        remaining.pop()

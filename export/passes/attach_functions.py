@@ -1,7 +1,7 @@
-"""Add the standard-operator bodies of the custom ops that a graph uses.
+"""Attach function bodies of standard operators for the custom ops that a graph uses.
 
-Every node also says in which namespace a TensorRT plugin of its name would be: where that plugin is
-loaded, TensorRT's parser takes it instead of the body (10.7 and newer).
+Every node also gets the namespace of the TensorRT plugin of its name: if that plugin is loaded, the
+parser of TensorRT 10.7 and newer uses it instead of the body.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from deblur_export.target import TARGETS, Target, TargetName
 
 
 def attach_functions(model: ir.Model, target: TargetName) -> list[str]:
-    """Attach one function a used op, in place; returns the names of the ops.
+    """Attach one function for each op in use, in place; returns the names of the ops.
 
     Raises:
-        ValueError: nodes of an op leave out different inputs or attributes that its body reads.
+        ValueError: nodes of the same op omit different optional inputs or attributes.
     """
     used = sorted({node.op_type for node in model.graph if node.domain == DOMAIN})
     for name in used:
@@ -37,7 +37,7 @@ def _function(spec: OpSpec, target: Target, nodes: list[ir.Node]) -> ir.Function
         absences = {_absent(spec, node) for node in nodes}
         if len(absences) > 1:
             raise ValueError(
-                f"{spec.name}: its nodes must leave out the same optional inputs and attributes"
+                f"{spec.name}: its nodes must omit the same optional inputs and attributes"
             )
         return spec.specialize(target, absences.pop())
     assert spec.body is not None, f"{spec.name} should have been replaced"

@@ -1,8 +1,8 @@
-"""Linear layers on the channels of [N, C, L], exported as W @ x, as convolutions of width 1.
+"""Convert linear layers on the channels of [N, C, L], exported as W @ x, to 1x1 convolutions.
 
-OpenVINO computes a matrix product whose left factor is constant in float32 even where bf16 is
-asked for, and copies the parts that a Split cuts from it; a convolution it does in bf16, and each
-part gets one of its own.
+OpenVINO computes a matrix product with a constant left factor in float32 even if bf16 is requested,
+and copies the outputs of a Split after it. It computes a convolution in bf16, and here each output
+of the Split gets its own convolution.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 
 def convolve_projections(model: ir.Model) -> int:
-    """Rewrite MatMul(W [O, C], x [N, C, L]) -> (Add bias [O, 1]) -> (Split), in place; returns how
-    many products there were."""
+    """Rewrite MatMul(W [O, C], x [N, C, L]), an optional Add of a bias [O, 1] and an optional Split
+    after it, in place; returns the number of products."""
     graph = model.graph
     count = 0
     for node in list(graph):
@@ -52,7 +52,7 @@ def _array(value: ir.Value | None) -> np.ndarray | None:
 
 
 def _weight(node: ir.Node) -> np.ndarray | None:
-    """W, if the node is such a product."""
+    """W if the node is such a product, or else None."""
     if node.op_type != "MatMul" or node.domain:
         return None
     left, right = _array(node.inputs[0]), node.inputs[1]
@@ -68,7 +68,7 @@ def _only_user(value: ir.Value, op_type: str) -> ir.Node | None:
 
 
 def _added(value: ir.Value, channels: int) -> tuple[ir.Node, np.ndarray] | None:
-    """The only user and its constant, if that adds one number to each channel."""
+    """The only user and its constant [channels], if it adds a per-channel constant."""
     node = _only_user(value, "Add")
     if node is None:
         return None
@@ -92,14 +92,14 @@ def _sizes(split: ir.Node, channels: int) -> list[int]:
 def _convolution(
     graph: ir.Graph, product: ir.Node, weight: np.ndarray, bias: np.ndarray | None
 ) -> ir.Node:
-    place = sum(name.startswith(f"{product.name}/weight") for name in graph.initializers)
+    number = sum(name.startswith(f"{product.name}/weight") for name in graph.initializers)
     inputs = [product.inputs[1]]
     arrays = {"weight": weight[:, :, None]} | ({} if bias is None else {"bias": bias})
     for label, array in arrays.items():
-        name = f"{product.name}/{label}{place}"
+        name = f"{product.name}/{label}{number}"
         value = ir.Value(name=name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
         value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
         graph.register_initializer(value)
         inputs.append(value)
     kernel = [ir.AttrInt64s("kernel_shape", [1])]
-    return ir.Node("", "Conv", inputs, kernel, name=f"{product.name}/conv{place}")
+    return ir.Node("", "Conv", inputs, kernel, name=f"{product.name}/conv{number}")

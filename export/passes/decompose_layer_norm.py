@@ -1,8 +1,8 @@
-"""LayerNormalization over the channels of [N, C, H, W] without leaving that layout.
+"""Decompose LayerNormalization over the channels of [N, C, H, W] without transposes.
 
-ONNX normalizes trailing axes only, so the exporter writes Transpose, LayerNormalization,
-Transpose. OpenVINO keeps features channels-last anyway and reduces over the channels at no cost;
-for it the two transpositions are what takes the time. ONNX Runtime is the other way round.
+ONNX normalizes trailing axes only, so the exporter writes Transpose, LayerNormalization and
+Transpose. OpenVINO stores features in NHWC and reduces over the channels at no extra cost, so that
+the two transposes take most of the time there. On ONNX Runtime the opposite is the case.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def decompose_layer_norm(model: ir.Model) -> int:
-    """Replace such nodes by mean, difference, variance and quotient, in place; returns how many.
+    """Replace such nodes by mean, difference, variance and quotient, in place.
 
-    The scale and the shift follow where they are not 1 and 0.
+    Scale and shift follow unless they are 1 and 0. Returns the number of replaced nodes.
     """
     found = [node for node in model.graph if _is_over_channels(node)]
     for node in found:
@@ -31,9 +31,9 @@ def _is_over_channels(node: ir.Node) -> bool:
     before, users = node.inputs[0], [use.node for use in node.outputs[0].uses()]
     return (
         before is not None
-        and _is_transpose(before.producer(), TO_LAST)
+        and _is_transpose(before.producer(), TO_NHWC)
         and len(users) == 1
-        and _is_transpose(users[0], TO_FIRST)
+        and _is_transpose(users[0], TO_NCHW)
         and not users[0].outputs[0].is_graph_output()
         and node.attributes.get_int("axis", -1) in (-1, 3)
         and all(p is None or p.const_value is not None for p in node.inputs[1:])
@@ -65,8 +65,8 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
 
     axis = _constant(graph, "norm/axis", np.array([1], np.int64))
     two = _constant(graph, "norm/two", np.array(2, np.float32))
-    least = np.array(node.attributes.get_float("epsilon", 1e-5), np.float32)
-    epsilon = _constant(graph, f"norm/epsilon_{least:.0e}", least)
+    eps = np.array(node.attributes.get_float("epsilon", 1e-5), np.float32)
+    epsilon = _constant(graph, f"norm/epsilon_{eps:.0e}", eps)
     mean = op("mean", "ReduceMean", x, axis, keepdims=1)
     centred = op("centred", "Sub", x, mean)
     square = op("square", "Pow", centred, two)
@@ -90,7 +90,7 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """The initializer of that name, made if it is not there."""
+    """The initializer of this name; it is created if it does not exist."""
     if name not in graph.initializers:
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
         value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)

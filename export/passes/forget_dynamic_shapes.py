@@ -1,8 +1,8 @@
-"""Leave out the symbolic shapes of inner values.
+"""Remove the symbolic shapes of intermediate values.
 
-ONNX Runtime plans memory by them: a buffer is kept for whatever has the same symbols later, so
-that an encoder's buffers wait for the decoder. Without them it frees a buffer after its last use,
-which halves the peak of NAFNet and ALGNet or does better.
+ONNX Runtime plans memory by them: it keeps a buffer for later values with the same symbolic shape,
+so that buffers of the encoder are kept for the decoder. Without them it frees a buffer after its
+last use, which reduces the peak memory of NAFNet and ALGNet to half or less.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 
 def forget_dynamic_shapes(model: ir.Model) -> None:
-    """Drop the shape of every inner value with a dynamic dimension, in place; types stay."""
+    """Remove the shape of every intermediate value with a dynamic dimension, in place; types
+    stay."""
     ends = {*model.graph.inputs, *model.graph.outputs}
     for node in model.graph:
         for value in node.outputs:

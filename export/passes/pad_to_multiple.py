@@ -1,4 +1,4 @@
-"""Padding to the network's size multiple, inside the graph: any H x W works in any runtime."""
+"""Add padding to the network's size multiple to the graph, so that it accepts any H x W."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def pad_to_multiple(
     width: int | str,
     padding: Padding = "zeros",
 ) -> None:
-    """Put padding (right, bottom) before the graph and the crop behind it, in place.
+    """Insert padding (right, bottom) before the graph and a crop after it, in place.
 
-    The graph's input and output keep their names; its former ends become `padded_<name>`.
+    The new input and output have the names of the old ones, which become `padded_<name>`.
 
     Args:
-        model: one image input and one image output, sizes multiples of `multiple`.
-        multiple: the network's size multiple.
+        model: has one image input and one image output, whose sizes are multiples of `multiple`.
+        multiple: the network's size multiple in pixels.
         height, width: of the new input; a number, or a name for a dynamic dimension.
         padding: as in `models.blocks.padding.pad_to_multiple`.
     """
@@ -62,7 +62,8 @@ def _add_zeros(
 def _add_reflection(
     tape: Tape, image: ir.Value, padded: ir.Value, size: ir.Value, rounded: ir.Value
 ) -> None:
-    """Gather of mirrored positions: Pad's "reflect" is undefined for less than the padding."""
+    """Gather reflected positions; the mode "reflect" of Pad is undefined for images smaller than
+    the padding."""
     rows = _mirrored(tape, "padding/rows", size, rounded, 0)
     columns = _mirrored(tape, "padding/columns", size, rounded, 1)
     tall = _node(tape, "padding/tall", "Gather", [image, rows], axis=2)
@@ -70,7 +71,7 @@ def _add_reflection(
 
 
 def _mirrored(tape: Tape, name: str, size: ir.Value, rounded: ir.Value, axis: int) -> ir.Value:
-    """min(p mod 2(n-1), 2(n-1) - p mod 2(n-1)) for p = 0, 1, ...; all 0 for n = 1."""
+    """Indices min(p mod 2(n-1), 2(n-1) - p mod 2(n-1)) for p = 0, 1, ...; all are 0 for n = 1."""
 
     def scalar(label: str, vector: ir.Value) -> ir.Value:
         index = _scalar(tape, f"{name}/{label}_axis", axis)

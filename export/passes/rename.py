@@ -1,7 +1,7 @@
-"""Give nodes and values the names of the modules they come from.
+"""Name nodes and values after the modules that they come from.
 
-A node becomes `<module>/<OpType>`; the value that leaves a module is called like the module, so
-that Netron, polygraphy and our own layer comparison speak of `encoders.3.5` and not `add_417`.
+A node becomes `<module>/<OpType>`. The output of a module is named like the module, so that Netron,
+polygraphy and the layer comparison of this package show `encoders.3.5` instead of `add_417`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 def rename(model: ir.Model) -> None:
     """Rename nodes, values and anonymous constants in place.
 
-    Needs the metadata of the torch exporter; run before it is stripped.
+    This needs the metadata of the torch exporter, so it must run before `strip_metadata`.
     """
     graph = model.graph
     scopes = _modules(graph)
     used = {value.name for value in (*graph.inputs, *graph.outputs)}
     outputs = set(graph.outputs)
-    leaving = _values_that_leave(graph, scopes)
+    module_outputs = _module_outputs(graph, scopes)
     numbers: Counter[str] = Counter()
     for node in graph:
         base = f"{scopes[node]}/{node.op_type}" if scopes[node] else node.op_type
@@ -32,7 +32,7 @@ def rename(model: ir.Model) -> None:
         for position, value in enumerate(node.outputs):
             if value in outputs:
                 continue
-            name = scopes[node] if value in leaving else node.name
+            name = scopes[node] if value in module_outputs else node.name
             if len(node.outputs) > 1:
                 name = f"{name}.{position}"
             value.name = name if name not in used else f"{node.name}.out"
@@ -41,9 +41,9 @@ def rename(model: ir.Model) -> None:
 
 
 def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
-    """Dotted path of the module whose forward made each node; empty for the network itself.
+    """Dotted path of the module whose forward created each node; "" for the network itself.
 
-    Nodes inserted by the exporter's optimizer carry no scope; they belong to their first user.
+    Nodes inserted by the exporter's optimizer have no scope; they belong to their first user.
     """
     modules: dict[ir.Node, str] = {}
     for node in reversed(graph):
@@ -56,12 +56,13 @@ def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
     return modules
 
 
-def _values_that_leave(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Value]:
-    """For each module, its last tensor that something outside the module uses.
+def _module_outputs(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Value]:
+    """For each module, its last tensor that is used outside the module.
 
-    A floating-point one where there is one; pixel numbers, which have an axis for the batch, else.
+    It is a floating-point tensor if there is one, or else a tensor of pixel indices, which has a
+    batch axis.
     """
-    numbers: dict[str, ir.Value] = {}
+    indices: dict[str, ir.Value] = {}
     last: dict[str, ir.Value] = {}
     for node in graph:
         module = scopes[node]
@@ -71,14 +72,14 @@ def _values_that_leave(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Va
             if outside and value.dtype is not None and value.dtype.is_floating_point():
                 last[module] = value
             elif outside and value.shape is not None and len(value.shape) > 1:
-                numbers[module] = value
-    last = numbers | last
+                indices[module] = value
+    last = indices | last
     last.pop("", None)
     return set(last.values())
 
 
 def _rename_constants(graph: ir.Graph) -> None:
-    """Constants that are no parameter are called after the first node that reads them."""
+    """Name constants that are not parameters after the first node that reads them."""
     for name, value in list(graph.initializers.items()):
         uses = list(value.uses())
         if name.startswith("val_") and uses:

@@ -10,7 +10,7 @@ GRID_INPUT = 4
 
 
 def share_sampling_grid(model: ir.Model) -> None:
-    """Insert one SamplingGrid node an offset field and feed it to its users, in place."""
+    """Insert one SamplingGrid node for each offset field and connect it to its users, in place."""
     graph = model.graph
     grids: dict[ir.Value, ir.Value] = {}
     for node in list(graph):

@@ -1,8 +1,8 @@
-"""SimpleGate without cutting a tensor: each half of its input gets a convolution of its own.
+"""Compute SimpleGate without a Split: each half of its input gets its own convolution.
 
-OpenVINO copies both halves of a Split. A convolution whose output is only split has independent
-halves, so that two convolutions with half of the filters each write them apart. With a depth-wise
-convolution in between, both go in two.
+OpenVINO copies both outputs of a Split. The halves of a convolution whose output is only split are
+independent, so two convolutions with half of the filters each compute them separately. With a
+depth-wise convolution in between, both convolutions are split.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 
 def split_gates(model: ir.Model) -> int:
-    """Rewrite Conv -> Split and Conv -> depth-wise Conv -> Split, in place; returns how many."""
+    """Rewrite Conv -> Split and Conv -> depth-wise Conv -> Split, in place; returns the number of
+    removed Splits."""
     graph = model.graph
     count = 0
     for node in list(graph):
@@ -45,7 +46,8 @@ def _is_halving(node: ir.Node) -> bool:
 
 
 def _chain(value: ir.Value | None) -> list[ir.Node]:
-    """The convolutions that make `value` and can be halved, first to last; empty if none can."""
+    """The convolutions that compute `value` and can be split in two, first to last; empty if they
+    cannot."""
     last = _convolution(value)
     if last is None:
         return []
@@ -59,7 +61,7 @@ def _chain(value: ir.Value | None) -> list[ir.Node]:
 
 
 def _convolution(value: ir.Value | None) -> ir.Node | None:
-    """The Conv that makes `value`, if it has constant parameters and its output one user."""
+    """The Conv that computes `value`, if its parameters are constant and its output has one use."""
     node = None if value is None else value.producer()
     if value is None or node is None or node.op_type != "Conv" or len(value.uses()) != 1:
         return None
@@ -68,7 +70,7 @@ def _convolution(value: ir.Value | None) -> ir.Node | None:
 
 
 def _half(graph: ir.Graph, split: ir.Node, conv: ir.Node, x: ir.Value, half: int) -> ir.Value:
-    """The convolution of `x` with the filters of one half, before `split`; returns its output."""
+    """Insert a convolution of `x` with half of the filters before `split`; returns its output."""
     inputs = [x]
     for parameter in map(_value, conv.inputs[1:]):
         assert parameter.const_value is not None

@@ -1,4 +1,4 @@
-"""Remove what the torch exporter leaves behind: stack traces with local paths, debug strings."""
+"""Remove the metadata of the torch exporter: stack traces with local paths and debug strings."""
 
 from __future__ import annotations
 

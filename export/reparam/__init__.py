@@ -1,4 +1,4 @@
-"""Exact rewrites of a network for inference; the exporter applies them in this order."""
+"""Exact rewrites of a network for inference, in the order in which the exporter applies them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     bn(conv(x))  ->  conv'(x),   W'[o] = W[o] g[o],   bias' = (bias - mean) g + beta,
     g = gamma / sqrt(var + eps)
 
-None of the shipped networks has one in front of inference; blocks of other networks do.
+No network of this package needs this at inference; blocks of other networks do.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class _ChildrenAsLeaves(torch.fx.Tracer):
 
 
 def fold_batch_norm(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
-    """Fold every batch norm whose only input is a convolution that feeds nothing else.
+    """Fold every batch norm that is the only consumer of a convolution or linear layer.
 
-    Each module is traced by itself with torch.fx, its children as leaves; a module whose forward
-    cannot be traced is declined.
+    Each module is traced with torch.fx, with its children as leaves; a module whose forward cannot
+    be traced is declined.
     """
     changes = Changes()
     for parent_name, parent in list(net.named_modules()):
@@ -47,7 +47,7 @@ def _fold_children(
     prefix = f"{parent_name}." if parent_name else ""
     try:
         graph = _ChildrenAsLeaves().trace(parent)
-    except Exception as error:  # torch.fx raises whatever the traced forward raises
+    except Exception as error:  # torch.fx passes on any error of the traced forward
         changes.declined += [
             (prefix + n, f"torch.fx cannot trace its parent: {error}") for n in norms
         ]
@@ -64,7 +64,7 @@ def _fold_children(
 def _fold_one(
     net: nn.Module, prefix: str, parent: nn.Module, norm_name: str, calls: list[torch.fx.Node]
 ) -> str:
-    """Fold one batch norm; returns why not, or an empty string."""
+    """Fold one batch norm; returns the reason if it cannot be folded, or ""."""
     uses = [node for node in calls if node.target == norm_name]
     if len(uses) != 1:
         return f"called {len(uses)} times"
@@ -72,17 +72,17 @@ def _fold_one(
     if not isinstance(source, torch.fx.Node) or source.op != "call_module":
         return "its input is not the output of a layer"
     if len(source.users) != 1 or sum(node.target == source.target for node in calls) != 1:
-        return f"{source.target} is used elsewhere as well"
+        return f"{source.target} has other consumers"
     layer, norm = parent.get_submodule(str(source.target)), parent.get_submodule(norm_name)
     assert isinstance(norm, BATCH_NORMS)
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        return "it normalizes by the statistics of the batch"
+        return "it normalizes with the statistics of the batch"
     if not isinstance(layer, FOLDABLE):
         return f"{source.target} is a {type(layer).__name__}, not a convolution or linear layer"
     if isinstance(layer, TRANSPOSED) and layer.groups > 1:
         return f"{source.target} is a grouped transposed convolution"
     if isinstance(layer, nn.Linear) and layer.out_features != norm.num_features:
-        return f"{source.target} works along another axis"
+        return f"{source.target} operates along another axis"
     fused = copy.deepcopy(layer)
     fused.weight, fused.bias = fuse_conv_bn_weights(
         layer.weight,

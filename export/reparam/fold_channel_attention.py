@@ -1,11 +1,11 @@
 """Fold the constants of AIBNet's channel attentions and move SFEM's projection.
 
-    Q K' / b                ->  (Q / b) K': the queries' depth-wise filters and biases take 1 / b
+    Q K' / b                ->  (Q / b) K': 1 / b is folded into the depth-wise filters of Q
     exp(..) - exp(..) + 0.8 ->  the number a
-    out(A V)                ->  (out A) V: C*C*H*W multiply-adds less, C*C*C more
+    out(A V)                ->  (out A) V: C*C*H*W fewer multiply-adds, C*C*C more
 
-The last one pays where a scale has more pixels than channels: with 64 to 512 channels, as in the
-paper, from images of 181 x 181 on, and at 256 x 256 it saves 5 % of a sub-decoder.
+The last one saves computation if a scale has more pixels than channels: with 64 to 512 channels, as
+in the paper, for images larger than 181 x 181. At 256 x 256 it saves 5 % of a sub-decoder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from deblur_export.models.blocks.aibnet_sfem import SFEM
 
 
 def fold_channel_attention(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold the constants of every `ChannelAttention` and move the projection of every `SFEM`."""
     changes = Changes()
     for name, attention in named_instances(net, ChannelAttention):
         reason = _fold_scale(attention)
@@ -27,23 +28,23 @@ def fold_channel_attention(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes
         else:
             changes.changed.append(f"{name}.b")
     for name, sfem in named_instances(net, SFEM):
-        places = (f"{name}.a", f"{name}.out")
+        locations = (f"{name}.a", f"{name}.out")
         if sfem.a is not None:
-            changes.declined += [(place, "already folded") for place in places]
+            changes.declined += [(location, "already folded") for location in locations]
             continue
         sfem.a = Parameter(sfem.factor())
         sfem.a_q1 = sfem.a_k1 = sfem.a_q2 = sfem.a_k2 = None
         sfem.project_first = True
-        changes.changed += places
+        changes.changed += locations
     return changes
 
 
 def _fold_scale(attention: ChannelAttention) -> str:
-    """Fold 1 / b; returns why not, or an empty string."""
+    """Fold 1 / b; returns the reason if it cannot be folded, or ""."""
     if attention.b is None:
         return "already folded"
     if attention.normalize_qk:
-        return "the norm of the queries would undo it"
+        return "normalizing the queries would cancel it"
     assert attention.dw.bias is not None
     for part in attention.query_parts:
         rows = slice(part * attention.channels, (part + 1) * attention.channels)

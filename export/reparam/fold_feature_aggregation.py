@@ -2,7 +2,7 @@
 
     s out_proj(y)  ->  out_proj'(y),   W'[o] = s[o] W[o],   s = (1 + inside_all) lamb_g
 
-The local branch has one weight, lamb_l, a residual scale like others.
+The local branch has a single weight, lamb_l, which `fold_residual_scale` folds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from deblur_export.models.blocks.algnet_block import ALGBlock
 
 
 def fold_feature_aggregation(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold the scale of the global branch of every `ALGBlock`."""
     changes = Changes()
     for name, block in named_instances(net, ALGBlock):
         location = f"{name}.lamb_g".lstrip(".")

@@ -1,4 +1,4 @@
-"""Fold the affine part of a layer normalization into the 1x1 layers behind it.
+"""Fold the affine part of a layer normalization into the 1x1 layers after it.
 
 layer(w * n + b)  ->  layer'(n),   W'[o, i] = W[o, i] w[i],   bias' = bias + W b
 """
@@ -14,6 +14,7 @@ from deblur_export.models.blocks.naf import LayerNorm2d
 
 
 def fold_layer_norm(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold the `layer_norms` of every `Foldable` block."""
     changes = Changes()
     for name, block in named_instances(net, Foldable):
         for norm_name, *layer_names in block.layer_norms:

@@ -13,6 +13,7 @@ from deblur_export.models.m2aenet import M2AENet
 
 
 def fold_mask_threshold(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold the threshold of every `M2AENet` into its mask predictor."""
     changes = Changes()
     for name, owner in named_instances(net, M2AENet):
         head, location = owner.mask_predictor.head, f"{name}.mask_predictor".lstrip(".")

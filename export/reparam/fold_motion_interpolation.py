@@ -14,6 +14,7 @@ from deblur_export.models.m2aenet import MotionAnalyzer, trajectory_matrix
 
 
 def fold_motion_interpolation(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold the interpolation of every `MotionAnalyzer` into its convolution."""
     changes = Changes()
     for name, analyzer in named_instances(net, MotionAnalyzer):
         flow = analyzer.flow

@@ -12,6 +12,7 @@ from deblur_export.models.blocks.foldable import Foldable
 
 
 def fold_residual_scale(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Fold the `residual_scales` of every `Foldable` block."""
     changes = Changes()
     for name, block in named_instances(net, Foldable):
         for scale_name, layer_name in block.residual_scales:

@@ -1,4 +1,4 @@
-"""Compute the decay rates of Mamba once: A = -exp(A_log)."""
+"""Precompute the decay rates of Mamba, A = -exp(A_log)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deblur_export.models.blocks.mamba import Mamba
 
 
 def fold_state_matrix(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Replace `A_log` of every `Mamba` layer by `A`."""
     changes = Changes()
     for name, mamba in named_instances(net, Mamba):
         location = f"{name}.A_log".lstrip(".")

@@ -1,8 +1,8 @@
-"""How an exact rewrite of a network is applied, measured and proved.
+"""Apply exact rewrites to a network, count what they save and verify that they are exact.
 
-A pass rewrites a module in place and says what it changed and what it declined. `reparameterize`
-runs passes on a float64 copy, compares each with the untouched network in float64, and rounds
-the weights back once at the end.
+A pass rewrites a module in place and reports what it changed and what it declined.
+`reparameterize` applies passes to a float64 copy, compares each result with the original network in
+float64, and rounds the weights once at the end.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from deblur_export.errors import CheckFailedError
 from deblur_export.manifest import PassReport
 from deblur_export.models.complexity import count_macs_of, count_parameters
 
-# Largest |difference| in float64, as a share of the largest |output|: rounding of a few hundred
-# layers; an algebraic mistake is ten orders of magnitude larger.
+# Largest |difference| in float64 relative to the largest |output|. Rounding in a few hundred layers
+# stays below it; an algebraic mistake is ten orders of magnitude larger.
 TOLERANCE = 1e-10
 
 
 @dataclass
 class Changes:
-    """What a rewrite did: the modules it changed, and those it left alone with the reason."""
+    """The result of a rewrite: names of the modules that it changed, and of those that it declined
+    with the reason."""
 
     changed: list[str] = field(default_factory=list)
     declined: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Rewrite(Protocol):
-    """An exact rewrite of a module, in place."""
+    """An exact rewrite of a module in place. `probe` are inputs with which it can be run."""
 
     def __call__(self, net: nn.Module, probe: tuple[Tensor, ...]) -> Changes: ...
 
@@ -44,23 +45,23 @@ def reparameterize(
     probe: tuple[Tensor, ...],
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[nn.Module, list[PassReport]]:
-    """Apply named passes one after the other to a copy of `net`.
+    """Apply passes in order to a copy of `net` and verify each of them.
 
     Args:
-        net: the network, in eval mode; left untouched.
-        passes: (name, rewrite) pairs.
-        probe: positional inputs of the network; the proof of equality runs on them.
-        progress: called with the name of the pass that begins.
+        net: the network in eval mode; not changed.
+        passes: names and rewrites.
+        probe: positional inputs of the network, on which outputs are compared.
+        progress: called with the name of each pass before it is applied.
 
     Returns:
-        The rewritten copy in the dtype of `net`, and a report a pass.
+        The rewritten copy in the dtype of `net`, and a report of each pass.
 
     Raises:
         CheckFailedError: a pass changed the output by more than `TOLERANCE`.
         ValueError: the network is in training mode.
     """
     if net.training:
-        raise ValueError("reparameterize: call net.eval() first; folds hold for inference only")
+        raise ValueError("reparameterize: call net.eval() first; folds are valid in inference only")
     dtype = next(net.parameters()).dtype
     probe = tuple(tensor.double() for tensor in probe)
     work = copy.deepcopy(net).double()
@@ -77,7 +78,7 @@ def reparameterize(
 
 
 def _size(net: nn.Module, probe: tuple[Tensor, ...]) -> tuple[int, int]:
-    """(parameters, multiply-adds)."""
+    """Number of parameters and of multiply-adds."""
     return count_parameters(net), count_macs_of(net, probe).pure
 
 
@@ -107,13 +108,13 @@ def _apply(
 
 
 def _error(what: str, net: nn.Module, probe: tuple[Tensor, ...], expected: Tensor) -> float:
-    """The largest change of the output, relative to its range.
+    """The largest change of the output relative to its largest absolute value.
 
     Raises:
         CheckFailedError: it is above `TOLERANCE`.
     """
     error: float = ((net(*probe) - expected).abs().max() / expected.abs().max()).item()
-    if not error <= TOLERANCE:  # also catches nan
+    if not error <= TOLERANCE:  # also catches NaN
         raise CheckFailedError(
             f"{what} changed the output by {error:.1e} of its range in float64 "
             f"(tolerance {TOLERANCE:.0e}); export with --no-reparam and report this network"
@@ -122,7 +123,7 @@ def _error(what: str, net: nn.Module, probe: tuple[Tensor, ...], expected: Tenso
 
 
 def named_instances(net: nn.Module, kind: type) -> Iterator[tuple[str, Any]]:
-    """The modules of one class, with their dotted names."""
+    """All modules of a class with their dotted names."""
     return ((name, module) for name, module in net.named_modules() if isinstance(module, kind))
 
 

@@ -1,4 +1,4 @@
-"""Merge the routers of an expert mixture, linear layers of one input, into one with all rows."""
+"""Merge the routers of a mixture of experts, linear layers of the same input, into one layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deblur_export.models.blocks.ddre import DDRE
 
 
 def merge_routers(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Merge the routers of every `DDRE`."""
     changes = Changes()
     for name, mixture in named_instances(net, DDRE):
         routers = list(mixture.routers)

@@ -3,9 +3,9 @@
     W1*x, Wa_1*x, ..., Wa_Q*x, Wb_1*x, ..., Wb_Q*x  ->  W*x,
     W[c (2Q + 1) + t] = term t of output channel c
 
-All read the same two channels for output channel c, and the outputs of one group of a convolution
-lie side by side, so that the terms of a channel follow each other. Grouped convolutions cost a lot
-a group on ONNX Runtime, and each reads its input once.
+All of them read the same two channels for output channel c. The outputs of a group of a convolution
+are adjacent, so the terms of a channel are adjacent as well. On ONNX Runtime, grouped convolutions
+have a high cost per group, and each of them reads the input.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from deblur_export.models.blocks.volterra import VolterraFilter
 
 
 def merge_volterra(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
+    """Merge the convolutions of every `VolterraFilter`."""
     changes = Changes()
     for name, volterra in named_instances(net, VolterraFilter):
         if not volterra.wa:
@@ -30,7 +31,7 @@ def merge_volterra(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
 
 
 def merge(terms: list[nn.Conv2d]) -> nn.Conv2d:
-    """Grouped convolutions of one input as one, outputs ordered by channel, then by term."""
+    """Merge grouped convolutions of the same input; outputs are ordered by channel, then term."""
     first = terms[0]
     merged = nn.Conv2d(
         first.in_channels, len(terms) * first.out_channels, 3, padding=1, groups=first.groups

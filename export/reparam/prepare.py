@@ -1,4 +1,4 @@
-"""The network as it is exported: with every exact fold applied and proved, or untouched."""
+"""Prepare a network for export: apply and verify every exact fold."""
 
 from __future__ import annotations
 
@@ -17,12 +17,24 @@ Progress = Callable[[str], None]
 def prepare(
     model: LoadedModel, reparam: bool, progress: Progress = lambda step: None
 ) -> tuple[torch.nn.Module, list[PassReport]]:
-    """The network as it is exported: reparameterized, or untouched."""
+    """Reparameterize a network for export.
+
+    Args:
+        model: the network; not changed.
+        reparam: False returns the network as it is.
+        progress: called with a line of text for each step.
+
+    Returns:
+        The network and the reports of the passes.
+
+    Raises:
+        CheckFailedError: a fold changed the output of the network.
+    """
     if not reparam:
         return model.net, []
     multiple = model.spec.size_multiple
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(2, 3, 3 * multiple - 7, 2 * multiple + 5, generator=generator)
     return reparameterize(
-        model.net, EXACT_PASSES, (probe,), progress=lambda name: progress(f"proving {name}")
+        model.net, EXACT_PASSES, (probe,), progress=lambda name: progress(f"verifying {name}")
     )

@@ -1,4 +1,4 @@
-"""Remove what inference never reads: training-only heads, unused scales, dropout."""
+"""Remove parameters that inference never reads (training-only heads, unused scales) and dropout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 
 class _ReadTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers every tensor that an operator takes as input."""
+    """Records every tensor that is an input of an operator."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -30,10 +30,10 @@ class _ReadTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def remove_dead_branches(net: nn.Module, probe: tuple[Tensor, ...]) -> Changes:
-    """Drop parameters that no operator of the forward pass reads, and dropout layers.
+    """Remove parameters that no operator of the forward pass reads, and dropout layers.
 
-    A module that is never called and all of whose parameters are dead becomes an Identity; any
-    other dead parameter becomes None.
+    A module that is never called and whose parameters are all unused becomes an Identity; any other
+    unused parameter becomes None.
     """
     changes = Changes()
     called: set[nn.Module] = set()

@@ -3,8 +3,8 @@
     dw(conv(x))  ->  W' unfold([x, 1]) + bias2
     W'[o, tap, i] = w2[o, tap] w1[o, i],   W'[o, tap, ones] = w2[o, tap] bias1[o]
 
-(M2AENet, Sec. 3.2). A masked pixel is then one row of one matrix product. bias1 needs the channel
-of ones: the depth-wise convolution pads with zeros, not with bias1, so that folding
+(M2AENet, Sec. 3.2). Each masked pixel is then a row of a single matrix product. bias1 needs the
+channel of ones: the depth-wise convolution pads with zeros, not with bias1, so folding
 bias1[o] sum(w2[o]) into bias2 would be wrong at the border of the image.
 """
 
@@ -17,18 +17,18 @@ from deblur_export.export.reparam.infra import Changes, named_instances
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.m2aenet import M2ASBlock
 
-# The merged form costs nine times the products; no gain beyond noise was measured on CPU, and up
-# to three times the time at 256 channels (bench/README.md).
+# The merged form has nine times the products. On CPU no gain beyond noise was measured, and at 256
+# channels it takes up to three times as long (bench/README.md).
 SLOWER = "on CPU gather -> 1x1 -> depth-wise 3x3 is faster (bench/ops.py); force=True merges it"
 
 
 def unfold_masked_conv(
     net: nn.Module, probe: tuple[Tensor, ...], *, force: bool = False
 ) -> Changes:
-    """Merge every mask-aware block with `force`; without it, decline and say why.
+    """Merge every mask-aware block if `force` is set; otherwise decline with the reason.
 
-    A merged network lists its masked pixels, so that its portable export, too, has data-dependent
-    shapes.
+    A merged network gathers its masked pixels, so that its portable export has data-dependent
+    shapes, too.
     """
     changes = Changes()
     for name, block in named_instances(net, M2ASBlock):
@@ -44,7 +44,7 @@ def unfold_masked_conv(
 
 
 def merge(conv1: nn.Conv2d, conv2: nn.Conv2d) -> UnfoldedMaskedConv:
-    """The 1x1 `conv1` (C -> 2C) and the depth-wise 3x3 `conv2` as one module."""
+    """Merge the 1x1 `conv1` (C -> 2C) and the depth-wise 3x3 `conv2` into one module."""
     assert conv1.bias is not None and conv2.bias is not None
     merged = UnfoldedMaskedConv(conv1.in_channels).to(conv1.weight)
     pointwise = torch.cat([conv1.weight.flatten(1), conv1.bias.unsqueeze(1)], dim=1)

@@ -1,4 +1,4 @@
-"""Calibrators against brute force, pairs around the right tensors, the search inside its budget."""
+"""Calibrators compared with brute force, QDQ pairs at the right tensors, mixed-precision search."""
 
 from __future__ import annotations
 
@@ -13,23 +13,35 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from deblur_export.calibration.calibrators import CLIPS, METHODS, PERCENTILE, Method, limits
+from deblur_export.calibration.calibrators import (
+    METHODS,
+    PERCENTILE,
+    THRESHOLDS,
+    Method,
+    clipping_range,
+)
 from deblur_export.calibration.histogram import Histogram
 from deblur_export.calibration.qdq import (
     DIGITS,
     LAYOUTS,
     LEVELS,
     SMALLEST,
-    Grid,
     Layout,
-    find_sites,
-    grid,
+    QuantizationParameters,
+    find_quantizable,
     portable_scale,
+    quantization_parameters,
     quantized,
+    quantized_tensors,
     quantized_weight,
-    read_tensors,
 )
-from deblur_export.calibration.search import Block, Score, blocks_of, ladder, sensitivity
+from deblur_export.calibration.search import (
+    Block,
+    Score,
+    blocks_of,
+    mixed_precision_search,
+    sensitivity,
+)
 from deblur_export.errors import DeblurExportError
 from deblur_export.plugins.libraries import openvino as openvino_library
 from tests import needs
@@ -45,7 +57,7 @@ def histogram(*parts: Array) -> Histogram:
 
 
 def heavy_tailed(seed: int, size: int = 400_000) -> Array:
-    """Most values within 1, one far out, a short negative side."""
+    """Most values within 1, one outlier, and a short negative side."""
     rng = np.random.default_rng(seed)
     values = np.maximum(rng.laplace(0, 0.3, size), -0.2)
     values[0] = 12.0
@@ -62,41 +74,41 @@ def test_histogram_is_the_same_in_any_order_and_counts_right() -> None:
     np.testing.assert_array_equal(one.counts, np.histogram(values, edges)[0])
 
 
-def test_histogram_refuses_what_is_no_number() -> None:
+def test_histogram_refuses_nan() -> None:
     with pytest.raises(DeblurExportError, match="check the weights"):
         histogram(np.array([1.0, np.nan]))
 
 
 def rounded(values: Array, low: float, high: float, symmetric: bool) -> Array:
-    found = grid((low, high), "tensorrt" if symmetric else "cpu")
+    found = quantization_parameters((low, high), "tensorrt" if symmetric else "cpu")
     ends = (-127, 127) if symmetric else (0, 255)
     levels = np.clip(np.rint(values / found.scale) + found.zero, *ends)
     return (levels - found.zero) * found.scale
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_mse_is_as_good_as_trying_every_clip(symmetric: bool) -> None:
+def test_mse_is_as_good_as_trying_every_threshold(symmetric: bool) -> None:
     values = heavy_tailed(1).astype(np.float64)
 
     def error(low: float, high: float) -> float:
         ends = (-max(-low, high), max(-low, high)) if symmetric else (low, high)
         return float(np.square(rounded(values, *ends, symmetric) - values).mean())
 
-    tried = [error(max(values.min(), -c), min(values.max(), c)) for c in CLIPS * 12.0]
-    chosen = limits(histogram(values), "mse", symmetric)
-    # Scales are rounded up by less than 1 %, errors by less than 2 %; bins do the rest.
+    tried = [error(max(values.min(), -c), min(values.max(), c)) for c in THRESHOLDS * 12.0]
+    chosen = clipping_range(histogram(values), "mse", symmetric)
+    # Scales are rounded up by less than 1 % and errors grow by less than 2 %; the rest is binning.
     assert error(*chosen) <= 1.04 * min(tried) < 0.7 * tried[0]
 
 
-def divergence(values: Array, clip: float, found: Histogram) -> float:
-    """By the definition, in loops over bins: the symmetric form."""
-    step = 2 * clip / 254
-    true, kept = dict[int, float](), dict[int, float]()
-    first = int(np.searchsorted(found.centres, max(found.low, -clip)))
-    last = int(np.searchsorted(found.centres, min(found.high, clip))) - 1
+def divergence(values: Array, threshold: float, found: Histogram) -> float:
+    """The definition in loops over bins, for the symmetric form."""
+    step = 2 * threshold / 254
+    clipped, spread = dict[int, float](), dict[int, float]()
+    first = int(np.searchsorted(found.centres, max(found.low, -threshold)))
+    last = int(np.searchsorted(found.centres, min(found.high, threshold))) - 1
     for i in np.flatnonzero(found.counts):
-        place = min(max(int(i), first), last)
-        true[place] = true.get(place, 0) + float(found.counts[i])
+        index = min(max(int(i), first), last)
+        clipped[index] = clipped.get(index, 0) + float(found.counts[i])
     levels = dict[int, list[int]]()
     for i in np.flatnonzero(found.counts[: last + 1]):
         if i < first:
@@ -104,52 +116,52 @@ def divergence(values: Array, clip: float, found: Histogram) -> float:
         levels.setdefault(round(found.centres[i] / step), []).append(int(i))
     for bins in levels.values():
         for i in bins:
-            kept[i] = sum(float(found.counts[j]) for j in bins) / len(bins)
-    total, whole = sum(true.values()), sum(kept.values())
+            spread[i] = sum(float(found.counts[j]) for j in bins) / len(bins)
+    total, whole = sum(clipped.values()), sum(spread.values())
     return sum(
-        n / total * np.log(n / total / max(kept.get(i, 0) / whole, 0.5 / total))
-        for i, n in true.items()
+        n / total * np.log(n / total / max(spread.get(i, 0) / whole, 0.5 / total))
+        for i, n in clipped.items()
     )
 
 
-def test_entropy_is_the_least_divergence_of_all_clips() -> None:
+def test_entropy_has_the_lowest_divergence_of_all_thresholds() -> None:
     values = np.append(np.random.default_rng(2).normal(0, 0.7, 400_000), 12.0)
     found = histogram(values)
-    tried = [divergence(values, clip, found) for clip in CLIPS[::10] * 12.0]
-    chosen = limits(found, "entropy", True)[1]
+    tried = [divergence(values, threshold, found) for threshold in THRESHOLDS[::10] * 12.0]
+    chosen = clipping_range(found, "entropy", True)[1]
     assert divergence(values, chosen, found) <= min(tried) + 1e-6
     assert chosen < 6
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_percentile_leaves_out_what_it_says(symmetric: bool) -> None:
+def test_percentile_leaves_out_the_stated_fraction(symmetric: bool) -> None:
     values = heavy_tailed(3)
     found = histogram(values)
-    low, high = limits(found, "percentile", symmetric)
+    low, high = clipping_range(found, "percentile", symmetric)
     if symmetric:
         assert high == pytest.approx(
             np.quantile(np.abs(values), PERCENTILE / 100), abs=2 * found.width
         )
     else:
-        share = (1 - PERCENTILE / 100) / 2
-        expected = np.quantile(values, 1 - share, method="inverted_cdf")
+        fraction = (1 - PERCENTILE / 100) / 2
+        expected = np.quantile(values, 1 - fraction, method="inverted_cdf")
         assert high == pytest.approx(expected, abs=2 * found.width)
         assert low == pytest.approx(values.min())
 
 
 def test_minmax_covers_everything_and_no_more() -> None:
     values = heavy_tailed(4)
-    assert limits(histogram(values), "minmax", False) == (values.min(), values.max())
-    assert limits(histogram(values), "minmax", True) == (-values.max(), values.max())
+    assert clipping_range(histogram(values), "minmax", False) == (values.min(), values.max())
+    assert clipping_range(histogram(values), "minmax", True) == (-values.max(), values.max())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("constant", [0.0, 0.7, -3.0])
-def test_a_constant_tensor_is_kept(constant: float, method: Method, layout: Layout) -> None:
+def test_a_constant_tensor_keeps_its_value(constant: float, method: Method, layout: Layout) -> None:
     symmetric = layout == "tensorrt"
-    low, high = limits(histogram(np.full((2, 3), constant)), method, symmetric)
-    found = grid((low, high), layout)
+    low, high = clipping_range(histogram(np.full((2, 3), constant)), method, symmetric)
+    found = quantization_parameters((low, high), layout)
     assert np.isfinite(found.scale) and found.scale > 0
     result = rounded(np.array([constant]), low, high, symmetric)
     np.testing.assert_allclose(result, constant, rtol=0.01)
@@ -172,7 +184,7 @@ def net() -> onnx.ModelProto:
     model = onnx.parser.parse_model(NET)
     rng = np.random.default_rng(0)
     shapes = {"a_w": (4, 3, 1, 1), "a_b": (4,), "b_w": (4, 4, 3, 3), "c_w": (4, 4, 1, 1)}
-    scale = {"b_w": np.array([1, 10, 0.01, 0])[:, None, None, None]}  # a channel of zeros
+    scale = {"b_w": np.array([1, 10, 0.01, 0])[:, None, None, None]}  # including a channel of zeros
     model.graph.initializer.extend(
         numpy_helper.from_array(
             (rng.normal(size=shape) * scale.get(name, 1)).astype(np.float32), name
@@ -195,37 +207,38 @@ def run(model: onnx.ModelProto, outputs: tuple[str, ...] = ()) -> list[Array]:
     return session.run(None, {"image": IMAGE})
 
 
-def grids_for(model: onnx.ModelProto, layout: Layout) -> dict[str, Grid]:
-    names = read_tensors(model, find_sites(model))
+def parameters_for(model: onnx.ModelProto, layout: Layout) -> dict[str, QuantizationParameters]:
+    names = quantized_tensors(model, find_quantizable(model))
     inner = tuple(name for name in names if name != "image")
     seen = dict(zip(inner, run(model, inner)[1:], strict=True)) | {"image": IMAGE}
     symmetric = layout == "tensorrt"
-    return {n: grid(limits(histogram(seen[n]), "minmax", symmetric), layout) for n in names}
+    return {
+        n: quantization_parameters(clipping_range(histogram(seen[n]), "minmax", symmetric), layout)
+        for n in names
+    }
 
 
 def quantized_net(net: onnx.ModelProto, layout: Layout) -> onnx.ModelProto:
-    return quantized(net, find_sites(net), grids_for(net, layout), layout)
+    return quantized(net, find_quantizable(net), parameters_for(net, layout), layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_graph_is_valid_and_computes_what_rounding_says(
-    net: onnx.ModelProto, layout: Layout
-) -> None:
+def test_graph_is_valid_and_rounds_correctly(net: onnx.ModelProto, layout: Layout) -> None:
     result = quantized_net(net, layout)
     onnx.checker.check_model(result, full_check=True)
-    exact, ours = run(net)[0], run(result)[0]
-    assert 0 < np.abs(exact - ours).max() < 0.03 * np.abs(exact).max()
+    exact, candidate = run(net)[0], run(result)[0]
+    assert 0 < np.abs(exact - candidate).max() < 0.03 * np.abs(exact).max()
     needs.OPENVINO.load()
     core = openvino_library.shared_core()
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(result.SerializeToString()), "CPU", hint)
-    theirs = compiled({"image": IMAGE})[0]
-    # Its int8 kernels round products of sums in another order: at a tie, one level.
-    assert np.abs(theirs - ours).max() < 0.02 * np.abs(exact).max()
+    openvino = compiled({"image": IMAGE})[0]
+    # The int8 kernels of OpenVINO round in another order, which can change a tie by one level.
+    assert np.abs(openvino - candidate).max() < 0.02 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_other_readers_of_a_tensor_see_it_exact(net: onnx.ModelProto, layout: Layout) -> None:
+def test_other_consumers_of_a_tensor_get_it_exact(net: onnx.ModelProto, layout: Layout) -> None:
     nodes = {node.name: node for node in quantized_net(net, layout).graph.node}
     assert nodes["b_conv"].input[0] == nodes["c_conv"].input[0] == "a/rounded"
     assert nodes["residual"].input[1] == "a"
@@ -241,7 +254,7 @@ def test_only_tensorrt_quantizes_sums_of_two_convolutions(net: onnx.ModelProto) 
     assert list(joined["cpu"].input) == ["b", "c"]
 
 
-def test_weights_are_symmetric_per_channel_and_activations_as_the_layout_says(
+def test_weights_are_symmetric_per_channel_and_activations_follow_the_layout(
     net: onnx.ModelProto,
 ) -> None:
     for layout, kind in (("tensorrt", TensorProto.INT8), ("cpu", TensorProto.UINT8)):
@@ -266,7 +279,7 @@ def test_channels_of_matrices_are_their_columns() -> None:
     np.testing.assert_array_equal(levels, np.rint(weight / scales))
 
 
-def test_scales_are_the_same_number_in_every_type() -> None:
+def test_scales_are_exact_in_every_dtype() -> None:
     wanted = 10.0 ** np.linspace(-9, 4, 1000)
     scales = portable_scale(wanted)
     for kind in (np.float16, ml_dtypes.bfloat16):
@@ -279,7 +292,10 @@ def test_scales_are_the_same_number_in_every_type() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_levels_reach_both_ends_of_the_range(layout: Layout) -> None:
     for low, high in ((-0.3, 1.7), (0.0, 2.0), (-5.0, 0.0), (-1.0, 1.0)):
-        found, (first, last) = grid((low, high), layout), map(int, LEVELS[layout])
+        found, (first, last) = (
+            quantization_parameters((low, high), layout),
+            map(int, LEVELS[layout]),
+        )
         assert first <= found.zero <= last
         reach = [(level - found.zero) * found.scale for level in (first, last)]
         assert reach[0] <= low + found.scale / 2 and reach[1] >= high - found.scale / 2
@@ -299,7 +315,7 @@ def test_blocks_follow_the_modules() -> None:
     assert found[1].macs == 4
 
 
-def test_the_ladder_gives_back_what_harms_most_for_its_size() -> None:
+def test_the_search_returns_the_most_harmful_blocks_for_their_size_first() -> None:
     harm = {"cheap": 1e-5, "dear": 1e-4, "bad": 9e-5}
     blocks = [Block("cheap", ("c",), 10), Block("dear", ("d",), 1000), Block("bad", ("b",), 10)]
     of_node = {node: harm[block.name] for block in blocks for node in block.nodes}
@@ -310,7 +326,7 @@ def test_the_ladder_gives_back_what_harms_most_for_its_size() -> None:
 
     alone = sensitivity(blocks, score, print)
     assert {name: s.error for name, s in alone.items()} == pytest.approx(harm)
-    points = list(ladder(blocks, alone, score, 2000, print))
+    points = list(mixed_precision_search(blocks, alone, score, 2000, print))
     assert [p.blocks for p in points] == [("cheap", "dear", "bad"), ("cheap", "dear"), ("dear",)]
-    assert points[1].share == pytest.approx(0.505)
+    assert points[1].fraction == pytest.approx(0.505)
     assert points[1].score.drop == pytest.approx(0.011)

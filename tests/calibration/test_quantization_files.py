@@ -1,4 +1,4 @@
-"""`deblur-export calibrate`: files of ours to int8, with images, a cache and a budget."""
+"""`deblur-export calibrate`: exported files to int8, with images, a cache and a budget."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NAMES = {"first": "blocks.0.conv/Conv", "second": "blocks.1.conv/Conv"}
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Artifact:
-    """Four convolutions and a residual; its first block has a weight that int8 serves badly."""
+    """Four convolutions and a residual; the first block has a weight that int8 represents badly."""
     model = onnx.parser.parse_model(NET)
     for node in model.graph.node:
         node.name = NAMES.get(node.name, node.name)
@@ -105,19 +105,20 @@ def test_m2aenet_becomes_a_valid_int8_file_that_runs_and_verifies(
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert sha(artifact.path) == before
-    ours = read_artifact(path)
-    facts, calibration = ours.manifest.precision_map, ours.manifest.calibration
-    assert facts is not None and calibration is not None
-    assert ours.manifest.precision == "int8"
-    assert facts.multiply_adds.conv == pytest.approx(result.chosen.share, abs=1e-3)
-    assert facts.multiply_adds.conv > 0.6
+    written = read_artifact(path)
+    precision_map, calibration = written.manifest.precision_map, written.manifest.calibration
+    assert precision_map is not None and calibration is not None
+    assert written.manifest.precision == "int8"
+    fraction = precision_map.multiply_adds.conv
+    assert fraction == pytest.approx(result.chosen.fraction, abs=1e-3)
+    assert fraction > 0.6
     assert len(calibration.images) == 3
     image = np.random.default_rng(0).random((1, 3, 64, 48), dtype=np.float32)
-    report = verify(ours, reference_model(ours), [Case("noise", image)])
+    report = verify(written, reference_model(written), [Case("noise", image)])
     assert report.passed, report.cases[0].reason
     assert report.cases[0].psnr < 90, "nothing was rounded"
     needs.OPENVINO.load()
-    report = verify(ours, reference_model(ours), [Case("noise", image)], runtime="openvino")
+    report = verify(written, reference_model(written), [Case("noise", image)], runtime="openvino")
     assert report.passed, report.cases[0].reason
 
 
@@ -155,7 +156,7 @@ def test_interrupted_calibration_resumes(
     assert sha(tmp_path / "a.onnx") == sha(tmp_path / "b.onnx")
 
 
-def test_the_budget_sends_the_harmful_block_back(
+def test_the_budget_returns_the_harmful_block_to_float32(
     toy: Artifact, options: Calibration, tmp_path: Path
 ) -> None:
     path = tmp_path / "int8.onnx"
@@ -167,8 +168,9 @@ def test_the_budget_sends_the_harmful_block_back(
     (left,) = mixed.chosen.blocks
     harm = {name: score.error for name, score in whole.alone.items()}
     assert left == min(harm, key=lambda name: harm[name])
-    facts = mixed.artifact.manifest.precision_map
-    assert facts is not None and facts.kept_fp32["left in float32 by the budget"]
+    precision_map = mixed.artifact.manifest.precision_map
+    assert precision_map is not None
+    assert precision_map.kept_fp32["kept in float32 by the budget"]
     assert block_table(whole).row_count == 2
     assert "1 of 2 blocks" in summary(mixed)
     needs.MATPLOTLIB.load()
@@ -200,29 +202,29 @@ def test_the_rest_of_an_int8_file_in_low_precision(
     onnx.checker.check_model(model, full_check=True)
     assert (manifest.precision, manifest.high_precision) == ("int8", high)
     assert int8_nodes(model) == list(NAMES.values())
-    facts = manifest.precision_map
-    assert facts is not None and facts.high_precision is not None
-    assert facts.int8_weights_sha256 == weights_hash(model)
-    assert facts.high_precision.multiply_adds.conv == 1
-    # The same scales: no Cast stands between a pair and its convolution.
+    precision_map = manifest.precision_map
+    assert precision_map is not None and precision_map.high_precision is not None
+    assert precision_map.int8_weights_sha256 == weights_hash(model)
+    assert precision_map.high_precision.multiply_adds.conv == 1
+    # The scales are the same, so there is no Cast between a QDQ pair and its convolution.
     types = element_types(model)
     low = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[high]
     pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert {types[pair.input[1]] for pair in pairs} == {low}
     image = np.random.default_rng(1).random((1, 3, 32, 40), dtype=np.float32)
-    ours, theirs = (
+    lowered, original = (
         EmulatedSession(artifact, high).run({"image": image})["restored"]
         for artifact in (mixed, int8)
     )
-    distance = np.abs(ours - theirs).max()
+    distance = np.abs(lowered - original).max()
     assert 0 < distance < (0.02 if high == "fp16" else 0.1)
     for wrong in (mixed, toy):
         with pytest.raises(DeblurExportError, match=f"cannot become int8.{high}"):
             lower_high_precision(wrong, high, tmp_path / "again.onnx")
 
 
-def test_a_pair_for_float32_readers_alone_stays_float32(tmp_path: Path) -> None:
-    """A Cast between them would part what a builder makes one."""
+def test_a_pair_with_only_float32_consumers_stays_float32(tmp_path: Path) -> None:
+    """A Cast between them would separate layers that a builder fuses."""
     text = """
     <ir_version: 10, opset_import: ["": 22]>
     net (float[n, 3, h, w] image) => (float[n, 3, h, w] restored)
@@ -250,7 +252,7 @@ def test_onnx_verb_exports_and_calibrates(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The export itself is tested elsewhere; here it gives the toy."""
+    """The export itself is tested elsewhere; here it returns the toy network."""
     out = tmp_path / "out.onnx"
     exported_to = list[Path]()
 
@@ -295,11 +297,11 @@ def test_onnx_verb_exports_and_calibrates(
     assert manifest.input.dtype == "float16"
 
 
-def test_with_pairs_the_drop_is_against_the_truth(
+def test_with_a_dataset_the_loss_is_against_the_ground_truth(
     toy: Artifact, options: Calibration, tmp_path: Path
 ) -> None:
-    for part in ("train", "val"):
-        folder = tmp_path / "dataset" / part
+    for split in ("train", "val"):
+        folder = tmp_path / "dataset" / split
         folder.mkdir(parents=True)
         blurred = np.stack([textured(seed, 64, 64) for seed in range(3)])
         np.save(folder / "blurred.npy", blurred)
@@ -308,12 +310,12 @@ def test_with_pairs_the_drop_is_against_the_truth(
         np.save(folder / "motion.npy", np.zeros((3, 64, 64, 2), np.float16))
     pairs = with_options(options, images=None, dataset=tmp_path / "dataset")
     result = calibrate(toy, pairs, tmp_path / "x.onnx")
-    assert "sharp images of 3 pairs" in result.judged_by
-    # The truth is nowhere near: rounding changes next to nothing.
+    assert "sharp images of 3 pairs" in result.measure
+    # The ground truth is so different that rounding hardly changes the PSNR.
     assert abs(result.chosen.score.drop) < 0.05 and result.chosen.score.error > 0
 
 
-def test_crops_cover_sharp_and_blurred_and_are_the_same_again(toy: Artifact, images: Path) -> None:
+def test_crops_cover_sharp_and_blurred_and_are_reproducible(toy: Artifact, images: Path) -> None:
     one, other = (photo_crops(images, toy, 4, 32, lambda step: None) for _ in range(2))
     assert one.fingerprint == other.fingerprint and one.names == other.names
     contrast = [float(np.abs(np.diff(image, axis=3)).mean()) for image in one.images]
@@ -321,7 +323,7 @@ def test_crops_cover_sharp_and_blurred_and_are_the_same_again(toy: Artifact, ima
     assert {image.shape for image in one.images} == {(1, 3, 32, 32)}
 
 
-def test_the_proof_counts_pairs_and_not_names(
+def test_the_precision_check_counts_pairs_and_not_names(
     toy: Artifact, options: Calibration, tmp_path: Path
 ) -> None:
     result = calibrate(toy, options, tmp_path / "x.onnx")
@@ -351,7 +353,7 @@ def test_bad_input_is_one_clear_error(toy: Artifact, options: Calibration, tmp_p
         calibrate(again, options, out)
 
 
-def test_the_command_writes_a_file_and_says_what_it_costs(
+def test_the_command_writes_a_file_and_prints_its_loss(
     toy: Artifact,
     images: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""The exported file: valid, named, reproducible, and usable without this package."""
+"""The exported file is valid, has names, is reproducible and can be used without this package."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ VARIANTS = [
     pytest.param("m2aenet", ExportOptions(target="ort"), id="m2aenet-ort"),
     pytest.param("nafnet", ExportOptions(), id="nafnet-portable"),
 ]
-# Tracing fixed sizes takes a fraction of the time.
+# Tracing with fixed sizes takes a fraction of the time.
 FIXED = (1, 3, 50, 70)
 PLAIN = ExportOptions(shape=(2, 3, 33, 47), reparam=False)
 SHAPES = [(1, 3, 64, 96), (2, 3, 33, 47), (3, 3, 17, 16), (1, 3, 3, 5), (2, 3, 1, 1)]
 
 
 def restore(path: Path, image: np.ndarray) -> np.ndarray:
-    """ONNX Runtime alone, nothing of ours."""
+    """Run the file with ONNX Runtime only, without this package."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (restored,) = session.run(None, {"image": image})
     return np.asarray(restored)
@@ -60,7 +60,7 @@ def test_equals_pytorch_at_any_size(exported: Exported, model: str, options: Exp
 def test_extreme_coverage(
     exported: Exported, tmp_path: Path, target: TargetName, bias: float
 ) -> None:
-    """No pixel, some pixels and every pixel masked, in both forms of the graph."""
+    """A mask of no pixels, some pixels and all pixels, in both forms of the graph."""
     net = load_model("m2aenet", "tiny", "random:0").net
     net.mask_predictor.head[4].bias.data[0] += bias  # type: ignore[union-attr, index, operator]
     model = onnx.load(exported(options=ExportOptions(target=target)).path)
@@ -115,14 +115,14 @@ def test_no_reparam_keeps_the_trained_parameters(exported: Exported) -> None:
     assert "encoders.3.0.beta" not in {i.name for i in folded.graph.initializer}
 
 
-def test_nothing_of_the_machine_leaks(exported: Exported) -> None:
+def test_the_file_contains_no_local_paths(exported: Exported) -> None:
     content = exported().path.read_bytes()
     for text in (str(Path.cwd()), "site-packages", "stack_trace", "forward\n"):
         assert text.encode() not in content
 
 
 def test_same_input_same_bytes(exported: Exported, tmp_path: Path) -> None:
-    """Also across processes: hash seeds and memory addresses differ there."""
+    """Also in different processes, where hash seeds and memory addresses differ."""
     code = (
         "from pathlib import Path\n"
         "from deblur_export.models.checkpoint import load_model\n"
@@ -136,7 +136,7 @@ def test_same_input_same_bytes(exported: Exported, tmp_path: Path) -> None:
     assert (tmp_path / "again.onnx").read_bytes() == first.path.read_bytes()
 
 
-def test_manifest_travels_with_the_file(exported: Exported, tmp_path: Path) -> None:
+def test_the_file_contains_its_manifest(exported: Exported, tmp_path: Path) -> None:
     artifact = exported()
     alone = tmp_path / "alone.onnx"
     alone.write_bytes(artifact.path.read_bytes())
@@ -173,8 +173,8 @@ def test_paper_variant_equals_pytorch(exported: Exported, target: TargetName) ->
         )
 
 
-def test_inner_values_carry_no_symbolic_shapes(exported: Exported) -> None:
-    """With them ONNX Runtime needs two to three times the memory."""
+def test_intermediate_values_have_no_symbolic_shapes(exported: Exported) -> None:
+    """With symbolic shapes, ONNX Runtime needs two to three times the memory."""
     graph = onnx.load(exported("nafnet").path).graph
     dims = [dim for info in graph.value_info for dim in info.type.tensor_type.shape.dim]
     assert not [dim.dim_param for dim in dims if not dim.HasField("dim_value")]

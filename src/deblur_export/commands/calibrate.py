@@ -94,7 +94,7 @@ def calibrate(
     if result.alone:
         console.print(block_table(result))
     console.print(f"{result.artifact.path}: {summary(result)}")
-    console.print(f"the drop is the {result.judged_by}")
+    console.print(f"measured: {result.measure}")
     if plot is not None:
         console.print(f"wrote {plot}")
     console.print(f"next: deblur-export verify {result.artifact.path}")

@@ -1,4 +1,4 @@
-"""What the folds do to ALGNet, and InstanceNorm2d on large images in ONNX Runtime."""
+"""The folds of ALGNet, and InstanceNorm2d on large images in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def folded() -> tuple[nn.Module, dict[str, PassReport]]:
         ("remove_dead_branches", of("gamma", "conv3_2") | {"ConvsOut"}),
     ],
 )
-def test_each_fold_finds_its_places(name: str, changed: set[str]) -> None:
+def test_each_fold_changes_its_layers(name: str, changed: set[str]) -> None:
     report = folded()[1][name]
     assert changed <= set(report.changed)
     assert not report.declined
 
 
-def test_folded_network_is_the_original() -> None:
+def test_folded_network_computes_the_same() -> None:
     net, _ = folded()
     with torch.no_grad():
         torch.testing.assert_close(net(PROBE), tiny()(PROBE), **FOLDED_FLOAT32)
@@ -76,7 +76,7 @@ def test_folded_parameters() -> None:
     assert before - after == norms | scales | unused
 
 
-def test_the_weight_of_the_global_branch_goes_into_out_proj() -> None:
+def test_the_weight_of_the_global_branch_is_folded_into_out_proj() -> None:
     block = tiny().decoders[3][0]
     assert isinstance(block, ALGBlock)
     assert block.inside_all is not None and block.lamb_g is not None
@@ -112,7 +112,7 @@ class Normalized(nn.Module):
 
 
 def test_instance_norm_of_a_large_image_on_onnxruntime() -> None:
-    """Mean ten times the deviation. In one float32 sum after the other, 1e-4 would be lost."""
+    """The mean is ten times the deviation; sequential float32 sums would have an error of 1e-4."""
     net = Normalized().eval()
     model = to_onnx(net, 16, "zeros", "portable", None)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString())

@@ -1,4 +1,5 @@
-"""The flow of UFPNet's kernel prior on sorted halves: exact, half the products, accurate."""
+"""The flow of UFPNet's kernel prior on sorted halves is exact and accurate with half the
+products."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ SPEC = get("ufpnet")
 
 
 @pytest.mark.parametrize("blocks", [[1, 1, 1, 2], [1, 2, 1, 1], [2, 2, 2, 2], [1, 2, 2, 2]])
-def test_folded_flow_is_the_flow(blocks: list[int]) -> None:
+def test_folded_flow_computes_the_same(blocks: list[int]) -> None:
     net = UFPNet(**{**SMALL, "encoder_blocks": blocks})
     randomize(net, SPEC, 0)
     net, x, noise = net.double().eval(), image(2, 3, 32, 16), rand(2, 9, 32, 16)
@@ -48,7 +49,7 @@ def test_folded_flow_halves_the_products() -> None:
     assert per_pixel == 5 * 2 * 25 * 25 + 2 * 25 * 5 * 9
 
 
-def test_flow_with_other_masks_stays() -> None:
+def test_flow_with_other_masks_is_declined() -> None:
     net = small()
     net.get_buffer("flow.net.4.mask").fill_(1)
     assert fold_flow(net, ()).declined == [("flow", "its masks do not alternate")]
@@ -56,7 +57,7 @@ def test_flow_with_other_masks_stays() -> None:
 
 
 def test_folded_flow_is_as_accurate_as_the_flow() -> None:
-    """In float32, also where a pixel of the kernels hardly varied in training."""
+    """In float32, also if a pixel of the kernels hardly varied in training."""
     net = small(1)
     for norm in net.modules():
         if isinstance(norm, FlowBatchNorm):

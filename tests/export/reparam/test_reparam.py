@@ -1,4 +1,4 @@
-"""The exact rewrites: each by itself, all in a row, and what must stop them."""
+"""The exact rewrites: each by itself, all of them in order, and what they must refuse."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def chain(name: str) -> tuple[nn.Module, nn.Module, list[PassReport]]:
 
 @pytest.mark.parametrize("name", models.NAMES)
 def test_whole_chain(name: str) -> None:
-    """One test a network: proving the chain takes seconds."""
+    """One test per network, because verifying the chain takes seconds."""
     net, folded, reports = chain(name)
     assert [report.name for report in reports] == [title for title, _ in EXACT_PASSES]
     for report in reports:
@@ -161,7 +161,7 @@ def test_copied_layer_norm_is_declined_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
-def test_folded_threshold_decides_as_before(threshold: float) -> None:
+def test_folded_threshold_gives_the_same_mask(threshold: float) -> None:
     net = tiny("m2aenet", threshold=threshold).double()
     folded, _ = reparameterize(net, [("it", fold_mask_threshold)], (PROBE,))
     assert isinstance(net, M2AENet) and isinstance(folded, M2AENet)

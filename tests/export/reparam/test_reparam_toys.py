@@ -1,4 +1,5 @@
-"""Batch norm folding and dead branch removal on toy modules; the shipped networks need neither."""
+"""Batch norm folding and dead branch removal on toy modules; no network of the package needs
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def image(*shape: int) -> Tensor:
 
 
 def run(rewrite: Rewrite, net: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Module, PassReport]:
-    """Apply one pass; the result must also agree on an input that the pass has not seen."""
+    """Apply a pass; the result must be the same also for an input that the pass did not use."""
     folded, (report,) = reparameterize(net, [("it", rewrite)], (image(*shape),))
     with torch.no_grad():
         x = 3 * image(5, *shape[1:])
@@ -33,7 +34,7 @@ def run(rewrite: Rewrite, net: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Mo
 
 
 class Toy(nn.Module):
-    """Layers by name and a function as the forward."""
+    """A module of named layers with a function as its forward."""
 
     def __init__(self, rule: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class Toy(nn.Module):
 
 
 def trained(norm: nn.Module) -> nn.Module:
-    """A batch norm with statistics and an affine part that are not the identity."""
+    """A batch norm whose statistics and affine part are not the identity."""
     torch.manual_seed(0)
     for name, value in norm.state_dict().items():
         if value.is_floating_point():
@@ -118,12 +119,12 @@ DECLINED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "conv called twice": (
         lambda: toy(lambda m, x: m.norm(m.conv(m.conv(x)))),
         IMAGE,
-        "conv is used elsewhere as well",
+        "conv has other consumers",
     ),
     "conv output used twice": (
         lambda: toy(lambda m, x: (lambda y: m.norm(y) + y)(m.conv(x))),
         IMAGE,
-        "conv is used elsewhere as well",
+        "conv has other consumers",
     ),
     "norm called twice": (
         lambda: toy(lambda m, x: m.norm(m.norm(m.conv(x)))),
@@ -151,7 +152,7 @@ DECLINED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
             lambda m, x: m.norm(m.conv(x)), conv=conv(), norm=bn(track_running_stats=False)
         ),
         IMAGE,
-        "it normalizes by the statistics of the batch",
+        "it normalizes with the statistics of the batch",
     ),
     "control flow": (
         lambda: toy(lambda m, x: m.norm(m.conv(x)) if x.shape[2] > 3 else m.norm(-m.conv(x))),
@@ -166,7 +167,7 @@ DECLINED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "another axis": (
         lambda: toy(lambda m, x: m.norm(m.conv(x)), nn.Linear(5, 7)),
         IMAGE,
-        "conv works along another axis",
+        "conv operates along another axis",
     ),
 }
 
@@ -183,7 +184,7 @@ def test_batch_norm_is_declined(case: str) -> None:
 
 
 def test_batch_norm_behind_data_dependent_control_flow_is_declined() -> None:
-    """Directly: counting multiply-adds needs a network that runs without data."""
+    """Called directly, because counting multiply-adds needs a network that runs without data."""
     net = toy(lambda m, x: m.norm(m.conv(x)) if x.sum() > 0 else x).eval()
     changes = fold_batch_norm(net, (image(*IMAGE),))
     ((name, reason),) = changes.declined
@@ -196,11 +197,11 @@ def test_batch_norm_left_in_training_mode_is_declined() -> None:
     net = toy(lambda m, x: m.norm(m.conv(x))).eval()
     net.get_submodule("norm").train()
     (declined,) = fold_batch_norm(net, (image(*IMAGE),)).declined
-    assert declined == ("norm", "it normalizes by the statistics of the batch")
+    assert declined == ("norm", "it normalizes with the statistics of the batch")
 
 
 class Scale(nn.Module):
-    """Its parameter is for training only; inference doubles."""
+    """A module whose parameter is used in training only; inference doubles the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ class Scale(nn.Module):
 
 
 class Shift(nn.Module):
-    """One parameter that is read in a list only; one that is not read."""
+    """A module with a parameter that is read inside a list, and one that is not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -282,7 +283,7 @@ def test_dead_branches(case: str) -> None:
     assert report.parameters_before - report.parameters_after == lost
 
 
-# Made by official code and never read, or read by training alone.
+# Parameters of the official code that are never read, or only in training.
 NEVER_READ = {
     "aibnet": {"sub_decoders.0.ending"},
     "algnet": {"ConvsOut", "conv3_2", "gamma"},
@@ -292,7 +293,7 @@ NEVER_READ = {
 
 @pytest.mark.parametrize("name", models.NAMES)
 def test_networks_have_only_known_dead_branches(name: str) -> None:
-    """Parameters that only a custom op reads are alive."""
+    """Parameters that only a custom op reads are not dead."""
     spec = models.get(name)
     net = spec.build(**spec.variants["tiny"])
     randomize(net, spec, 0)

@@ -1,4 +1,4 @@
-"""Unfold + 1x1 in place of the masked convolution: exact, also at borders, and exportable."""
+"""The masked convolution as unfold and 1x1 is exact, also at borders, and can be exported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_module_equals_the_two_convolutions(size: tuple[int, int, int], coverage
 
 
 def test_bias_folded_without_the_ones_is_wrong_at_the_border_only() -> None:
-    """Why each tap sees a channel of ones: the usual fold forgets the zero padding between."""
+    """Each tap needs a channel of ones, because the usual fold ignores the zero padding between the
+    convolutions."""
     conv1, conv2 = convolutions()
     dense = conv2.weight * conv1.weight  # [10, 1, 3, 3] * [10, 5, 1, 1]
     bias = conv2.bias + conv2.weight.sum(dim=(1, 2, 3)) * conv1.bias
@@ -132,7 +133,8 @@ def test_macs_count_every_pixel() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 33, 47), pytest.param(None, marks=pytest.mark.slow)])
 def test_onnx_on_onnxruntime(shape: tuple[int, int, int, int] | None) -> None:
-    """With one masked block: tracing takes long, and all are alike. None is dynamic."""
+    """With a single masked block, because tracing is slow and all blocks are alike. A shape of None
+    is dynamic."""
     net = tiny(encoder_blocks=[1, 1, 1, 1])
     rewritten, _ = reparameterize(net, FORCED, (image(2, 3, 41, 37),))
     traced = trace(rewritten, 16, "zeros", shape)
