@@ -1,4 +1,4 @@
-"""Inputs for a parity check: random images of awkward sizes, and real photos."""
+"""Inputs for a parity check: random images of unusual sizes, and photos."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ PHOTO_SIDE = 512
 
 @dataclass(frozen=True)
 class Case:
-    """One input [N, 3, H, W] float32 in 0..1, with a name for the report."""
+    """An input [N, 3, H, W], float32 in 0..1, with its name in the report."""
 
     name: str
     image: NDArray[np.float32]
 
 
 def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
-    """Random images that an artifact takes, and the photos of a folder.
+    """Random images of sizes that an artifact supports, and the photos of a folder.
+
+    Args:
+        artifact: an ONNX file or engine.
+        photos: folder of photos to add; None adds none.
 
     Raises:
         DeblurExportError: see `photo_cases`; or the manifest has a strange size of training crops.
@@ -53,13 +57,13 @@ def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
 
 
 def range_cases(smallest: Sequence[int], largest: Sequence[int]) -> list[Case]:
-    """As `random_cases`, within the shapes (N, 3, H, W) that an engine takes."""
-    few, _, height, width = smallest
+    """Random images within the smallest and largest shape (N, 3, H, W) that an engine supports."""
+    batch, _, height, width = smallest
     shapes = (
-        (few, 3, height, width),
-        (few, 3, min(height + 33, largest[2]), min(width + 47, largest[3])),
+        (batch, 3, height, width),
+        (batch, 3, min(height + 33, largest[2]), min(width + 47, largest[3])),
         (
-            max(few, min(2, largest[0])),
+            max(batch, min(2, largest[0])),
             3,
             min(height + 57, largest[2]),
             min(width + 11, largest[3]),
@@ -69,12 +73,12 @@ def range_cases(smallest: Sequence[int], largest: Sequence[int]) -> list[Case]:
 
 
 def random_cases(shape: Sequence[int | str], window: int | None = None) -> list[Case]:
-    """Noise over a smooth gradient; several sizes and a batch of 2 where the file allows.
+    """Images of noise over a smooth pattern, of several sizes and with a batch of 2 if possible.
 
     Args:
-        shape: the input's, numbers or names of dynamic dimensions.
-        window: of local pooling, which does nothing in an image that fits into it; adds one that
-            does not.
+        shape: shape of the input: numbers, or names of dynamic dimensions.
+        window: side of the window of local pooling in pixels, or None. Local pooling has no effect
+            in images smaller than the window, so a larger image is added.
     """
     fixed = tuple(int(size) for size in shape if not isinstance(size, str))
     if len(fixed) == 4:
@@ -102,11 +106,16 @@ def photo_cases(
     shape: Sequence[int | str],
     limits: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> list[Case]:
-    """The photos of a folder, cropped around the centre to at most 512 pixels a side, and to the
-    largest of an engine's `limits` (N, 3, H, W).
+    """The photos of a folder, cropped around their centre to at most 512 x 512 pixels.
+
+    Args:
+        folder: contains the photos.
+        shape: shape of the input: numbers, or names of dynamic dimensions.
+        limits: smallest and largest shape (N, 3, H, W) of an engine; crops are not larger.
 
     Raises:
-        DeblurExportError: no folder, or no readable photo of sufficient size in it.
+        DeblurExportError: the folder does not exist, has no photos, or a photo cannot be read or is
+            too small.
     """
     if not folder.is_dir():
         raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
@@ -125,8 +134,8 @@ def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> 
     )
     if rgb.shape[0] < height or rgb.shape[1] < width:
         raise DeblurExportError(
-            f"{file}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than the {width}x{height} that the "
-            "file was exported for"
+            f"{file}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than the input size "
+            f"{width}x{height} of the exported file"
         )
     top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
     crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]

@@ -1,4 +1,4 @@
-"""A blur mask over the image it belongs to."""
+"""Draw a blur mask over the image that it belongs to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,30 @@ from PIL import Image
 from deblur_export.atomic import atomic_path
 
 ORANGE = (1.0, 0.45, 0.0)
-SHARE = 0.45
+OPACITY = 0.45
 
 
 def tinted(rgb: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """rgb [H, W, 3] with the masked pixels (mask [H, W]) in orange, both in 0..1; 8 bit."""
-    share = SHARE * mask[..., None]
-    mixed = (1 - share) * rgb.clip(0, 1) + share * np.asarray(ORANGE, np.float32)
+    """Blend the masked pixels of an image with orange.
+
+    Args:
+        rgb: float32 [H, W, 3], clipped to 0..1.
+        mask: float32 [H, W] in 0..1.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    opacity = OPACITY * mask[..., None]
+    mixed = (1 - opacity) * rgb.clip(0, 1) + opacity * np.asarray(ORANGE, np.float32)
     pixels: NDArray[np.uint8] = np.rint(255 * mixed).astype(np.uint8)
     return pixels
 
 
 def write_overlay(rgb: NDArray[np.float32], mask: NDArray[np.float32], path: Path) -> None:
-    """Write `tinted` as a PNG file."""
+    """Write the result of `tinted` as a PNG file.
+
+    Raises:
+        DeblurExportError: the file cannot be written.
+    """
     with atomic_path(path) as temporary:
         Image.fromarray(tinted(rgb, mask)).save(temporary, "PNG")

@@ -1,4 +1,4 @@
-"""Blurred images with the sharp truth: a dataset of deblur-export pairs, or folders of photos."""
+"""Pairs of a blurred image and its ground truth, from a dataset or from folders of photos."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.dataset import Dataset
 
 BLURRED, SHARP, MASKS = "blurred", "sharp", "masks"
-HELD_OUT = ("test", "val")  # parts of a dataset, the better one first
+HELD_OUT = ("test", "val")  # splits that are not trained on, in the order of preference
 Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """`blurred`, `sharp` [1, 3, H, W] and `mask` [H, W], in 0..1; the mask is 1 where blurred, None
-    where it is not known."""
+    """A blurred image and its ground truth.
+
+    Attributes:
+        name: for the report.
+        blurred, sharp: float32 [1, 3, H, W] in 0..1.
+        mask: float32 [H, W] in 0..1, 1 where the image is blurred; None if it is unknown.
+    """
 
     name: str
     blurred: Image
@@ -32,7 +37,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that are read one by one. `source` tells where they are from."""
+    """Pairs that are read one by one.
+
+    Attributes:
+        source: folder that they are read from.
+        count: number of pairs.
+        load: reads the pair with an index below `count`.
+    """
 
     source: str
     count: int
@@ -43,37 +54,40 @@ class Pairs:
 
 
 def open_pairs(folder: Path, shape: Sequence[int | str]) -> Pairs:
-    """The pairs of a folder: the held-out part of a dataset (or the part that is named), or
-    `blurred/` and `sharp/`, perhaps `masks/`, with photos of the same names, whatever their suffix.
+    """Open the pairs of a folder.
 
     Args:
-        folder: of either kind.
-        shape: of the file's input, numbers or names of dynamic dimensions.
+        folder: a dataset of `deblur-export pairs`, of which the held-out split is used; the folder
+            of one of its splits; or a folder with the subfolders `blurred`, `sharp` and optionally
+            `masks`, which contain photos of the same names with any suffix.
+        shape: shape of the file's input: numbers, or names of dynamic dimensions.
 
     Raises:
-        DeblurExportError: neither kind of folder, a photo without its counterpart, or the file
-            takes batches only. Loading raises for unreadable photos and sizes that do not fit.
+        DeblurExportError: the folder is none of these, a photo has no counterpart, or the file has
+            a fixed batch size other than 1. Loading a pair raises it for unreadable photos and for
+            sizes that do not fit.
     """
     if isinstance(shape[0], int) and shape[0] != 1:
         raise DeblurExportError(
-            f"--pairs runs one image at a time, and the file takes {shape[0]}; export with batch 1"
+            f"--pairs needs a batch size of 1, and that of the file is {shape[0]}; export with "
+            "batch 1"
         )
     if (folder / BLURRED).is_dir() and (folder / SHARP).is_dir():
         return _fitting(_from_folders(folder), shape)
-    for part in (folder, *(folder / name for name in HELD_OUT)):
-        if (part / f"{BLURRED}.npy").is_file():
-            return _fitting(_from_dataset(Dataset(part.parent, part.name)), shape)
+    for split in (folder, *(folder / name for name in HELD_OUT)):
+        if (split / f"{BLURRED}.npy").is_file():
+            return _fitting(_from_dataset(Dataset(split.parent, split.name)), shape)
     raise DeblurExportError(
-        f"{folder}: no pairs inside; --pairs takes a dataset of deblur-export pairs, or a folder "
-        f"with {BLURRED}/ and {SHARP}/ that hold photos of the same names"
+        f"{folder}: no pairs inside; --pairs needs a dataset of deblur-export pairs, or a folder "
+        f"with {BLURRED}/ and {SHARP}/ that contain photos of the same names"
     )
 
 
 def _fitting(pairs: Pairs, shape: Sequence[int | str]) -> Pairs:
-    """Refuses a pair whose images differ in size or that the file does not take."""
+    """Pairs that raise an error if their images differ in size or do not fit the file."""
 
-    def load(number: int) -> Pair:
-        pair = pairs.load(number)
+    def load(index: int) -> Pair:
+        pair = pairs.load(index)
         height, width = pair.blurred.shape[2:]
         others = [pair.sharp.shape[2:], *([] if pair.mask is None else [pair.mask.shape])]
         if any(size != (height, width) for size in others):
@@ -82,8 +96,8 @@ def _fitting(pairs: Pairs, shape: Sequence[int | str]) -> Pairs:
         fixed = tuple(shape[2:])
         if isinstance(shape[2], int) and fixed != (height, width):
             raise DeblurExportError(
-                f"{pair.name}: {width}x{height}, and the file takes {fixed[1]}x{fixed[0]} only; "
-                "export without --shape"
+                f"{pair.name}: is {width}x{height}, and the file supports {fixed[1]}x{fixed[0]} "
+                "only; export without --shape"
             )
         return pair
 
@@ -91,10 +105,12 @@ def _fitting(pairs: Pairs, shape: Sequence[int | str]) -> Pairs:
 
 
 def _from_dataset(dataset: Dataset) -> Pairs:
-    def load(number: int) -> Pair:
-        blurred, sharp = (_planes(part[number] / 255) for part in (dataset.blurred, dataset.sharp))
-        mask = (dataset.mask[number] / 255).astype(np.float32)
-        return Pair(f"{dataset.folder.name} {number}", blurred, sharp, mask)
+    def load(index: int) -> Pair:
+        blurred, sharp = (
+            _to_nchw(field[index] / 255) for field in (dataset.blurred, dataset.sharp)
+        )
+        mask = (dataset.mask[index] / 255).astype(np.float32)
+        return Pair(f"{dataset.folder.name} {index}", blurred, sharp, mask)
 
     return Pairs(str(dataset.folder), len(dataset), load)
 
@@ -103,20 +119,20 @@ def _from_folders(folder: Path) -> Pairs:
     blurred, sharp = _by_stem(folder / BLURRED), _by_stem(folder / SHARP)
     masks = _by_stem(folder / MASKS) if (folder / MASKS).is_dir() else None
     for others, name in ((sharp, SHARP), (blurred if masks is None else masks, MASKS)):
-        if lonely := sorted(blurred.keys() ^ others.keys()):
+        if unmatched := sorted(blurred.keys() ^ others.keys()):
             raise DeblurExportError(
-                f"{folder}: {lonely[0]} is not in both {BLURRED}/ and {name}/; each photo needs "
+                f"{folder}: {unmatched[0]} is not in both {BLURRED}/ and {name}/; each photo needs "
                 "its counterpart of the same name"
             )
     stems = sorted(blurred)
     if not stems:
         raise DeblurExportError(f"{folder / BLURRED}: no photos ({', '.join(SUFFIXES)})")
 
-    def load(number: int) -> Pair:
-        stem = stems[number]
+    def load(index: int) -> Pair:
+        stem = stems[index]
         mask = None if masks is None else read_photo(masks[stem]).rgb[..., 0]
-        ours, truth = (_planes(read_photo(files[stem]).rgb) for files in (blurred, sharp))
-        return Pair(blurred[stem].name, ours, truth, mask)
+        photo, ground_truth = (_to_nchw(read_photo(f[stem]).rgb) for f in (blurred, sharp))
+        return Pair(blurred[stem].name, photo, ground_truth, mask)
 
     return Pairs(str(folder), len(stems), load)
 
@@ -131,6 +147,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _planes(rgb: NDArray[np.floating]) -> Image:
-    """[H, W, 3] -> [1, 3, H, W]."""
+def _to_nchw(rgb: NDArray[np.floating]) -> Image:
+    """Convert an image [H, W, 3] to float32 [1, 3, H, W]."""
     return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32)

@@ -1,4 +1,4 @@
-"""Photos in and out, in the formats of `image_formats`, with 8 or 16 bits per sample."""
+"""Read and write photos in the formats of `image_formats`, with 8 or 16 bits per sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Samples = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 _GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 
-# EXIF orientation -> (swap the axes, then flip rows, flip columns)
+# EXIF orientation -> (transpose, then flip the rows, flip the columns)
 _ORIENTATIONS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -34,29 +34,30 @@ _ORIENTATIONS = {
     8: (True, True, False),
 }
 
-# TIFF tags read or written here
+# TIFF tags that are read or written here
 _BITS, _PHOTOMETRIC, _STRIP_OFFSET, _PLANAR, _EXTRA_SAMPLES, _ICC = 258, 262, 273, 284, 338, 34675
 _ORIENTATION = int(ExifTags.Base.Orientation)
 _EXIF_IFDS = (int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo))
 _INTEROP = int(ExifTags.IFD.Interop)
-# EXIF tags of the main directory that describe the photo. The others describe how one file
-# stored its pixels (a TIFF's strips, a phone's ImageWidth) and would spoil the next file.
+# EXIF tags of the main directory that describe the photo. The others describe how a file stores its
+# pixels (strips of a TIFF, ImageWidth of a phone) and would be wrong in another file.
 _DESCRIPTIVE = {269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, 50341}
 _DESCRIPTIVE |= set(range(40091, 40096))
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded image file, upright: the EXIF orientation is already applied.
+    """A decoded image file; the EXIF orientation is already applied.
 
-    rgb:         [H, W, 3] float32 in 0..1; grey sources have three equal channels
-    alpha:       [H, W], the file's own uint8 or uint16 values, or None
-    bits:        8 or 16 bits per sample in the file
-    grey:        the file stored no colour
-    icc_profile: colour profile of `rgb`, or None
-    exif:        EXIF block with orientation 1, or None
-    format:      name of one of `image_formats.FORMATS`
-    notes:       what a person should know about the conversion, one line each
+    Attributes:
+        rgb: float32 [H, W, 3] in 0..1; greyscale files have three equal channels.
+        alpha: [H, W], uint8 or uint16 as in the file, or None.
+        bits: 8 or 16 bits per sample in the file.
+        grey: whether the file is greyscale.
+        icc_profile: colour profile of `rgb`, or None.
+        exif: EXIF block with orientation 1, or None.
+        format: name of one of `image_formats.FORMATS`.
+        notes: notes to the user about the conversion, one line each.
     """
 
     rgb: NDArray[np.float32]
@@ -70,10 +71,11 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """Read an image file: grey, palette, RGB or CMYK, with alpha or without.
+    """Read an image file: grey, palette, RGB or CMYK, with or without alpha.
 
-    Raises DeblurExportError, naming the file, where it is missing, a folder, empty, damaged, too
-    large (a decompression bomb) or of a kind not supported (floating point, 32-bit, Lab).
+    Raises:
+        DeblurExportError: the file is missing, a folder, empty, damaged, too large (a decompression
+            bomb) or of an unsupported kind (floating point, 32-bit, Lab).
     """
     try:
         data = path.read_bytes()
@@ -90,8 +92,7 @@ def read_photo(path: Path) -> Photo:
         raise DeblurExportError(f"{path}: {exc}") from exc
     except UnidentifiedImageError as exc:
         raise DeblurExportError(
-            f"{path}: not a {NAMES} image that can be read, or one that is damaged; convert it to "
-            "PNG"
+            f"{path}: is not a readable {NAMES} image, or it is damaged; convert it to PNG"
         ) from exc
     except Image.DecompressionBombError as exc:
         raise DeblurExportError(f"{path}: too many pixels; crop or shrink it: {exc}") from exc
@@ -103,14 +104,14 @@ def read_photo(path: Path) -> Photo:
 
 
 def _decode(image: Image.Image, data: bytes) -> Photo:
-    """The first frame of an opened file; messages of errors lack the file's name."""
+    """Decode the first frame of an opened file; error messages do not contain the file name."""
     notes = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notes.append(f"holds {frames} images; only the first is used")
     depth, grey = _depth(image, data), image.mode in _GREY_MODES
     if depth == 16 and image.format == "PNG":
-        grey = data[25] in (0, 4)  # Pillow calls 16-bit grey with alpha RGBA
+        grey = data[25] in (0, 4)  # Pillow reports 16-bit grey with alpha as RGBA
     deep = depth == 16 and image.mode != "CMYK"
     image.load()
     if image.mode == "CMYK":
@@ -119,14 +120,14 @@ def _decode(image: Image.Image, data: bytes) -> Photo:
             notes.append("16-bit CMYK is read with 8 bits")
     samples = _deep_samples(image, data) if deep else _shallow_samples(image, grey)
     if samples.shape[:2] != (image.height, image.width) or samples.size == 0:
-        raise DeblurExportError("cannot be decoded to the size it states; convert it to PNG")
+        raise DeblurExportError("cannot be decoded to its stated size; convert it to PNG")
     exif, orientation = _exif(image, notes)
-    samples = _upright(samples, orientation)
+    samples = _apply_orientation(samples, orientation)
     alpha = samples[..., -1] if samples.shape[2] in (2, 4) else None
     colours = samples[..., : 1 if samples.shape[2] < 3 else 3]
     rgb = colours.astype(np.float32) / np.float32(65535 if deep else 255)
     if alpha is not None and deep and _tiff_tag(image, _EXTRA_SAMPLES) == (1,):
-        # Premultiplied; Pillow itself divides 8-bit ones.
+        # Premultiplied alpha; for 8 bits Pillow divides by it.
         rgb = np.minimum(rgb * 65535 / np.maximum(alpha, 1)[..., None].astype(np.float32), 1)
     icc = image.info.get("icc_profile")
     return Photo(
@@ -142,14 +143,14 @@ def _decode(image: Image.Image, data: bytes) -> Photo:
 
 
 def _depth(image: Image.Image, data: bytes) -> int:
-    """Bits a sample in the file. Raises DeblurExportError for kinds of pixels not supported."""
+    """Bits per sample in the file. Raises DeblurExportError for unsupported kinds of pixels."""
     depth = 8
     if image.format == "PNG":
         depth = data[24]
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         depth = max(image.tag_v2.get(_BITS, (1,)))
     wide_grey = image.mode.startswith("I")
-    # 12-bit grey TIFF has the mode I;16 as well; white-is-zero I;16 comes out inverted.
+    # 12-bit grey TIFF has the mode I;16 as well; white-is-zero I;16 is decoded inverted.
     known = image.mode in _GREY_MODES | _COLOUR_MODES and (depth == 16 or not wide_grey)
     if not known or depth > 16 or (wide_grey and _tiff_tag(image, _PHOTOMETRIC) == 0):
         raise DeblurExportError(
@@ -164,7 +165,7 @@ def _tiff_tag(image: Image.Image, tag: int) -> Any:
 
 
 def _shallow_samples(image: Image.Image, grey: bool) -> NDArray[np.uint8]:
-    """[H, W, 1..4] uint8: grey, grey + alpha, RGB or RGBA."""
+    """Samples uint8 [H, W, 1..4]: grey, grey and alpha, RGB or RGBA."""
     mode = "L" if grey else "RGB"
     if image.has_transparency_data:
         mode = "LA" if grey else "RGBA"
@@ -173,14 +174,14 @@ def _shallow_samples(image: Image.Image, grey: bool) -> NDArray[np.uint8]:
 
 
 def _deep_samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
-    """[H, W, 1..4] uint16: grey, grey + alpha, RGB or RGBA."""
+    """Samples uint16 [H, W, 1..4]: grey, grey and alpha, RGB or RGBA."""
     if image.mode in _GREY_MODES:
         grey = np.asarray(image).astype(np.uint16)
         key = image.info.get("transparency")
         if key is None:
             return grey[..., None]
         return np.stack([grey, np.where(grey == key, 0, 65535).astype(np.uint16)], axis=-1)
-    # Pillow has no mode for 16-bit colour and would hand over the upper 8 bits.
+    # Pillow has no mode for 16-bit colour and would return only the upper 8 bits.
     import cv2
 
     log = getattr(cv2.utils, "logging", cv2)  # OpenCV 5, or 4
@@ -189,7 +190,7 @@ def _deep_samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
         log.setLogLevel(level)
-    planar = _tiff_tag(image, _PLANAR) == 2  # OpenCV 5 decodes it to a wrong order of samples
+    planar = _tiff_tag(image, _PLANAR) == 2  # OpenCV 5 decodes its samples in a wrong order
     if planar or bgr is None or bgr.ndim != 3 or bgr.dtype != np.uint16:
         raise DeblurExportError("this kind of 16-bit image is not supported; convert it to PNG")
     grey_alpha = image.format == "PNG" and data[25] == 4
@@ -198,32 +199,33 @@ def _deep_samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
 
 
 def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
-    """The descriptive part of the EXIF block, and the orientation still to be applied.
+    """The descriptive part of the EXIF block, and the orientation that is still to be applied.
 
-    Pillow and OpenCV both turn TIFF images upright while they decode; Pillow then forgets the tag.
+    Pillow and OpenCV both apply the orientation of TIFF images while they decode; Pillow then
+    removes the tag.
     """
     orientation = 1
     try:
         exif = image.getexif()
         orientation = exif.get(_ORIENTATION, 1)
-        kept = Image.Exif()
-        kept.update({tag: value for tag, value in exif.items() if tag in _DESCRIPTIVE})
+        descriptive = Image.Exif()
+        descriptive.update({tag: value for tag, value in exif.items() if tag in _DESCRIPTIVE})
         for pointer in _EXIF_IFDS:
             tags = {k: v for k, v in exif.get_ifd(pointer).items() if k != _INTEROP}
             if tags:
-                kept[pointer] = tags
-        if not kept:
+                descriptive[pointer] = tags
+        if not descriptive:
             return None, orientation
-        kept[_ORIENTATION] = 1
-        return kept.tobytes(), orientation
+        descriptive[_ORIENTATION] = 1
+        return descriptive.tobytes(), orientation
     except Exception:  # a damaged block is no reason to refuse the photo
         notes.append("the EXIF data is damaged and was dropped")
         return None, orientation
 
 
-def _upright(samples: Samples, orientation: int) -> Samples:
-    swap, flip_rows, flip_columns = _ORIENTATIONS.get(orientation, (False, False, False))
-    if swap:
+def _apply_orientation(samples: Samples, orientation: int) -> Samples:
+    transpose, flip_rows, flip_columns = _ORIENTATIONS.get(orientation, (False, False, False))
+    if transpose:
         samples = samples.swapaxes(0, 1)
     return samples[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
@@ -231,15 +233,24 @@ def _upright(samples: Samples, orientation: int) -> Samples:
 def write_photo(
     photo: Photo, rgb: NDArray[np.float32], path: Path, quality: int = 95
 ) -> tuple[str, ...]:
-    """Write `rgb` [H, W, 3] float32, clipped to 0..1, as `photo` was stored: the restored photo.
+    """Write a restored photo in the way in which the original is stored.
 
-    Depth, greyness (the mean of the channels), alpha, ICC profile and EXIF are those of `photo`
-    where the format, given by the suffix of `path`, can hold them. `quality` (1..100) is for JPEG
-    and WebP. Returns what could not be kept, one line each.
+    Bit depth, greyscale (the mean of the channels), alpha, ICC profile and EXIF are those of
+    `photo`, as far as the format supports them.
 
-    Raises DeblurExportError for an unknown suffix, an `rgb` of another size than the photo or
-    with NaN or infinity, an image too large for the format, and a file that cannot be written; a
-    file is then either the old one or none.
+    Args:
+        photo: the original.
+        rgb: the restored image, float32 [H, W, 3], clipped to 0..1.
+        path: the file to write; its suffix gives the format.
+        quality: of JPEG and WebP, 1..100.
+
+    Returns:
+        What the format does not support, one line each.
+
+    Raises:
+        DeblurExportError: the suffix is unknown, `rgb` has another size than the photo or contains
+            NaN or infinity, the image is too large for the format, or the file cannot be written.
+            An existing file is then not changed.
     """
     kind = BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
@@ -248,17 +259,18 @@ def write_photo(
         )
     if rgb.shape != photo.rgb.shape:
         raise DeblurExportError(
-            f"{path}: the restored image is {list(rgb.shape)}, the photo {list(photo.rgb.shape)}"
+            f"{path}: the restored image has shape {list(rgb.shape)}, the photo "
+            f"{list(photo.rgb.shape)}"
         )
     if not np.isfinite(rgb).all():
         raise DeblurExportError(
-            f"{path}: not written: the restored image holds NaN or infinity; try fp32"
+            f"{path}: not written: the restored image contains NaN or infinity; try fp32"
         )
     side = max(rgb.shape[:2])
     if kind.largest_side is not None and side > kind.largest_side:
         raise DeblurExportError(
             f"{path}: {side} pixels are more than the {kind.largest_side} that {kind.name} "
-            "allows; write .png or .tif"
+            "supports; write .png or .tif"
         )
     notes: list[str] = []
     samples = _samples(photo, rgb, kind, notes)
@@ -283,36 +295,38 @@ def write_photo(
 def _samples(
     photo: Photo, rgb: NDArray[np.float32], kind: ImageFormat, notes: list[str]
 ) -> Samples:
-    """[H, W, 1..4] uint8 or uint16, as `kind` can store it."""
+    """Convert to samples [H, W, 1..4], uint8 or uint16, that the format supports."""
     dtype: type[np.unsignedinteger[Any]] = np.uint8
     if photo.bits == 16:
         if kind.bits == 16:
             dtype = np.uint16
         else:
-            notes.append(f"16 bits reduced to 8: {kind.name} holds no more")
+            notes.append(f"16 bits reduced to 8: {kind.name} does not support more")
     top = np.iinfo(dtype).max
     colours = rgb.mean(axis=2, keepdims=True) if photo.grey else rgb
     samples: Samples = np.rint(np.clip(colours, 0, 1) * np.float32(top)).astype(dtype)
     if photo.alpha is None:
         return samples
     if not kind.alpha:
-        notes.append(f"transparency dropped: {kind.name} cannot hold it; write .png to keep it")
+        notes.append(
+            f"transparency dropped: {kind.name} does not support it; write .png to keep it"
+        )
         return samples
     alpha = photo.alpha
     if alpha.dtype != dtype:
         alpha = np.rint(alpha / np.float32(257)).astype(dtype)
     if photo.grey and kind.name == "TIFF" and dtype is np.uint16:
-        samples = samples.repeat(3, axis=2)  # few programs, Pillow not among them, read the pair
+        samples = samples.repeat(3, axis=2)  # many programs, such as Pillow, cannot read the pair
     return np.concatenate([samples, alpha[..., None]], axis=2)
 
 
 def _metadata(
     photo: Photo, kind: ImageFormat, notes: list[str]
 ) -> tuple[bytes | None, bytes | None]:
-    """ICC profile and EXIF block, each where `kind` can hold it."""
+    """The ICC profile and the EXIF block if the format supports them, or else None."""
     icc, exif = photo.icc_profile, photo.exif
     if not kind.grey_profile and icc is not None and icc[16:20] == b"GRAY":
-        notes.append(f"grey colour profile dropped: {kind.name} stores RGB only")
+        notes.append(f"grey colour profile dropped: {kind.name} supports RGB only")
         icc = None
     if kind.largest_exif is not None and exif is not None and len(exif) > kind.largest_exif:
         notes.append(f"EXIF data dropped: too long for {kind.name}")
@@ -321,7 +335,7 @@ def _metadata(
 
 
 def _png16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
-    """A 16-bit PNG file of [H, W, 1..4] samples."""
+    """Encode samples uint16 [H, W, 1..4] as a PNG file."""
     height, width, channels = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = np.ascontiguousarray(samples, ">u2").view(np.uint8).reshape(height, -1)
@@ -341,10 +355,10 @@ def _png16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
 
 
 def _tiff16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
-    """A 16-bit uncompressed TIFF file of [H, W, 1, 3 or 4] samples.
+    """Encode samples uint16 [H, W, 1, 3 or 4] as an uncompressed TIFF file.
 
-    An EXIF block is a TIFF directory, so Pillow's class for it writes all but the pixels. Pillow
-    counts the strip's offset from the end of the directory.
+    An EXIF block is a TIFF directory, so Pillow's class for it writes everything except the pixels.
+    Pillow counts the offset of the strip from the end of the directory.
     """
     height, width, channels = samples.shape
     directory = Image.Exif()
@@ -362,5 +376,5 @@ def _tiff16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
     return header + samples.astype(order).tobytes()
 
 
-# Pillow writes no 16-bit colour.
+# Pillow does not write 16-bit colour.
 _DEEP_WRITERS = {"PNG": _png16, "TIFF": _tiff16}

@@ -1,4 +1,4 @@
-"""Restoring a large image tile by tile, with the same result as in one piece."""
+"""Restore a large image tile by tile, with the same result as in one piece."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How to cut an image into overlapping tiles; all lengths in pixels.
+    """How to split an image into overlapping tiles; all lengths are in pixels.
 
-    tile:     side of a tile, halo included; at least 2 * halo + ramp + multiple
-    halo:     strip thrown away at each inner edge; at least the network's receptive-field radius
-              if the result is to equal the untiled one
-    ramp:     width of the raised-cosine blend between neighbours (0: none)
-    multiple: tile origins are multiples of it: the network's total stride
+    Args:
+        tile: side of a tile including the halo; at least 2 * halo + ramp + multiple.
+        halo: width of the border that is discarded at each inner edge. It must be at least the
+            radius of the receptive field for the result to equal the untiled one.
+        ramp: width of the raised-cosine blending between adjacent tiles; 0 for none.
+        multiple: origins of tiles are multiples of this, the total stride of the network.
 
-    Raises DeblurExportError for lengths that leave no room to step from tile to tile.
+    Raises:
+        DeblurExportError: a length is out of range, or the tile is too small.
     """
 
     tile: int
@@ -46,7 +48,7 @@ class Tiling:
 
     @property
     def step(self) -> int:
-        """Distance between neighbouring origins: the largest that leaves the overlap whole."""
+        """Distance between adjacent origins: the largest that preserves the overlap."""
         return (self.tile - 2 * self.halo - self.ramp) // self.multiple * self.multiple
 
 
@@ -61,16 +63,17 @@ class Tile:
 
 
 def plan(height: int, width: int, tiling: Tiling) -> list[Tile]:
-    """Tiles that cover a height x width image, row by row.
+    """Plan the tiles that cover an image of height x width pixels, row by row.
 
-    Neighbours overlap by 2 * halo + ramp or more. Every tile measures `tile`, but for the last of
-    a row or column, which ends with the image: up to multiple - 1 more, so that its origin stays
-    a multiple. A side not longer than `tile` is one tile.
+    Adjacent tiles overlap by at least 2 * halo + ramp. Every tile has the side `tile`, except the
+    last one of a row or column, which ends at the border of the image and is up to multiple - 1
+    pixels longer, so that its origin is a multiple. A side not longer than `tile` is one tile.
 
-    Raises DeblurExportError where a side is below 1.
+    Raises:
+        DeblurExportError: a side is below 1.
     """
     if height < 1 or width < 1:
-        raise DeblurExportError(f"tiling: an image of {height} x {width} pixels holds nothing")
+        raise DeblurExportError(f"tiling: an image of {height} x {width} pixels is empty")
     return [
         Tile(y0, y1, x0, x1)
         for y0, y1 in _spans(height, tiling)
@@ -84,24 +87,31 @@ def restore_tiled(
     tiling: Tiling,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Run `restore` on every tile of `image` and blend the results.
+    """Run `restore` on every tile of an image and blend the results.
 
-    image: [1, 3, H, W] float32, any range; returns [1, C, H, W] float32.
-    restore: [1, 3, h, w] float32 -> [1, C, h, w].
-    progress: called after each tile with (tiles done, tiles in all).
+    The result equals restore(image) up to rounding if the receptive field of `restore` has a radius
+    of at most `halo` and `restore` depends on the position only modulo `multiple`: padding at the
+    inner edges of a tile then affects only pixels that are discarded. Operators over the whole
+    image (global pooling, instance normalisation) are approximate for any halo.
 
-    The result equals restore(image) up to rounding if `restore` sees no further than `halo` and
-    depends on position only modulo `multiple`: padding at a tile's inner edge then spoils only
-    what is thrown away. Operators that see the whole image (global pooling, instance
-    normalisation) stay approximate whatever the halo.
+    Args:
+        restore: float32 [1, 3, h, w] -> [1, C, h, w].
+        image: float32 [1, 3, H, W] in any range.
+        tiling: how to split the image.
+        progress: called after each tile with the number of finished tiles and of all tiles.
 
-    Raises DeblurExportError for other shapes; what `restore` raises passes through.
+    Returns:
+        float32 [1, C, H, W].
+
+    Raises:
+        DeblurExportError: the image or a restored tile has another shape. Errors of `restore` are
+            passed on.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3):
         raise DeblurExportError(f"tiling: expected an image [1, 3, H, W], got {list(image.shape)}")
     height, width = image.shape[2:]
     tiles = plan(height, width, tiling)
-    # A tile's weight is a product of one weight per axis, so each axis is normalised alone.
+    # The weight of a tile is a product of one weight per axis, so each axis is normalised alone.
     rows, columns = _weights(height, tiling), _weights(width, tiling)
     result = np.zeros((1, 0, height, width), np.float32)
     for done, t in enumerate(tiles, start=1):
@@ -109,8 +119,8 @@ def restore_tiled(
         restored = restore(crop)
         if restored.shape[2:] != crop.shape[2:]:
             raise DeblurExportError(
-                f"tiling: a tile of shape {list(crop.shape)} came back as {list(restored.shape)}; "
-                "the network must return images of the size it is given"
+                f"tiling: the output for a tile of shape {list(crop.shape)} has shape "
+                f"{list(restored.shape)}; the network must return images of the size of its input"
             )
         if done == 1:
             result = np.zeros((1, restored.shape[1], height, width), np.float32)
@@ -122,7 +132,7 @@ def restore_tiled(
 
 
 def _spans(length: int, tiling: Tiling) -> list[Span]:
-    """(start, end) of the tiles along one axis."""
+    """Start and end of the tiles along one axis."""
     if length <= tiling.tile:
         return [(0, length)]
     last = (length - tiling.tile) // tiling.multiple * tiling.multiple
@@ -134,7 +144,8 @@ def _spans(length: int, tiling: Tiling) -> list[Span]:
 def _weights(length: int, tiling: Tiling) -> dict[Span, NDArray[np.float32]]:
     """Blending weights [end - start] of each span; over all spans they sum to 1 at every pixel.
 
-    At an inner edge: 0 for `halo` pixels, then a rise over `ramp`. At the image's border: 1.
+    At an inner edge they are 0 for `halo` pixels and then rise over `ramp`; at the border of the
+    image they are 1.
     """
     rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(tiling.ramp) + 0.5) / max(tiling.ramp, 1))
     edge = np.concatenate([np.zeros(tiling.halo), rise])

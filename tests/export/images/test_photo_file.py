@@ -1,4 +1,4 @@
-"""Photos survive a round trip: pixels, depth, alpha, colour profile, orientation."""
+"""A round trip preserves pixels, bit depth, alpha, colour profile and orientation of photos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray[Any, Any]:
 
 
 def png16(samples: np.ndarray[Any, Any], *extra: tuple[bytes, bytes]) -> bytes:
-    """A 16-bit PNG, also of kinds that neither Pillow nor OpenCV writes."""
+    """A 16-bit PNG, also of kinds that neither Pillow nor OpenCV can write."""
     height, width, channels = samples.shape
     body = b"".join(b"\0" + row.tobytes() for row in samples.astype(">u2"))
     head = struct.pack(">IIBBBBB", width, height, 16, [0, 0, 4, 2, 6][channels], 0, 0, 0)
@@ -84,7 +84,7 @@ def test_16_bit_grey_with_alpha(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png16(pixels))
     photo = read_photo(tmp_path / "a.png")
     assert photo.grey
-    for name in ["b.png", "c.tif"]:  # each from the one before
+    for name in ["b.png", "c.tif"]:  # each is written from the previous one
         assert write_photo(photo, photo.rgb, tmp_path / name) == ()
         photo = read_photo(tmp_path / name)
         assert np.array_equal(np.rint(photo.rgb * 65535), pixels[..., :1].repeat(3, axis=2))
@@ -97,7 +97,7 @@ def test_16_bit_grey_with_alpha(tmp_path: Path) -> None:
 def test_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
     exif = Image.Exif()
     exif.update({274: orientation, 271: "maker", 256: 5, EXIF_IFD: {MAKER_NOTE: b"note"}})
-    buffer = io.BytesIO()  # Pillow 13 scrambles such TIFF files when it opens them by name
+    buffer = io.BytesIO()  # Pillow 13 decodes such TIFF files wrongly if it opens them by name
     image = Image.fromarray(noise(3, 5, 4)).convert("RGB" if suffix == ".jpg" else "RGBA")
     image.save(buffer, Image.registered_extensions()[suffix], exif=exif.tobytes(), quality=90)
     (tmp_path / f"a{suffix}").write_bytes(buffer.getvalue())
@@ -143,7 +143,7 @@ def test_16_bit_keeps_profile_and_exif(tmp_path: Path) -> None:
     iccp = (b"iCCP", b"sRGB\0\0" + zlib.compress(SRGB))
     (tmp_path / "a.png").write_bytes(png16(pixels, iccp, (b"eXIf", exif.tobytes()[6:])))
     photo = read_photo(tmp_path / "a.png")
-    for name in ["b.tif", "c.png", "d.tif"]:  # each from the one before
+    for name in ["b.tif", "c.png", "d.tif"]:  # each is written from the previous one
         assert write_photo(photo, photo.rgb, tmp_path / name) == ()
         photo = read_photo(tmp_path / name)
         assert np.array_equal(np.rint(photo.rgb * 65535), pixels)
@@ -180,7 +180,7 @@ def test_cmyk_and_frames_are_noted(tmp_path: Path) -> None:
         assert "2 images" in photo.notes[0]
 
 
-def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:
+def test_what_a_format_does_not_support_is_noted(tmp_path: Path) -> None:
     deep = photo_of(bits=16)
     notes = write_photo(deep, deep.rgb, tmp_path / "a.jpg")
     assert [n.split()[0] for n in notes] == ["16", "transparency"]
@@ -201,7 +201,7 @@ def test_values_are_clipped_rounded_and_averaged(tmp_path: Path) -> None:
 
 
 BROKEN = {"missing": "No such file", "folder": "irectory", "empty": "empty", "bomb": "too many"}
-BROKEN |= dict.fromkeys(["text", "gif", "no width"], "not a PNG")
+BROKEN |= dict.fromkeys(["text", "gif", "no width"], "not a readable PNG")
 BROKEN |= dict.fromkeys(["F", "I", "LAB"], "not supported")
 BROKEN |= dict.fromkeys(["16-bit", "png", "jpg", "webp", "tif"], "damaged")
 

@@ -1,4 +1,4 @@
-"""Tiled restoration equals restoration in one piece where the halo covers the receptive field."""
+"""Tiled restoration equals restoration in one piece if the halo covers the receptive field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = [(501, 333), (96, 96), (97, 300), (40, 500), (500, 5), (1, 1), (111, 112
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """On a busy machine, threads that wait for each other take seconds over tiny tiles."""
+    """On a busy machine, the synchronisation of threads takes seconds for tiny tiles."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -34,7 +34,7 @@ def photo(height: int, width: int) -> Array:
 
 
 def conv(radius: int) -> Operator:
-    """A random convolution with zero padding: it sees exactly `radius` pixels far."""
+    """A random convolution with zero padding; the radius of its receptive field is `radius`."""
     side = 2 * radius + 1
     kernel = torch.from_numpy(np.random.default_rng(1).random((3, 3, side, side), np.float32))
     kernel /= kernel.sum(dim=(1, 2, 3), keepdim=True)
@@ -46,7 +46,7 @@ def conv(radius: int) -> Operator:
 
 
 def down_up(image: Array) -> Array:
-    """A stride-16 network in miniature: pad, shrink, 3 x 3 convolution, enlarge, add.
+    """A minimal network of stride 16: pad, downsample, 3 x 3 convolution, upsample, add.
 
     A pixel sees its own 16 x 16 block and the eight around it: 31 pixels far.
     """
@@ -87,7 +87,7 @@ def test_equals_the_untiled_result(
     ],
 )
 def test_differs_where_the_conditions_are_broken(operator: Operator, tiling: Tiling) -> None:
-    """So the test above is able to fail."""
+    """Shows that the test above can fail."""
     image = photo(501, 333)
     assert np.abs(restore_tiled(operator, image, tiling) - operator(image)).max() > 1e-3
 
@@ -108,7 +108,7 @@ def test_plan(tiling: Tiling, size: tuple[int, int]) -> None:
                 assert end - start == tiling.tile
             else:
                 assert 0 <= end - start - tiling.tile < tiling.multiple
-        # What is left of a tile after the halo is thrown away must still cover the image.
+        # The tiles must cover the image also without their halos.
         y0, x0 = (t.y0 and t.y0 + tiling.halo), (t.x0 and t.x0 + tiling.halo)
         y1 = t.y1 if t.y1 == height else t.y1 - tiling.halo
         x1 = t.x1 if t.x1 == width else t.x1 - tiling.halo
@@ -128,7 +128,7 @@ def test_weights_sum_to_one_and_blend_smoothly() -> None:
     tiling = Tiling(tile=64, halo=4, ramp=12, multiple=16)
     ones = restore_tiled(np.ones_like, photo(200, 150), tiling)
     assert np.abs(ones - 1).max() < 1e-6
-    # Alternating tiles of 0 and 1 show the weights themselves: no jump, and flat in between.
+    # With alternating tiles of 0 and 1 the result is the weights: no jump, constant in between.
     calls = iter(range(10))
     steps = restore_tiled(
         lambda x: np.full_like(x, next(calls) % 2), photo(1, 150), Tiling(64, 4, 12, 1)
@@ -178,5 +178,5 @@ def test_bad_images_and_networks() -> None:
     for shape in [(3, 8, 8), (2, 3, 8, 8), (1, 1, 8, 8), (1, 3, 0, 8)]:
         with pytest.raises(DeblurExportError):
             restore_tiled(lambda x: x, np.zeros(shape, np.float32), tiling)
-    with pytest.raises(DeblurExportError, match="came back as"):
+    with pytest.raises(DeblurExportError, match="the output for a tile"):
         restore_tiled(lambda x: x[..., 1:], photo(9, 9), tiling)

@@ -157,9 +157,9 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(DeblurExportError, match=words):
             list(open_pairs(source, shape))
 
-    refused("takes a dataset of deblur-export pairs, or a folder", source=tmp_path)
-    refused("23x17, and the file takes 32x16 only", (1, 3, 16, 32))
-    refused("takes 2; export with batch 1", (2, 3, HEIGHT, WIDTH))
+    refused("needs a dataset of deblur-export pairs, or a folder", source=tmp_path)
+    refused("23x17, and the file supports 32x16 only", (1, 3, 16, 32))
+    refused("of the file is 2; export with batch 1", (2, 3, HEIGHT, WIDTH))
     Image.fromarray(images(1)[0, 1:]).save(folder / "sharp" / "1.tiff")
     refused("1.png: the images of the pair differ in size")
     (folder / "masks" / "1.png").unlink()
