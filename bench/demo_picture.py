@@ -1,9 +1,10 @@
-"""The picture of `make demo`: what was taken for blurred, and where the object moved, close up.
+"""Draw the picture of `make demo`: the predicted mask, and a close-up of the strongest blur.
 
-    python bench/demo_picture.py FOLDER  # with blurred, sharp and restored inside
+    python bench/demo_picture.py FOLDER  # which contains blurred, sharp and restored
 
-Writes FOLDER/demo.jpg, a row for each photo: the restored photo with the found mask in orange, then
-the window with the most blur in the blurred and the restored photo and in the truth, enlarged.
+Writes FOLDER/demo.jpg with a row for each photo: the restored photo with the predicted mask in
+orange, then the window with the strongest blur, enlarged, of the blurred photo, the restored photo
+and the ground truth.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from PIL import Image
 
 from deblur_export.export.parity import metrics
 
-MOVED = 8  # levels of 255 between blurred and sharp, from which on a pixel counts as blurred
+MOVED = 8  # difference between blurred and sharp, of 255 levels, above which a pixel is blurred
 WINDOW = 144  # side of the close-ups in pixels
-SIDE = 320  # of each panel
+SIDE = 320  # side of each panel in pixels
 
 Bytes = NDArray[np.uint8]
 
@@ -38,8 +39,8 @@ def main() -> None:
         )
         window = most_blurred(difference)
         close = [enlarged(image[window], SIDE) for image in (blurred, restored, sharp)]
-        captions = ("taken for blurred", "blurred")
-        captions += (f"restored, {after - before:+.1f} dB where blurred", "truth")
+        captions = ("predicted mask", "blurred")
+        captions += (f"restored, {after - before:+.1f} dB where blurred", "ground truth")
         rows.append(list(zip((squared(mask), *close), captions, strict=True)))
         print(f"{path.name}: PSNR where blurred {before:.2f} -> {after:.2f} dB")
     save_sheet(rows, folder / "demo.jpg", SIDE)
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def most_blurred(difference: NDArray[np.float32]) -> tuple[slice, slice]:
-    """Rows and columns of the square of WINDOW pixels with the largest sum of the difference."""
+    """Rows and columns of the window of WINDOW x WINDOW pixels with the largest difference."""
     sums = cv2.boxFilter(difference, -1, (WINDOW, WINDOW), normalize=False)
     half = WINDOW // 2
     inside = sums[half : sums.shape[0] - half, half : sums.shape[1] - half]
@@ -56,12 +57,12 @@ def most_blurred(difference: NDArray[np.float32]) -> tuple[slice, slice]:
 
 
 def enlarged(image: Bytes, side: int) -> Bytes:
-    """To side x side pixels, each one a visible square."""
+    """Enlarge an image to side x side pixels without interpolation."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
 
 
 def squared(image: Bytes) -> Bytes:
-    """Fitted into a white square."""
+    """Pad an image to a square with white."""
     square = Image.new("RGB", (max(image.shape[:2]),) * 2, "white")
     square.paste(Image.fromarray(image), (0, (square.height - image.shape[0]) // 2))
     return np.asarray(square)

@@ -1,10 +1,10 @@
-"""Measure whole networks in PyTorch on this machine's GPU, with the CUDA kernels and without.
+"""Measure whole networks in PyTorch on the GPU of this machine, with the CUDA kernels and without.
 
     python bench/networks_cuda.py [--size 720x1280] [--network NAME ...] [--json FILE]
 
-Both compute under the same discrete choices, so that the error against float64 is arithmetic alone.
-M2AENet's mask is forced to a coverage of 10 %; what makes the choices runs all the same. Weights
-are random: only time counts. `bench/tables.py` makes the table.
+Both use the same discrete choices, so that the error against float64 is only arithmetic. The mask
+of M2AENet is forced to a coverage of 10 %; the layers that predict it are still computed. Weights
+are random, because only the time matters. `bench/tables.py` makes the table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deblur_export.models.checkpoint import load_model
 from deblur_export.models.decisions import decisions
 from deblur_export.plugins.libraries import cpu
 
-# The slowest without kernels last: an interrupted run has the others.
+# The networks that are slowest without kernels are last, so that an interrupted run has the others.
 NETWORKS = {
     "nafnet": "32",
     "m2aenet": "base",
@@ -46,7 +46,8 @@ REPEATS = 5
 
 @contextmanager
 def chosen(net: nn.Module, choices: dict[str, Tensor]) -> Iterator[None]:
-    """Inside, each decision gives its choice of `choices`; its own is put there where none is."""
+    """A context in which each decision returns its entry of `choices`; its own choice is added if
+    there is none."""
 
     def hook(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def decide(module: nn.Module, inputs: object, own: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def chosen(net: nn.Module, choices: dict[str, Tensor]) -> Iterator[None]:
 
 
 def bench(name: str, size: tuple[int, int], bf16: bool) -> kernels.Result:
-    """One network in float32 without TF32, or under autocast to bfloat16."""
+    """Measure a network in float32 without TF32, or with autocast to bfloat16."""
     net = load_model(name, NETWORKS[name], "random:0").net
     choices: dict[str, Tensor] = {}
     mask = mask_decision(net)

@@ -1,4 +1,4 @@
-"""The picture of the README: a photo through PyTorch and ONNX Runtime, and their difference.
+"""Draw the picture of the README: a photo restored by PyTorch and ONNX Runtime, and the difference.
 
 python bench/parity_picture.py FILE.onnx PHOTO OUT.jpg
 """

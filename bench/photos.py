@@ -1,8 +1,9 @@
-"""Blur the photos that scikit-image ships, with known truth; none of them trained the demo weights.
+"""Blur the photos in the wheel of scikit-image, which the demo weights were not trained on.
 
     python bench/photos.py FOLDER
 
-Writes FOLDER/blurred and FOLDER/sharp, PNG files of the same names; prints origin and licence.
+Writes FOLDER/blurred and the ground truth FOLDER/sharp as PNG files of the same names, and prints
+origin and licence of each photo.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from PIL import Image
 
 from deblur_export.models.training.data.blur import synthesize
 
-# Name, origin, and the seed of a blur that shows what local motion is.
+# Name, origin, and the seed of a blur that illustrates local motion.
 PHOTOS = {
     "astronaut.png": ("Eileen Collins, NASA, public domain", 8),
     "chelsea.png": ("Chelsea the cat, Stefan van der Walt, CC0", 6),

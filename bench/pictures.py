@@ -1,4 +1,4 @@
-"""Rows of captioned pictures, for the README and the demo."""
+"""Draw rows of captioned pictures for the README and the demo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Panel = tuple[NDArray[np.uint8], str]
 
 
 def arguments(*names: str) -> list[Path]:
-    """The command line, as many paths as names; anything else ends with exit code 2."""
+    """The paths on the command line, one for each name; exits with code 2 if they do not match."""
     if len(sys.argv) != len(names) + 1 or any(a.startswith("-") for a in sys.argv[1:]):
         print(f"usage: python {sys.argv[0]} {' '.join(names)}", file=sys.stderr)
         sys.exit(2)
@@ -23,22 +23,24 @@ def arguments(*names: str) -> list[Path]:
 
 
 def filled(folder: Path) -> list[Path]:
-    """FOLDER/sharp/*.png as `bench/photos.py` makes them; without any, exit code 2."""
+    """The files FOLDER/sharp/*.png that `bench/photos.py` writes; exits with code 2 without any."""
     photos = sorted((folder / "sharp").glob("*.png"))
     if not photos:
-        print(f"error: {folder}/sharp holds no photo: bench/photos.py fills it", file=sys.stderr)
+        print(
+            f"error: {folder}/sharp contains no photo: run bench/photos.py first", file=sys.stderr
+        )
         sys.exit(2)
     return photos
 
 
 def to_8bit(rgb: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[H, W, 3] in 0..1, clipped, to bytes."""
+    """Convert an image [H, W, 3], clipped to 0..1, to uint8."""
     pixels: NDArray[np.uint8] = np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
     return pixels
 
 
 def save_sheet(rows: Sequence[Sequence[Panel]], path: Path, side: int = 320) -> None:
-    """Write rows of panels, each fitted to `side` pixels of width and captioned."""
+    """Write rows of captioned panels, each resized to a width of `side` pixels."""
     strips = [_strip(row, side) for row in rows]
     sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
     top = 0

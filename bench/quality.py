@@ -1,13 +1,13 @@
-"""How well the demo weights deblur: every network on the test part of a dataset.
+"""Evaluate the demo weights: every network on the split test of a dataset.
 
     deblur-export pairs --fetch PHOTOS && deblur-export pairs DATASET --photos PHOTOS
     python bench/quality.py --dataset DATASET [--json FILE] [--jobs N]
 
-Networks run in PyTorch, float32, on whole 256x256 images. PSNR, SSIM and their forms weighted by
-the true blur mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the blurred pairs.
-What PSNR_w gains is also given by the longest motion in the pair; the PSNR of sharp photos, without
-noise or JPEG, after the network stands in the last but one column. `-local` is the network exported
-with `--local`.
+Networks run in PyTorch in float32 on whole images of 256x256 pixels. PSNR, SSIM and their forms
+weighted by the ground-truth mask (PSNR_w, SSIM_w, as in Li et al., ReLoBlur) are means over the
+blurred pairs. The gain of PSNR_w is also given for ranges of the longest motion in a pair. The last
+column but one is the PSNR of sharp photos, without noise or JPEG, after the network. `-local` is
+the network with local pooling (`--local`).
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ Scores = NDArray[np.float64]  # [pairs, 4]
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Judged(NamedTuple):
-    """A network, what `COLUMNS` says, the gains of `gains`, and what passes through."""
+class Evaluation(NamedTuple):
+    """The figures of a network: means of `COLUMNS`, the result of `gains`, the PSNR of sharp
+    photos, and the mask IoU."""
 
     title: str
     sha256: str
@@ -73,7 +74,7 @@ class Judged(NamedTuple):
 
 
 def demo_networks() -> list[tuple[str, str, bool]]:
-    """Name, variant and local pooling of all demo weights, local where a network has that."""
+    """Name, variant and local pooling of all demo weights, also local if a network supports it."""
     names = sorted(path.stem.split("_") for path in DEMO_FOLDER.glob("*.safetensors"))
     return [
         (name, variant, local)
@@ -83,16 +84,16 @@ def demo_networks() -> list[tuple[str, str, bool]]:
 
 
 @torch.no_grad()
-def judge(
+def evaluate(
     network: tuple[str, str, bool], folder: Path, before: Scores, extents: NDArray[np.float64]
-) -> Judged:
-    """The figures of one network; `before` and `extents` are those of the blurred pairs."""
+) -> Evaluation:
+    """Evaluate a network; `before` and `extents` are scores and motion of the blurred pairs."""
     torch.set_num_threads(1)
     name, variant, local = network
     model = load_model(name, variant, "demo", local)
     everything, blurred = pairs_of(folder)
     result = scores(model.net, blurred)
-    return Judged(
+    return Evaluation(
         model.title,
         model.sha256,
         count_parameters(model.net),
@@ -104,14 +105,14 @@ def judge(
 
 
 def pairs_of(folder: Path) -> tuple[list[Batch], list[Batch]]:
-    """All test pairs, and those with blur."""
+    """All test pairs, and those of them with blur."""
     dataset = Dataset(folder, "test")
     everything = list(dataset.whole(len(dataset), 1))
     return everything, [pair for pair in everything if float(pair.mask.max()) > 0]
 
 
 def scores(net: Network, pairs: list[Batch]) -> Scores:
-    """What `COLUMNS` says, of each pair."""
+    """The values of `COLUMNS` for each pair, [pairs, 4]."""
     rows = []
     for pair in pairs:
         restored = array(net(pair.blurred))
@@ -139,7 +140,7 @@ def gains(after: Scores, before: Scores, extents: NDArray[np.float64]) -> list[f
 
 
 def array(image: torch.Tensor) -> NDArray[np.float32]:
-    """[1, 3, H, W] -> [3, H, W], as it would be shown."""
+    """Convert an image [1, 3, H, W] to an array [3, H, W], clipped to 0..1."""
     return image[0].clamp(0, 1).numpy()
 
 
@@ -151,7 +152,8 @@ def sharp_kept(net: Network, pairs: list[Batch]) -> float:
 
 
 def mask_iou(model: LoadedModel, pairs: list[Batch]) -> float | None:
-    """Intersection over union of found and true blur, at an eighth of the size; None without."""
+    """Intersection over union of predicted and ground-truth mask at an eighth of the size; None
+    for a network without mask."""
     seen = MaskRecorder(model.net)
     union = intersection = 0.0
     for pair in pairs:
@@ -189,12 +191,12 @@ def main() -> None:
     report: dict[str, object] = {"machine": machine(), "pairs": len(blurred)}
     report["input"] = means(before)
     networks = demo_networks()
-    task = partial(judge, folder=options.dataset, before=before, extents=extents)
+    task = partial(evaluate, folder=options.dataset, before=before, extents=extents)
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as workers:
         results = workers.map(task, networks)
-        for judged in track(results, "networks", total=len(networks), transient=True):
-            lines.append(judged.row())
-            report[judged.title] = judged.figures()
+        for evaluation in track(results, "networks", total=len(networks), transient=True):
+            lines.append(evaluation.row())
+            report[evaluation.title] = evaluation.figures()
     print("\n".join(lines))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

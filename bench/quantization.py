@@ -35,16 +35,16 @@ from deblur_export.export.timing.machine import machine, physical_cores
 from deblur_export.models.checkpoint import DEMO_FOLDER, load_model
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 
-GOALS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}  # dB lost, at most
-LEAST_INT8 = 0.7  # of the convolutions' multiply-adds
-HEAD = "| network | precision | share | lost on test | goal | to float32 | lost on val | size |"
+GOALS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}  # largest loss of PSNR in dB
+MIN_INT8 = 0.7  # smallest fraction of the convolutions' multiply-adds
+HEAD = "| network | precision | fraction | loss on test | goal | to float32 | loss on val | size |"
 Row = dict[str, Any]
 
 
 def typed_row(
     artifact: Artifact, evaluator: Evaluator, precision: GraphPrecision, folder: Path
 ) -> Row:
-    """One file in fp16 or bf16."""
+    """Measure a file in fp16 or bf16."""
     file = typed_artifact(artifact, precision, folder / f"{artifact.path.stem}_{precision}.onnx")
     return measured_row(file, evaluator) | {"precision": precision}
 
@@ -57,7 +57,7 @@ def int8_row(
     method: Method,
     folder: Path,
 ) -> Row:
-    """One file calibrated one way."""
+    """Calibrate and measure a file with one layout and method."""
     options = Calibration(None, dataset, method, layout, max_drop=GOALS["int8"])
     path = folder / f"{artifact.path.stem}_{layout}_{method}.onnx"
     result = calibrate(artifact, options, path)
@@ -81,14 +81,14 @@ def measured_row(artifact: Artifact, evaluator: Evaluator) -> Row:
 
 
 def text(title: str, row: Mapping[str, Any]) -> str:
-    """A line of the table."""
+    """A row of the table."""
     precision, goal = row["precision"], GOALS[row["precision"]]
-    reached = row["test"] <= goal and (precision != "int8" or row["share"] >= LEAST_INT8)
+    reached = row["test"] <= goal and (precision != "int8" or row["fraction"] >= MIN_INT8)
     verdict = f"{goal:g} dB" if reached else f"{goal:g} dB **not reached**"
     how = f", {row['layout']}, {row['method']}, {row['blocks']} blocks" if "layout" in row else ""
     val = f"{row['val']:+.4f} dB" if "val" in row else ""
     return (
-        f"| {title} | {precision}{how} | {row['share']:.1%} | {row['test']:+.4f} dB | "
+        f"| {title} | {precision}{how} | {row['fraction']:.1%} | {row['test']:+.4f} dB | "
         f"{verdict} | {row['to_float32']:.1f} dB | {val} | {row['megabytes']:.1f} MB |"
     )
 
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--network", action="append", help="[all with demo weights]")
     parser.add_argument("--method", action="append", choices=METHODS, help="[mse]")
-    parser.add_argument("--pairs", type=int, default=40, help="of the test part [40]")
+    parser.add_argument("--pairs", type=int, default=40, help="number of test pairs [40]")
     arguments = parser.parse_args()
     console = Console(soft_wrap=True, markup=False)
     about = machine(physical_cores())

@@ -1,10 +1,10 @@
-"""Make demo weights of finished training runs: models/weights/NAME_VARIANT.safetensors and .md.
+"""Make demo weights from finished training runs: models/weights/NAME_VARIANT.safetensors and .md.
 
     python bench/ship_weights.py --dataset DATASET [--quality bench/quality.json] RUN[,RUN...] ...
 
-RUN,RUN are runs of one network that followed each other with --init-from; the last one counts.
-Stored as float16, which halves the files; the card says what that changes. Run it again with
---quality after bench/quality.py, and the cards carry the figures of the held-out test pairs.
+RUN,RUN are runs of the same network, each continued from the previous one with --init-from; the
+weights are those of the last one. They are stored as float16, which halves the files. Run it again
+with --quality after bench/quality.py to add the figures of the held-out test pairs to the cards.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CHAIN = "Each run but the first began with the averaged weights that the one bef
 
 
 def half(tensor: torch.Tensor) -> torch.Tensor:
-    """Floating point to float16; other types as they are."""
+    """Convert floating-point tensors to float16; others are not changed."""
     if not tensor.is_floating_point():
         return tensor.contiguous()
     if tensor.abs().max() > LARGEST:
@@ -71,7 +71,7 @@ def half(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def ship(runs: list[Path], dataset: Path, quality: dict[str, Any], options: Any) -> None:
-    """Write the weights and the card of one network."""
+    """Write the weights and the model card of a network."""
     source = runs[-1] / f"{options.which}.safetensors"
     with safe_open(source, "pt") as file:
         metadata = file.metadata()
@@ -111,7 +111,7 @@ def _state(run: Path) -> dict[str, Any]:
 
 
 def _training(run: Path) -> str:
-    """One line about a run."""
+    """One line that describes a run."""
     state = _state(run)
     arguments, numbers = state["arguments"], state["numbers"]
     network = arguments["model"].replace(":", " --variant ")

@@ -1,9 +1,9 @@
-"""Every network with demo weights on the same photos, close up, side by side.
+"""Draw close-ups of the same photos restored by every network with demo weights.
 
     python bench/photos.py FOLDER && python bench/strip.py FOLDER
 
-Writes FOLDER/networks.jpg: for each photo the window with the most blur, blurred, restored by each
-network in PyTorch (with local pooling where it has that), and the truth.
+Writes FOLDER/networks.jpg: for each photo the window with the strongest blur, as it is blurred, as
+each network restores it in PyTorch (with local pooling if it has any), and the ground truth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deblur_export import models
 from deblur_export.export.parity import metrics
 from deblur_export.models.checkpoint import load_model
 
-SIDE = 224  # of each panel
+SIDE = 224  # side of each panel in pixels
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def main() -> None:
     photos = filled(folder)
     nets = {
         models.get(name).title: load_model(name, variant, "demo", local).net
-        for name, variant, local in demo_networks()  # the local form comes last and stays
+        for name, variant, local in demo_networks()  # local forms overwrite the others
     }
     rows = []
     for path in photos:
@@ -45,7 +45,7 @@ def main() -> None:
         gains = [f"{title}, {y - before:+.1f} dB" for title, y in zip(nets, after, strict=True)]
         panels = [*images.values(), sharp]
         close = [enlarged(to_8bit(image[window]), SIDE) for image in panels]
-        rows.append(list(zip(close, ["blurred", *gains, "truth"], strict=True)))
+        rows.append(list(zip(close, ["blurred", *gains, "ground truth"], strict=True)))
     save_sheet(rows, folder / "networks.jpg", SIDE)
     print(f"look at {folder / 'networks.jpg'}")
 

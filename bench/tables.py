@@ -35,8 +35,9 @@ every median, minimum and maximum, and the machine of their run. Milliseconds ar
 PRECISION = """`bench/precision.py`: the lowest PSNR to PyTorch in float32 over several sizes (int8:
 over held-out photos), and the size of the file. ONNX Runtime rounds where the typed file does;
 OpenVINO computes the float32 file in the precision, int8 in the `cpu` layout; TensorRT for RTX
-builds an engine whose precision is proved, and does not run it. Int8 takes all that may be int8,
-under no budget. The networks are the tiny ones, so the sizes say little about yours.
+builds an engine whose precision is verified, and does not run it. Int8 quantizes everything that
+can be int8, without a budget. The networks are the tiny variants, so the sizes say little about
+others.
 
 """
 WIDTH = 100
@@ -45,8 +46,8 @@ MARKS = ("<!-- {}: written by bench/tables.py -->", "<!-- end of the {} -->")
 INT8 = """## INT8
 
 `bench/quantization.py`: demo weights, calibrated on the split train of a dataset, with a budget of
-0.1 dB on the split val, then measured on 40 pairs of the split test, beside FP16 and BF16. *Share*
-is the fraction of the convolutions' multiply-adds that are int8.
+0.1 dB on the split val, then measured on 40 pairs of the split test, beside FP16 and BF16.
+*Fraction* is that of the convolutions' multiply-adds in this precision.
 
 """
 KERNELS = """## CUDA kernels
