@@ -17,7 +17,7 @@ from deblur_export.export.timing.files import Files
 from deblur_export.export.timing.jobs import FORCED_CHOICE, Job
 from deblur_export.export.timing.peers import PEERS, REFERENCE, Row
 from deblur_export.export.timing.process import WorkerProcess
-from deblur_export.export.timing.rounds import Budget, Feed, Figures, max_difference, take_turns
+from deblur_export.export.timing.rounds import Budget, Feed, Figures, max_difference, run_rounds
 from deblur_export.export.timing.subjects import Size, Subject
 
 
@@ -81,7 +81,7 @@ class Bench:
                 }
                 self._first_runs(workers, feeds, figures)
                 by_row = {row: feeds[row.subject] for row in workers}
-                take_turns(
+                run_rounds(
                     workers,
                     by_row,
                     figures,

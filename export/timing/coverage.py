@@ -1,4 +1,4 @@
-"""Force a mask of a given coverage upon a network, with its own decision still paid for."""
+"""Force a mask of given coverage on a network, while its own mask is still computed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE
 from deblur_export.models.decisions import decisions
 
 Mask = NDArray[np.float32]
-MASK = "mask"  # M2AENet's decision: which pixels are blurred
-BLOBS = 16  # blobs have a standard deviation of the longer side by this
+MASK = "mask"  # the decision of M2AENet about which pixels are blurred
+BLOBS = 16  # the standard deviation of blobs is the longer side divided by this
 
 
 def blob_mask(height: int, width: int, coverage: float, seed: int = 0) -> Mask:
-    """A smooth Gaussian field above its quantile, [1, 1, height, width] of 0 and 1.
+    """A mask of blobs: the pixels where a smooth Gaussian field is above a quantile.
 
     Args:
-        height, width: of the mask.
-        coverage: share of ones in 0..1, met to the pixel.
-        seed: of the field; a larger coverage of one seed contains the smaller ones.
+        height, width: of the mask in pixels.
+        coverage: fraction of ones in 0..1, which is met exactly.
+        seed: of the field. With the same seed, a mask contains those of smaller coverage.
+
+    Returns:
+        float32 [1, 1, height, width] of 0 and 1.
     """
     field = np.random.default_rng(seed).standard_normal((height, width))
     smooth = cv2.GaussianBlur(field, (0, 0), max(height, width) / BLOBS)
@@ -41,30 +44,34 @@ def blob_mask(height: int, width: int, coverage: float, seed: int = 0) -> Mask:
 
 
 def dilated_coverage(mask: Mask) -> float:
-    """Share of pixels with a one in their 3x3 neighbourhood: what a pruned convolution reads."""
+    """Fraction of pixels with a one in their 3x3 neighbourhood, which a pruned convolution reads.
+
+    Args:
+        mask: float32 [1, 1, H, W] of 0 and 1.
+    """
     return float(cv2.dilate(mask[0, 0], np.ones((3, 3), np.uint8)).mean())
 
 
 def mask_decision(net: nn.Module) -> str | None:
-    """The path of the network's mask decision; None without one."""
+    """The dotted path of the network's mask decision, or None if it has none."""
     return MASK if MASK in decisions(net) else None
 
 
 def mask_shape(net: nn.Module, decision: str, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the mask for an image; nothing is computed."""
+    """Height and width of the mask for an image of height x width pixels, on the meta device."""
     shapes: list[torch.Size] = []
-    shell = copy.deepcopy(net).to("meta")
-    shell.get_submodule(decision).register_forward_hook(
+    on_meta = copy.deepcopy(net).to("meta")
+    on_meta.get_submodule(decision).register_forward_hook(
         lambda module, inputs, own: shapes.append(own.shape)
     )
     with torch.no_grad():
-        shell(torch.empty(1, 3, height, width, device="meta"))
+        on_meta(torch.empty(1, 3, height, width, device="meta"))
     _, _, h, w = shapes[0]
     return h, w
 
 
 class ForcedChoice(nn.Module):
-    """A network under a choice that comes as a second argument."""
+    """A network whose decision returns a choice that is given as the second argument."""
 
     def __init__(self, net: nn.Module, decision: str) -> None:
         super().__init__()
@@ -76,28 +83,36 @@ class ForcedChoice(nn.Module):
         return self.choice.to(own.dtype)
 
     def forward(self, image: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the image and the decision's own choice, which nothing may optimize away."""
+        """image [N, 3, H, W], choice [N, 1, h, w] -> the restored image [N, 3, H, W] and the own
+        choice of the decision, an output so that it is not optimized away."""
         self.choice = choice
         return self.net(image), self.own
 
 
 def force_choice(path: Path, decision: str, target: Path) -> None:
-    """Write a copy of an ONNX file in which the input `FORCED_CHOICE` [N, 1, h, w] float32 takes
-    the place of the value `decision`; what made the value lives on as the output `OWN_CHOICE`.
+    """Write a copy of an ONNX file in which a new input replaces the mask.
+
+    The input `FORCED_CHOICE`, float32 [N, 1, h, w], replaces the value `decision`. The original
+    value becomes the output `OWN_CHOICE`, so that it is still computed.
+
+    Args:
+        path: the file.
+        decision: name of the value.
+        target: the file to write.
 
     Raises:
         DeblurExportError: the graph has no such value.
     """
     model = copied(ModelFile(path).proto)
     graph = model.graph
-    places = [i for i, node in enumerate(graph.node) if decision in node.output]
-    if not places:
+    indices = [i for i, node in enumerate(graph.node) if decision in node.output]
+    if not indices:
         raise DeblurExportError(f"{path}: no value '{decision}' in its graph to force")
-    (place,) = places
-    outputs = graph.node[place].output
+    (index,) = indices
+    outputs = graph.node[index].output
     outputs[list(outputs).index(decision)] = OWN_CHOICE
     forced = onnx.helper.make_node("CastLike", [FORCED_CHOICE, OWN_CHOICE], [decision])
-    graph.node.insert(place + 1, forced)
+    graph.node.insert(index + 1, forced)
     sizes = ("mask_batch", 1, "mask_height", "mask_width")
     graph.input.append(
         onnx.helper.make_tensor_value_info(FORCED_CHOICE, onnx.TensorProto.FLOAT, sizes)

@@ -1,4 +1,5 @@
-"""The files of a run, each made once: plain exports, exports of ours, copies with a forced mask."""
+"""Make the files of a run, each once: plain exports, optimized exports, and copies with a forced
+mask."""
 
 from __future__ import annotations
 
@@ -12,12 +13,18 @@ from deblur_export.export.timing.peers import EXPORTED, Row
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.subjects import Size, Subject
 
-EXPORT_SECONDS = 600  # the exporter unrolls loops over pixels, without end for a large image
+EXPORT_SECONDS = 600  # limit: the exporter unrolls loops over pixels, which may take forever
 
 
 class Files:
-    """`folder` takes them all; `threads` are the exporter's. With `forced`, mask decisions become
-    inputs."""
+    """The files of a run.
+
+    Args:
+        folder: where they are written.
+        threads: number of threads of the exporter.
+        forced: whether mask decisions become inputs.
+        progress: called with a line of text for each export.
+    """
 
     def __init__(
         self, folder: Path, threads: int, forced: bool, progress: Callable[[str], None]
@@ -27,10 +34,10 @@ class Files:
         self.made: dict[object, Path | DeblurExportError] = {}
 
     def of(self, row: Row, size: Size) -> Path | None:
-        """What a row runs; None for PyTorch.
+        """The file that a row runs; None for PyTorch.
 
         Raises:
-            DeblurExportError: it cannot be made; why.
+            DeblurExportError: the file cannot be made.
         """
         if row.kind.plain:
             key = (row.subject.network, size)
@@ -44,7 +51,7 @@ class Files:
         return self._once(file, lambda path: force_choice(file, decision, path))
 
     def _once(self, key: object, make: Callable[[Path], None]) -> Path:
-        """Make a file, or tell again why that failed."""
+        """Make a file if it was not made before, or raise the same error again."""
         if key not in self.made:
             path = self.folder / f"{len(self.made)}.onnx"
             try:
@@ -74,7 +81,7 @@ class Files:
                 raise DeblurExportError(f"cannot be exported: {reason}") from error
 
     def _ours(self, row: Row) -> Path:
-        """All targets of a network at once: tracing takes most of an export."""
+        """Export all targets of a network at once, because tracing takes most of the time."""
         network, wanted = row.subject.network, row.target
         paths = {
             target: self.folder / f"{row.subject.title.replace(':', '_')}_{target}.onnx"

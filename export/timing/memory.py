@@ -1,4 +1,4 @@
-"""The peak memory of this process, if possible of one stretch of its life."""
+"""Measure the peak memory of this process, if possible since a given moment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-SINCE_RESET = "highest resident memory of the process while it ran, loading left out"
-SINCE_START = "highest resident memory of the process since it started (ru_maxrss)"
+SINCE_RESET = "peak resident memory of the process while it ran, without loading"
+SINCE_START = "peak resident memory of the process since it started (ru_maxrss)"
 
 
 def reset_peak() -> bool:
-    """Forget the peak so far; False where the system cannot."""
+    """Reset the peak; returns False if the system does not support this."""
     try:
         CLEAR.write_text("5", encoding="utf-8")
     except OSError:
@@ -21,11 +21,11 @@ def reset_peak() -> bool:
 
 
 def peak_bytes(was_reset: bool) -> int | None:
-    """Since the last `reset_peak` where that worked, else since the process started; None on
-    Windows, whose Python does not tell."""
-    water = _high_water() if was_reset else None
-    if water is not None:
-        return water
+    """Peak memory in bytes since `reset_peak`, or since the start of the process if that failed;
+    None on Windows, where Python cannot measure it."""
+    peak = _high_water() if was_reset else None
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""The export that a user gets without this package: `torch.onnx.export`, nothing else."""
+"""The export without this package, for comparison: only `torch.onnx.export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._library.custom_ops import OPDEFS  # the only place where torch keeps definitions
+from torch._library.custom_ops import OPDEFS  # torch has no public access to the definitions
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.timing.coverage import ForcedChoice, mask_shape
@@ -25,16 +25,16 @@ REASON_LENGTH = 160
 def export_plain(
     network: Network, height: int, width: int, decision: str | None, path: Path
 ) -> None:
-    """Export the untouched network for one image size, its custom ops as plain PyTorch.
+    """Export the original network for a fixed image size, with its custom ops as plain PyTorch.
 
     Args:
-        network: what to export.
-        height, width: of the one image it will take, in pixels.
-        decision: its mask decision, to become a second input; None to leave it alone.
+        network: the network to export.
+        height, width: of the image in pixels.
+        decision: the mask decision that becomes a second input, or None.
         path: the file to write.
 
     Raises:
-        DeblurExportError: `torch.onnx.export` cannot; why, in one line.
+        DeblurExportError: `torch.onnx.export` fails; the message is one line.
     """
     net = network.load().net
     samples: tuple[torch.Tensor, ...] = (torch.zeros(1, 3, height, width),)
@@ -63,15 +63,15 @@ def export_plain(
             )
         assert exported is not None
         exported.save(path)
-    except Exception as error:  # the exporter raises whatever the network makes it meet
+    except Exception as error:  # the exporter raises many types of errors
         raise DeblurExportError(f"cannot be exported: {root_cause(error)}") from error
 
 
 def definitions() -> dict[Any, Callable[..., Any]]:
-    """What each custom op stands for in plain PyTorch."""
+    """The definition of each custom op in plain PyTorch."""
     ops = [spec.torch_op for spec in OPS.values() if spec.torch_op is not None]
     table = {op: OPDEFS[op.name()]._init_fn for op in ops}
-    # Its eager form looks at the mask before it chooses between two ways to compute.
+    # Its eager form reads the mask to choose between two implementations, which cannot be traced.
     table[torch.ops.deblur.pruned_conv.default] = lambda *tensors, group: pruned_conv_reference(
         *tensors
     )

@@ -1,4 +1,4 @@
-"""Latency against size and against coverage; needs matplotlib, which is optional."""
+"""Plot latency against image size and against coverage; needs matplotlib, which is optional."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from deblur_export.export.timing.tables import of_precision
 SUFFIXES = (".png", ".svg", ".pdf")
 PANEL = (8.5, 4.5)  # inches
 MARKERS = "osD^vPX"
-STYLES = ("-", "--", ":")  # of the networks in turn
+STYLES = ("-", "--", ":")  # of the networks in order
 
 
 def check_plot(path: Path, sizes: int, coverages: int) -> None:
-    """Whether `draw` will have something to do and to do it with.
+    """Check that `draw` can write a plot.
 
     Raises:
-        DeblurExportError: one point only, another kind of file, or no matplotlib.
+        DeblurExportError: there is only one point, the suffix is not supported, or matplotlib is
+            not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise DeblurExportError(f"{path}: --plot writes {', '.join(SUFFIXES)}")
@@ -36,7 +37,11 @@ def check_plot(path: Path, sizes: int, coverages: int) -> None:
 
 
 def draw(cases: Sequence[Case], path: Path) -> None:
-    """One panel a precision and quantity that has more than one point."""
+    """Write one panel for each precision, and for size and coverage if they have several values.
+
+    Raises:
+        DeblurExportError: the file cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,7 +105,7 @@ def _against_coverage(axis: Any, cases: Sequence[Case], precision: str) -> None:
 
 
 def _lines(axis: Any, cases: Sequence[Case], precision: str, x: Sequence[float]) -> None:
-    """One line a peer: its median, and a band between the quartiles."""
+    """Draw the median of each row as a line, and its quartiles as a band."""
     from matplotlib import colormaps
 
     colours = dict(zip(PEERS, colormaps["tab10"](range(len(PEERS))), strict=False))

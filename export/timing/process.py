@@ -1,4 +1,4 @@
-"""The parent's end of a worker: start it, ask it, and let none outlive the parent."""
+"""Start worker processes, send them requests, and make sure that they end with the parent."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 from deblur_export.errors import DeblurExportError
 
 WORKER = "deblur_export.export.timing.worker"
-LOG_LENGTH = 300  # characters of the last line of a log
+LOG_LENGTH = 300  # largest number of characters of the last line of a log
 KILLED = -9
-OOM_FIRST = "1000"  # the kernel's: where memory ends, a worker goes and not the parent
+OOM_FIRST = "1000"  # oom_score_adj: if memory runs out, Linux kills a worker and not the parent
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """Every peer gets the same threads, and waits without spinning."""
+    """The environment of a worker: `threads` threads, which wait without spinning."""
     count = str(threads)
     return os.environ | {
         "OMP_NUM_THREADS": count,
@@ -30,14 +30,14 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": count,
         "OMP_WAIT_POLICY": "PASSIVE",
         "KMP_BLOCKTIME": "0",
-        # Compiled anew each time, in the worker itself: its first run then says what it costs.
+        # Nothing is cached and the worker itself compiles, so that its first run includes the cost.
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
 
 
 class WorkerProcess:
-    """A context manager; the process and all that it started are gone when it ends."""
+    """A worker process as a context manager; at its end the process and its children are killed."""
 
     def __init__(self, threads: int, folder: Path) -> None:
         self.log = folder / f"worker-{os.urandom(4).hex()}.log"
@@ -60,12 +60,12 @@ class WorkerProcess:
         """Send a request and wait for its reply.
 
         Args:
-            request: what to do, see `worker.Worker`.
-            limit: seconds after which the worker is killed; None for none.
-            fields: the request's own.
+            request: a method of `worker.Worker`.
+            limit: seconds after which the worker is killed; None is no limit.
+            fields: arguments of the request.
 
         Raises:
-            DeblurExportError: the worker says why it cannot, or died.
+            DeblurExportError: the worker replies with an error, or has died.
         """
         assert self.process.stdin is not None and self.process.stdout is not None
         timer = threading.Timer(limit, self._too_late) if limit is not None else None
@@ -82,7 +82,7 @@ class WorkerProcess:
                 timer.cancel()
         if not line:
             raise DeblurExportError(
-                f"not done after {limit:.0f} s" if self.late else self._last_words()
+                f"not done after {limit:.0f} s" if self.late else self._cause_of_death()
             )
         reply: dict[str, Any] = json.loads(line)
         if not reply["ok"]:
@@ -93,7 +93,7 @@ class WorkerProcess:
         self.late = True
         self.kill()
 
-    def _last_words(self) -> str:
+    def _cause_of_death(self) -> str:
         code = self.process.wait()
         if code == KILLED:
             return "killed (out of memory?)"
@@ -104,7 +104,7 @@ class WorkerProcess:
         return f"ended by itself (exit code {code}){said}"
 
     def kill(self) -> None:
-        """End the process and its children; compilers, for instance."""
+        """Kill the process and its children, such as compilers."""
         with contextlib.suppress(ProcessLookupError):
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)

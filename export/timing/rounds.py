@@ -1,4 +1,4 @@
-"""Time the peers in turns: each round runs every peer once, in an order of its own."""
+"""Time rows interleaved: each round runs every row once, in a random order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.timing.process import WorkerProcess
 
-LEAST, MOST = 3, 25  # rounds, where the user does not say
-SETTLE = 0.01  # seconds; until the threads of the peer before sleep
+MIN_ROUNDS, MAX_ROUNDS = 3, 25  # if the user does not give a number
+SETTLE = 0.01  # seconds until the threads of the previous worker sleep
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to go on: `repeats` rounds, or as many as fit into `seconds` (`LEAST` to `MOST`)."""
+    """How long to measure: `repeats` rounds, or as many as fit into `seconds`, but at least
+    `MIN_ROUNDS` and at most `MAX_ROUNDS`."""
 
     seconds: float
     repeats: int | None = None
@@ -30,15 +31,25 @@ class Budget:
         if self.repeats is not None:
             return rounds >= self.repeats
         another = elapsed + elapsed / rounds
-        return rounds >= MOST or (rounds >= LEAST and another > self.seconds)
+        return rounds >= MAX_ROUNDS or (rounds >= MIN_ROUNDS and another > self.seconds)
 
 
 @dataclass
 class Figures:
-    """What was measured of one peer in one case; `reason` instead where it failed.
+    """The measurements of one row in one case. Times are in seconds.
 
-    Seconds; `first_run` compiles and allocates and is in no median. `max_difference` is to PyTorch
-    in float32. `profile` gives seconds a run by type of operator.
+    Attributes:
+        title: what was run, with versions.
+        reason: why it failed, or "".
+        notes: notes to the user.
+        load_seconds: time to load.
+        file_bytes: size of the file.
+        first_run: time of the first run, which compiles and allocates; it is not in `runs`.
+        runs: times of the other runs.
+        peak_bytes: peak memory.
+        memory: what the peak memory includes.
+        max_difference: largest difference to PyTorch in float32.
+        profile: time per run by type of operator.
     """
 
     title: str = ""
@@ -57,15 +68,15 @@ class Figures:
     def median(self) -> float | None:
         return statistics.median(self.runs) if self.runs and not self.reason else None
 
-    def quantile(self, share: float) -> float:
-        """Of the runs; `share` in 0..1."""
-        return float(np.quantile(self.runs, share))
+    def quantile(self, fraction: float) -> float:
+        """Quantile of the times of the runs; `fraction` is in 0..1."""
+        return float(np.quantile(self.runs, fraction))
 
 
-Feed = Mapping[str, str]  # names of inputs to .npy files
+Feed = Mapping[str, str]  # .npy files by name of the input
 
 
-def take_turns(
+def run_rounds(
     workers: Mapping[Any, WorkerProcess],
     feeds: Mapping[Any, Feed],
     figures: Mapping[Any, Figures],
@@ -73,7 +84,17 @@ def take_turns(
     progress: Callable[[str], None],
     seed: int = 0,
 ) -> None:
-    """Run the rounds and write them into `figures`; a peer that fails is left out from there on."""
+    """Run interleaved rounds and add their times to `figures`. A worker that fails is left out of
+    later rounds.
+
+    Args:
+        workers: by row, loaded.
+        feeds: inputs by row.
+        figures: by row; changed in place.
+        budget: how long to measure.
+        progress: called with a line of text for each round.
+        seed: of the order in each round.
+    """
     shuffle = random.Random(seed).shuffle
     alive = [key for key in workers if not figures[key].reason]
     start, rounds = time.perf_counter(), 0
@@ -94,7 +115,8 @@ def take_turns(
 
 
 def max_difference(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Of two images [1, 3, H, W]; infinite where the shapes differ or a value is not finite."""
+    """Largest absolute difference of two images [1, 3, H, W]; infinite if their shapes differ or a
+    value is not finite."""
     if image.shape != reference.shape:
         return float("inf")
     largest = float(np.abs(image.astype(np.float64) - reference).max())

@@ -123,7 +123,7 @@ def test_budget() -> None:
     assert not budget.is_spent(2, 120)  # at least three rounds, however slow
     assert budget.is_spent(3, 180)
     assert not budget.is_spent(3, 6)
-    assert budget.is_spent(rounds.MOST, 0.1)
+    assert budget.is_spent(rounds.MAX_ROUNDS, 0.1)
     assert [Budget(1e9, 5).is_spent(n, 0) for n in (4, 5)] == [False, True]
     assert not Budget(0, 5).is_spent(4, 1e9)
 
@@ -202,7 +202,7 @@ def test_a_killed_peer_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
         with pytest.raises(DeblurExportError, match="FileNotFoundError"):
             other.ask("run", feed={"image": "missing.npy"})  # a failed request ends no worker
         victim.kill()
-        rounds.take_turns(
+        rounds.run_rounds(
             workers, dict.fromkeys(workers, feed), figures, Budget(0, 2), lambda step: None
         )
     assert figures["victim"].reason == "killed (out of memory?)"
