@@ -92,7 +92,7 @@ def read_photo(path: Path) -> Photo:
         raise DeblurExportError(f"{path}: {exc}") from exc
     except UnidentifiedImageError as exc:
         raise DeblurExportError(
-            f"{path}: is not a readable {NAMES} image, or it is damaged; convert it to PNG"
+            f"{path}: not a readable {NAMES} image, or it is damaged; convert it to PNG"
         ) from exc
     except Image.DecompressionBombError as exc:
         raise DeblurExportError(f"{path}: too many pixels; crop or shrink it: {exc}") from exc
