@@ -76,7 +76,7 @@ def engine(artifact: Artifact, precision: Any, console: Console) -> Cell:
     with PhaseBars(console) as bars:
         outcome = build_engine(artifact, options, choice, artifact.path.with_suffix(".e"), bars)
     path = artifact.path.with_suffix(".e")
-    return {"megabytes": path.stat().st_size / 1e6, "proof": list(outcome.lines)}
+    return {"megabytes": path.stat().st_size / 1e6, "precision check": list(outcome.lines)}
 
 
 class Files:

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from deblur_export.calibration.qdq import QuantizableNode, find_quantizable
 from deblur_export.export.graph import graph_of, inlined
+from deblur_export.export.precision.check import CONVOLUTIONS, multiply_adds
 from deblur_export.export.precision.policy import LINEAR, SHAPES_ONLY, kept_nodes
-from deblur_export.export.precision.proof import CONVOLUTIONS, multiply_adds
 from deblur_export.plugins.parameters import DECIDES, POSITIONS
 
 FIRST = "the first layer: its error affects all others"
@@ -28,7 +28,7 @@ class Placement:
 
     Attributes:
         nodes: the quantizable nodes in the order of the graph.
-        macs: multiply-adds by name of the quantizable node, on the image that `precision.proof`
+        macs: multiply-adds by name of the quantizable node, on the image that `precision.check`
             counts on.
         never: the other convolutions and products by name, with the reason.
         total: multiply-adds of all convolutions, including those in bodies of custom ops.

@@ -1,4 +1,4 @@
-"""The straight line from a loaded network to an ONNX artifact; no branch on a model's name."""
+"""Exports a loaded network to an ONNX artifact, without a special case for any network."""
 
 from __future__ import annotations
 
@@ -38,10 +38,14 @@ UNIT = (0.0, 1.0)  # range of images
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the user may choose about an ONNX file.
+    """Options of an ONNX export.
 
-    `shape` None means dynamic batch, height and width; `reparam` applies the exact folds.
-    `precision` is that of the graph; what `keep` names stays float32 in any.
+    Attributes:
+        target: for which the graph is made.
+        shape: fixed (N, 3, H, W); None for dynamic batch, height and width.
+        reparam: whether the exact folds are applied.
+        precision: the precision of the graph.
+        keep: selects the nodes that stay float32 in any precision.
     """
 
     target: TargetName = DEFAULT
@@ -52,7 +56,8 @@ class ExportOptions:
 
 
 def default_path(model: LoadedModel, options: ExportOptions) -> Path:
-    """`m2aenet_base.onnx`; `m2aenet_base_ort_fp16.onnx` for a special target and precision."""
+    """The default file name: `m2aenet_base.onnx`, or `m2aenet_base_ort_fp16.onnx` for a target and
+    a precision other than the default."""
     suffix = TARGETS[options.target].suffix
     suffix += "" if options.precision == "fp32" else f"_{options.precision}"
     return Path(f"{model.spec.name}_{model.variant}{suffix}.onnx")
@@ -76,7 +81,8 @@ def export_onnx(
 
 @dataclass(frozen=True)
 class TracedModel:
-    """The graph of a network, which serves every target, and what was folded before."""
+    """The graph of a network, which is the same for every target, and reports of the folds that
+    were applied before tracing."""
 
     graph: ir.Model
     reports: list[PassReport]
@@ -85,7 +91,7 @@ class TracedModel:
 def trace_model(
     model: LoadedModel, options: ExportOptions, progress: Progress = lambda step: None
 ) -> TracedModel:
-    """Reparameterize and trace; `options.target` does not matter.
+    """Reparameterize and trace a network; the result does not depend on `options.target`.
 
     Raises:
         CheckFailedError: a fold changed the network's output.
@@ -106,9 +112,9 @@ def write_onnx(
     """Lower a traced model to its target, check it and write it, with its manifest.
 
     Raises:
-        DeblurExportError: the graph is not valid, a weight is out of the range of the precision,
-            or the file cannot be written.
-        CheckFailedError: too little of the graph is in the precision.
+        DeblurExportError: the graph is not valid, a weight exceeds the range of the precision, or
+            the file cannot be written.
+        CheckFailedError: too small a fraction of the graph is in the precision.
     """
     graph = lower(traced.graph, options.target)
     ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
@@ -126,7 +132,8 @@ def write_onnx(
 def describe(
     model: LoadedModel, options: ExportOptions, reports: list[PassReport], ops: list[str]
 ) -> Manifest:
-    """The manifest of a float32 file: same inputs, same content."""
+    """The manifest of a float32 file; it depends on nothing but the arguments and the versions of
+    the libraries."""
     import onnx
     import onnxscript
 

@@ -1,4 +1,4 @@
-"""Run an artifact on photos."""
+"""Restores photos with an artifact."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.precision import GraphPrecision
 
-# A whole image up to here; the largest network then needs about 3 GB.
+# Images of up to this many pixels are not tiled; the largest network then needs about 3 GB.
 WHOLE_PIXELS = 2_100_000
 TILE = 1024
-LARGEST_SIDE = 1 << 20  # of a file that takes any size
-# Networks that pool over the image have no exact halo; this much hides the seams.
+LARGEST_SIDE = 1 << 20  # of a file that accepts any size
+# Networks that pool over the image have no exact halo; this many pixels hide the seams.
 HALO_WITHOUT_FIELD = 32
 RAMP = 64
 
@@ -37,8 +37,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TileOptions:
-    """tile: side in pixels, 0 for never, None to decide by the image's size. overlap: pixels two
-    neighbouring tiles share, None for twice the receptive field plus a blending ramp."""
+    """How an image is tiled.
+
+    Attributes:
+        tile: side of a tile in pixels; 0 for no tiling, None to decide by the size of the image.
+        overlap: overlap of neighbouring tiles in pixels; None for twice the receptive field plus a
+            blending ramp.
+    """
 
     tile: int | None = None
     overlap: int | None = None
@@ -46,8 +51,13 @@ class TileOptions:
 
 @dataclass(frozen=True)
 class Restored:
-    """rgb [H, W, 3] float32, not clamped; mask [H, W] float32 in 0..1 if asked for; notes for the
-    user."""
+    """A restored photo.
+
+    Attributes:
+        rgb: [H, W, 3] float32, not clamped.
+        mask: the blur mask [H, W] float32 in 0..1; None if it was not requested.
+        notes: lines for the user.
+    """
 
     rgb: Image
     mask: Image | None
@@ -55,15 +65,15 @@ class Restored:
 
 
 class Restorer:
-    """An artifact opened in a runtime; threads may share it.
+    """An artifact opened on a backend; several threads may use it.
 
     Args:
-        artifact: an ONNX file of ours, or an engine, with a `runtime` that takes engines.
-        mask: give what the network took for blurred as well.
+        artifact: an exported ONNX file, or an engine with a `runtime` that runs engines.
+        mask: whether to return the blur mask of the network as well.
         runtime, precision, plugins: see `open_session`.
 
     Raises:
-        DeblurExportError: the file does not load, or makes no mask.
+        DeblurExportError: the file cannot be loaded, or computes no mask.
     """
 
     def __init__(
@@ -98,10 +108,11 @@ class Restorer:
         Args:
             rgb: [H, W, 3] float32 in 0..1.
             options: how to tile.
-            progress: called with (tiles done, tiles in all).
+            progress: called with the number of finished tiles and of all tiles.
 
         Raises:
-            DeblurExportError: the file has a fixed size and the photo another one.
+            DeblurExportError: the file has a fixed size and the photo has another one, or the
+                backend failed.
         """
         self._check_size(rgb)
         image = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
@@ -117,14 +128,15 @@ class Restorer:
         return Restored(restored[0, :3].transpose(1, 2, 0), mask, notes)
 
     def _infer(self, image: Image) -> Image:
-        """[1, 3, H, W] -> the restored image and, if asked for, the mask: [1, 3 or 4, H, W]."""
+        """Restore an image [1, 3, H, W]; returns it, with the mask as a fourth channel if that was
+        requested: [1, 3 or 4, H, W]."""
         with self._running:
             values = self.session.run({"image": image})
         masks = [self._enlarged(values[name], image.shape) for name in self.extra]
         return np.concatenate([values["restored"], *masks], axis=1)
 
     def _enlarged(self, mask: Image, shape: tuple[int, ...]) -> Image:
-        """A mask [1, 1, h, w] of the padded image at full size, its padding cut off."""
+        """Enlarge a mask [1, 1, h, w] of the padded image to full size and crop the padding."""
         multiple = self.artifact.manifest.input.multiple
         factor = -(-shape[2] // multiple) * multiple // mask.shape[2]
         whole = mask.repeat(factor, axis=2).repeat(factor, axis=3)
@@ -134,12 +146,12 @@ class Restorer:
         batch, size = self.artifact.manifest.input.batch, self.artifact.manifest.input.size
         if size is not None and size != rgb.shape[:2]:
             raise DeblurExportError(
-                f"{self.artifact.path} takes {size[1]}x{size[0]} images only, not "
+                f"{self.artifact.path} accepts {size[1]}x{size[0]} images only, not "
                 f"{rgb.shape[1]}x{rgb.shape[0]}; export without --shape for any size"
             )
         if batch not in (None, 1):
             raise DeblurExportError(
-                f"{self.artifact.path} takes batches of {batch}; export with batch 1 or dynamic"
+                f"{self.artifact.path} accepts batches of {batch}; export with batch 1 or dynamic"
             )
 
     def _tiling(self, height: int, width: int, options: TileOptions) -> Tiling | None:
@@ -181,13 +193,13 @@ def restore_file(
     options: TileOptions,
     progress: Progress = lambda done, total: None,
 ) -> tuple[str, ...]:
-    """Restore one image file; EXIF orientation is applied, alpha, bit depth and profile kept.
+    """Restore one image file; applies EXIF orientation, keeps alpha, bit depth and colour profile.
 
-    With a mask, NAME_mask.png beside `target` shows it in orange over the restored image.
+    With a mask, NAME_mask.png beside `target` shows the mask in orange over the restored image.
     Returns notes for the user.
 
     Raises:
-        DeblurExportError: unreadable source, unwritable target.
+        DeblurExportError: the source cannot be read, or the target cannot be written.
     """
     photo = read_photo(source)
     restored = restorer.restore(photo.rgb, options, progress)
@@ -197,15 +209,15 @@ def restore_file(
         return notes
     overlay = target.with_name(f"{target.stem}_mask.png")
     write_overlay(restored.rgb, restored.mask, overlay)
-    return (*notes, f"{restored.mask.mean():.0%} of the pixels taken for blurred: {overlay}")
+    return (*notes, f"{restored.mask.mean():.0%} of the pixels detected as blurred: {overlay}")
 
 
 def targets(photos: Sequence[Path], folder: Path, suffix: str | None) -> list[tuple[Path, Path]]:
-    """Where each photo is written: its own name in `folder`, which is created.
+    """The output path of each photo: its own name in `folder`, which is created.
 
     Raises:
         DeblurExportError: two photos would get the same name, a photo would overwrite itself,
-            or the folder cannot be made.
+            or the folder cannot be created.
     """
     pairs = []
     seen: dict[Path, Path] = {}

@@ -1,4 +1,4 @@
-"""A PyTorch network to one ONNX file with its custom ops as model-local functions."""
+"""Converts a PyTorch network to one ONNX file with its custom ops as model-local functions."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
 from deblur_export.target import TARGETS, TargetName
 
-TRACED_OPSET = 18  # the newest that the torch exporter writes without conversion
+TRACED_OPSET = 18  # the newest opset that the torch exporter writes without a conversion
 
 
 def _without_padding(net: nn.Module) -> nn.Module:
-    """The network with `forward_padded` as its forward: the exporter sees fitting sizes only."""
+    """The network with `forward_padded` as its forward: the exporter only sees sizes that are
+    multiples of the network's size multiple."""
     core = copy.copy(net)
     forward = cast(Any, type(net)).forward_padded
     core.forward = types.MethodType(forward, core)
@@ -55,22 +56,22 @@ def _without_padding(net: nn.Module) -> nn.Module:
 def to_onnx(
     net: nn.Module, multiple: int, padding: Padding, target: TargetName, shape: FixedShape | None
 ) -> ir.Model:
-    """`trace`, then `lower`."""
+    """Apply `trace`, then `lower`."""
     return lower(trace(net, multiple, padding, shape), target)
 
 
 def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | None) -> ir.Model:
-    """The graph of a network that has `forward_padded`, the same for every target.
+    """Trace a network that has `forward_padded`; the graph is the same for every target.
 
     Args:
-        net: in eval mode, float32.
-        multiple, padding: its size multiple and how images are filled up to it; both become
+        net: a float32 network in eval mode.
+        multiple, padding: its size multiple and how images are padded to it; the padding becomes
             part of the graph.
         shape: fixed (N, 3, H, W), or None for dynamic batch, height and width.
 
     Returns:
-        Input `image` [batch, 3, height, width], output `restored` of the same shape; custom ops
-        without bodies.
+        A graph with the float32 input `image` [batch, 3, height, width] and the output `restored`
+        of the same shape; custom ops have no function bodies yet.
     """
     batch, _, height, width = shape or (2, 3, 2 * multiple, 3 * multiple)
     sample = torch.zeros(batch, 3, _up(height, multiple), _up(width, multiple))
@@ -110,11 +111,11 @@ def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | N
 
 
 def remove_unused_nodes(model: ir.Model) -> None:
-    """In place."""
+    """Remove nodes whose outputs are not used, in place."""
     RemoveUnusedNodesPass()(model)
 
 
-# What a target may name; each changes a graph in place.
+# The graph passes that a target may name; each changes a graph in place.
 PASSES: Mapping[str, Callable[[ir.Model], object]] = {
     graph_pass.__name__: graph_pass
     for graph_pass in (
@@ -128,8 +129,8 @@ PASSES: Mapping[str, Callable[[ir.Model], object]] = {
 
 
 def lower(model: ir.Model, target: TargetName) -> ir.Model:
-    """A copy of a traced model in the opset and form of `target`, with the bodies of its custom
-    ops."""
+    """A copy of a traced graph in the opset and form of `target`, with the function bodies of its
+    custom ops."""
     model, form = model.clone(), TARGETS[target]
     if form.opset != TRACED_OPSET:
         convert_version(model, form.opset)
@@ -147,7 +148,7 @@ def _up(size: int, multiple: int) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs and warns about its own internals."""
+    """Hides the exporter's log messages and warnings, which are about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -160,15 +161,16 @@ def _quiet() -> Iterator[None]:
 
 
 def save(model: ir.Model, path: Path, manifest: Manifest) -> Artifact:
-    """Check the model and write it with its manifest inside and beside it, whole or not at all.
+    """Check the model and write it with its manifest inside and beside it, completely or not at
+    all.
 
     Args:
-        model: its metadata gets the manifest, its graph the network's name.
+        model: the manifest is added to its metadata, and its graph gets the name of the network.
         path: the .onnx file to write.
-        manifest: of this file; the opset is taken from the model.
+        manifest: the manifest of this file; the opset is that of the model.
 
     Raises:
-        DeblurExportError: the checker or strict shape inference finds a fault, or the file
+        DeblurExportError: the ONNX checker or strict shape inference finds an error, or the file
             cannot be written.
     """
     manifest = manifest.derived(opset=model.opset_imports[""])

@@ -117,7 +117,7 @@ def test_failed_verification_exits_with_1_and_names_the_layer(
     code, out, err = invoke("verify", "wrong.onnx", "--html", "r.html")
     assert code == 1
     assert "FAIL" in out
-    assert "first layer that departs: downs.1" in err
+    assert "first layer that diverges: downs.1" in err
     assert (tmp_path / "r.html").exists()
 
 

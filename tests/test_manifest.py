@@ -18,7 +18,7 @@ from deblur_export.engine_file import read_engine
 from deblur_export.engine_record import (
     BuildFlags,
     Census,
-    EngineProof,
+    EngineCheck,
     EngineRecord,
     OtherFile,
     Profile,
@@ -54,7 +54,7 @@ def engine(profile: Profile | None) -> EngineRecord:
         profile=profile,
         flags=BuildFlags(False, 1.5, True, False, ("8.9", "12.0")),
         plugins=(OtherFile("lib.so", "4" * 64),),
-        proof=EngineProof("int8+fp16", census, census if profile else None, ("one", "two")),
+        check=EngineCheck("int8+fp16", census, census if profile else None, ("one", "two")),
     )
 
 

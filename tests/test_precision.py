@@ -47,8 +47,8 @@ def test_floating_point_is_what_the_libraries_say(name: str) -> None:
     assert getattr(torch, record.dtype).itemsize == dtype.itemsize
     assert record.largest == float(facts.max)
     assert record.digits == facts.nmant + 1
-    assert 2.0**record.least_power == float(facts.smallest_normal)
-    assert 2.0**record.least_subnormal_power == float(facts.smallest_subnormal)
+    assert 2.0**record.min_power == float(facts.smallest_normal)
+    assert 2.0**record.min_subnormal_power == float(facts.smallest_subnormal)
 
 
 def test_int8_is_what_numpy_says() -> None:
@@ -86,7 +86,7 @@ def test_convolutions_take_it_from_its_opset_on(name: str) -> None:
         ("fp16", Tolerances(1e-2, 3e-2, psnr=60.0, flips=3e-2, flip_distance=0.02)),
         ("bf16", Tolerances(8e-2, 2e-1, psnr=42.0, flips=2e-1, flip_distance=0.2)),
         # Below the 33 dB of a good network's own error, so that only a broken graph fails it: the
-        # budget in dB that `calibrate` held is the proof of quality.
+        # budget in dB that `calibrate` held ensures the quality.
         ("int8", Tolerances(2.5e-1, 5e-1, psnr=30.0, flips=2e-1, flip_distance=0.5)),
     ],
 )

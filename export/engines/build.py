@@ -1,4 +1,4 @@
-"""The straight line from an ONNX file to an engine whose precision is proved."""
+"""Builds an engine from an ONNX file and checks its precision."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal
 
 from deblur_export.artifact import Artifact, file_sha256, sidecar_path
 from deblur_export.atomic import atomic_path
-from deblur_export.engine_record import EngineProof, EngineRecord, OtherFile, Profile
+from deblur_export.engine_record import EngineCheck, EngineRecord, OtherFile, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import commands
 from deblur_export.export.engines.builders import Builder, Choice
+from deblur_export.export.engines.check import check_engine
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions, profile_for
 from deblur_export.export.engines.plugin_graph import write_plugin_form
-from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.typed import check_layout, claim_of, typed_file, typed_path
 from deblur_export.manifest import Manifest
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
@@ -25,8 +25,8 @@ BackendChoice = Literal["auto", "tensorrt", "rtx"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was written. `engine` is None where no builder could build here; `lines` are for the
-    user."""
+    """What was written. `engine` is None if no builder can build on this machine; `lines` are for
+    the user."""
 
     typed: Artifact
     engine: Path | None
@@ -40,19 +40,21 @@ def build_engine(
     output: Path | None,
     listener: Listener,
 ) -> Outcome:
-    """Type the file, build the engine, prove its precision and write it with its manifest.
+    """Type the file, build the engine, check its precision and write it with its manifest.
 
     Args:
-        artifact: in fp32 or in the precision asked for; for int8 and what goes with it, calibrated.
+        artifact: a file in fp32 or in the requested precision; for int8, alone or mixed with
+            another precision, a calibrated file.
         options: how to build.
         choice: from `builders.choose`; without a builder the typed file is written, and `lines`
-            hold the commands for the target machine.
-        output: of the engine; None is beside the file, `net_fp16.engine`.
-        listener: hears how the build goes on.
+            contain the commands for the target machine.
+        output: path of the engine; None stands for one beside the file, like `net_fp16.engine`.
+        listener: is told the progress of the build.
 
     Raises:
-        CheckFailedError: the engine is not in the precision asked for; it is not written.
-        DeblurExportError: bad sizes, a file the builder does not take, an unwritable path.
+        CheckFailedError: the engine is not in the requested precision; it is not written.
+        DeblurExportError: bad sizes, a file that the builder does not support, or a path that
+            cannot be written.
     """
     profile = profile_for(artifact.manifest.input.shape, options.sizes)
     check_layout(artifact)
@@ -65,14 +67,21 @@ def build_engine(
         return Outcome(typed, None, _instructions(typed, engine, profile, options, choice))
     built = choice.builder.build(typed, profile, options, listener)
     expected = built.expected or built.network
-    proof = prove(options.precision, built.network, built.engine, expected, claim_of(typed))
-    _write(typed, engine, profile, options, choice.builder, built, proof)
+    findings = check_engine(
+        options.precision, built.network, built.engine, expected, claim_of(typed)
+    )
+    _write(typed, engine, profile, options, choice.builder, built, findings)
     size = len(built.data) / 1e6
     summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {choice.builder.title}"
     return Outcome(
         typed,
         engine,
-        (summary, *_sizes(profile), *(f"proof: {line}" for line in proof), *built.notes),
+        (
+            summary,
+            *_sizes(profile),
+            *(f"precision check: {line}" for line in findings),
+            *built.notes,
+        ),
     )
 
 
@@ -90,16 +99,16 @@ def _write(
     options: BuildOptions,
     builder: Builder,
     built: Built,
-    proof: list[str],
+    findings: list[str],
 ) -> None:
-    """The engine, its manifest, and what the inspector said."""
+    """Write the engine, its manifest, and the layers that TensorRT's engine inspector lists."""
     sidecar_path(engine).unlink(missing_ok=True)
     with atomic_path(engine) as temporary:
         temporary.write_bytes(built.data)
     if built.layers:
         with atomic_path(engine.with_suffix(".layers.json")) as temporary:
             temporary.write_text(built.layers, encoding="utf-8")
-    manifest = describe(typed, profile, options, builder, built, proof)
+    manifest = describe(typed, profile, options, builder, built, findings)
     Artifact(engine, manifest).recorded()
 
 
@@ -109,9 +118,9 @@ def describe(
     options: BuildOptions,
     builder: Builder,
     built: Built,
-    proof: list[str],
+    findings: list[str],
 ) -> Manifest:
-    """The engine's manifest: that of the ONNX file, and how the engine came from it."""
+    """The engine's manifest: that of the ONNX file, and how the engine was built from it."""
     record = EngineRecord(
         onnx=OtherFile(typed.path.name, typed.sha256),
         backend=builder.title,
@@ -119,7 +128,7 @@ def describe(
         profile=profile,
         flags=options.flags(),
         plugins=tuple(OtherFile(file.name, file_sha256(file)) for file in built.plugins),
-        proof=EngineProof(options.precision, built.network, built.engine, tuple(proof)),
+        check=EngineCheck(options.precision, built.network, built.engine, tuple(findings)),
     )
     return typed.manifest.derived(engine=record)
 
@@ -130,13 +139,13 @@ def _sizes(profile: Profile | None) -> list[str]:
     low, typical, high = (
         "x".join(map(str, shape)) for shape in (profile.smallest, profile.typical, profile.largest)
     )
-    return [f"takes {low} to {high}, upright or lying, tuned for {typical}"]
+    return [f"accepts {low} to {high}, portrait or landscape, tuned for {typical}"]
 
 
 def _instructions(
     typed: Artifact, engine: Path, profile: Profile | None, options: BuildOptions, choice: Choice
 ) -> tuple[str, ...]:
-    """For a machine that cannot build."""
+    """The lines for the user on a machine that cannot build: how to build on another one."""
     image = typed.manifest.input.name
     onnx, options = _with_plugins(typed, options)
     files = (onnx, engine, image, profile, options)
@@ -153,8 +162,8 @@ def _instructions(
 
 
 def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOptions]:
-    """The file and options for TensorRT's tools. Where there is a plugin library and the file has
-    custom ops, it is written in the form that needs the plugins."""
+    """The file and options for TensorRT's tools. If there is a plugin library and the file has
+    custom ops, the file is written in the form that needs the plugins."""
     ops = typed.manifest.custom_ops
     packaged = tensorrt_library.find().path
     libraries = options.plugins or ((packaged,) if packaged else ())

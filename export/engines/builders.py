@@ -1,4 +1,4 @@
-"""What the two TensorRTs have in common for the rest of the package, and which one is used."""
+"""The common interface of TensorRT and TensorRT for RTX, and the choice between them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BuilderName = Literal["tensorrt", "rtx"]
 
 
 class Builder(Protocol):
-    """A builder of engines that is installed and able to build here.
+    """A builder of engines that is installed and can build on this machine.
 
-    `title` names it with its version; `reason` says why it is able to, for `--backend auto`.
+    `title` is its name with its version; `reason` says why it can build, for `--backend auto`.
     """
 
     title: str
@@ -27,10 +27,10 @@ class Builder(Protocol):
     reason: str
 
     def check(self, artifact: Artifact) -> None:
-        """Whether it takes files of this form, before work is put into one.
+        """Check that it supports files of this form, before any work is done on one.
 
         Raises:
-            DeblurExportError: it does not; says which form it takes.
+            DeblurExportError: it does not; the message says which form it supports.
         """
         ...
 
@@ -40,7 +40,7 @@ class Builder(Protocol):
         """Parse and build a strongly typed file.
 
         Raises:
-            DeblurExportError: the file is not taken, see `check`, or does not build.
+            DeblurExportError: the file is not supported, see `check`, or cannot be built.
             KeyboardInterrupt: the user stopped the build.
         """
         ...
@@ -48,9 +48,9 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A builder that may be installed. `package` is the distribution that holds it, `install` what
-    brings it. `make` raises DeblurExportError where it is not installed, too old, or lacks a GPU or
-    an option that was asked for."""
+    """A builder that may be installed. `package` is the Python distribution that contains it,
+    `install` what the user passes to pip. `make` raises DeblurExportError if it is not installed,
+    too old, or lacks a GPU or a requested option."""
 
     package: str
     install: str
@@ -65,14 +65,14 @@ BUILDERS: Mapping[BuilderName, Entry] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The builder to use, or None; `reasons` are lines for the user."""
+    """The builder to use, or None; `reasons` are lines for the user that say why."""
 
     builder: Builder | None
     reasons: tuple[str, ...]
 
 
 def choose(name: Literal["tensorrt", "rtx", "auto"], options: BuildOptions) -> Choice:
-    """The builder that was named, or with "auto" the first that can build here.
+    """The builder of this name, or with "auto" the first that can build on this machine.
 
     Raises:
         DeblurExportError: the named builder cannot build here.

@@ -25,10 +25,17 @@ PRECISION_OF = {precision.tensorrt: name for name, precision in PRECISIONS.items
 
 @dataclass(frozen=True)
 class Built:
-    """A serialized engine. `network` counts the layers that were parsed, `engine` what the engine
-    itself shows, None if nothing; `layers` is the inspector's JSON, empty without one; `plugins`
-    are the libraries that it needs to run; `expected` is what `engine` shows if the builder kept
-    every type, None if that is `network`."""
+    """A serialized engine.
+
+    Attributes:
+        data: the serialized engine.
+        network: counts the layers of the parsed network by type.
+        engine: counts the layers that the engine itself shows; None if it shows none.
+        layers: JSON of the engine inspector; empty without one.
+        notes: lines for the user.
+        plugins: libraries that the engine needs to run.
+        expected: what `engine` is if the builder kept every type; None if that is `network`.
+    """
 
     data: bytes
     network: Census
@@ -40,7 +47,7 @@ class Built:
 
 
 class Listener(Protocol):
-    """Hears how a build goes on. Phases nest; their names are the library's."""
+    """Is told the progress of a build. Phases nest; their names are those of TensorRT."""
 
     def start(self, phase: str, parent: str | None, steps: int) -> None: ...
 
@@ -51,7 +58,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Parsed:
-    """A network and what must live as long as it does: the parser owns its weights."""
+    """A network and the objects that must live as long: the parser owns the network's weights."""
 
     builder: Any
     network: Any
@@ -60,10 +67,10 @@ class Parsed:
 
 
 def parse(trt: ModuleType, graph: bytes, log: Any, name: str) -> Parsed:
-    """A strongly typed network of an ONNX file's bytes.
+    """Parse the bytes of an ONNX file into a strongly typed network.
 
     Raises:
-        DeblurExportError: the parser does not take the file; says at which node.
+        DeblurExportError: the parser does not support the file; the message names the node.
     """
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -72,13 +79,13 @@ def parse(trt: ModuleType, graph: bytes, log: Any, name: str) -> Parsed:
         error = parser.get_error(0) if parser.num_errors else None
         where = f"node {error.node_name()} ({error.node_operator()}): " if error else ""
         reason = readable(error.desc()) if error else last(log)
-        raise DeblurExportError(f"{name}: the ONNX parser does not take it: {where}{reason}")
+        raise DeblurExportError(f"{name}: the ONNX parser does not support it: {where}{reason}")
     return Parsed(builder, network, parser, log)
 
 
 def census(trt: ModuleType, network: Any) -> Census:
-    """The parsed layers that do the arithmetic, by the type of their input; int8 are those whose
-    two factors come out of a dequantization, which the builder makes one with them."""
+    """Count the parsed arithmetic layers by the type of their input. A layer counts as int8 if
+    both of its operands come from a dequantization, which the builder fuses into the layer."""
     kinds = [getattr(trt.LayerType, name) for name in COMPUTE_LAYERS]
     layers = list(map(network.get_layer, range(network.num_layers)))
     dequantized = {
@@ -97,10 +104,10 @@ def census(trt: ModuleType, network: Any) -> Census:
 def configure(
     trt: ModuleType, parsed: Parsed, profile: Profile | None, options: BuildOptions
 ) -> Any:
-    """The settings that both libraries have.
+    """The builder settings that both libraries have.
 
     Raises:
-        DeblurExportError: the network does not take the profile.
+        DeblurExportError: the network does not support the sizes of the profile.
     """
     config = parsed.builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -114,12 +121,12 @@ def configure(
         image = parsed.network.get_input(0).name
         shapes.set_shape(image, profile.smallest, profile.typical, profile.largest)
         if config.add_optimization_profile(shapes) < 0:
-            raise DeblurExportError(f"the network does not take these sizes: {last(parsed.log)}")
+            raise DeblurExportError(f"the network does not support these sizes: {last(parsed.log)}")
     return config
 
 
 def serialize(trt: ModuleType, parsed: Parsed, config: Any, listener: Listener, name: str) -> bytes:
-    """Build the engine.
+    """Build the engine and return its bytes.
 
     Raises:
         DeblurExportError: the library could not build it.

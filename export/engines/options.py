@@ -1,4 +1,4 @@
-"""What the user may choose about an engine, and the image sizes it is built for."""
+"""Options of an engine build, and the image sizes for which an engine is built."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ DEFAULT_LARGEST: Size = (1440, 2560)
 
 
 def precision_of(manifest: Manifest) -> EnginePrecision:
-    """Of a file."""
+    """The precision of a file, like "int8+fp16"."""
     own, high = manifest.precision, manifest.high_precision
     return cast(EnginePrecision, own if high in (own, "fp32") else f"{own}+{high}")
 
 
 def precision_from(int8: bool, **flags: bool) -> EnginePrecision | None:
-    """The precision that the flags ask for, None without any.
+    """The precision that the flags of the command line select; None without any flag.
 
     Args:
-        int8: whether int8 is asked for.
-        flags: the same for each low floating-point precision, by name.
+        int8: whether --int8 is given.
+        flags: whether the flag of each low floating-point precision is given, by name.
 
     Raises:
-        DeblurExportError: two kinds of floating point.
+        DeblurExportError: flags of two floating-point precisions.
     """
     floats = [name for name in LOW if flags[name]]
     if len(floats) > 1:
@@ -47,7 +47,8 @@ def precision_from(int8: bool, **flags: bool) -> EnginePrecision | None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Image sizes (height, width) and batch sizes as the user gave them; None is our choice."""
+    """Image sizes (height, width) and batch sizes as the user gave them; None stands for the
+    default."""
 
     smallest: Size | None = None
     typical: Size | None = None
@@ -76,7 +77,7 @@ class BuildOptions:
     half_io: bool = False
 
     def flags(self) -> BuildFlags:
-        """What changes the engine besides precision and sizes, for the manifest."""
+        """The options that change the engine besides precision and sizes, for the manifest."""
         return BuildFlags(
             tf32=self.tf32,
             workspace_gib=self.workspace,
@@ -126,7 +127,7 @@ def _parse_batch(text: str | None) -> tuple[int, int, int] | None:
 def parse_sizes(
     smallest: str | None, typical: str | None, largest: str | None, batch: str | None
 ) -> Sizes:
-    """What --min, --opt, --max and --batch say.
+    """Parse the values of --min, --opt, --max and --batch.
 
     Raises:
         DeblurExportError: one of them cannot be read.
@@ -145,10 +146,10 @@ def parse_capabilities(text: str | None) -> tuple[str, ...]:
 
 
 def profile_for(input_shape: Sequence[int | str], sizes: Sizes) -> Profile | None:
-    """The shapes of an engine for a file; None where the file's own shape is fixed.
+    """The optimization profile (NCHW shapes) of an engine; None if the file has a fixed shape.
 
-    Photos come upright and lying, so that each axis ranges from the shorter side of the smallest
-    size to the longer side of the largest.
+    Photos come in portrait and landscape orientation, so that both height and width range from the
+    shorter side of the smallest size to the longer side of the largest.
 
     Raises:
         DeblurExportError: sizes for a file of fixed shape, or sizes that do not ascend.
@@ -157,7 +158,7 @@ def profile_for(input_shape: Sequence[int | str], sizes: Sizes) -> Profile | Non
         if sizes != Sizes():
             shape = "x".join(map(str, input_shape))
             raise DeblurExportError(
-                f"the file takes {shape} alone, so that --min, --opt, --max and --batch do not "
+                f"the file accepts {shape} only, so that --min, --opt, --max and --batch do not "
                 "apply; export it without --shape"
             )
         return None

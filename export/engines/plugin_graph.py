@@ -1,10 +1,10 @@
-"""Nodes of custom ops in the form for which TensorRT's ONNX parser takes plugins.
+"""Rewrites nodes of custom ops so that TensorRT's ONNX parser uses plugins for them.
 
-Which of a plugin and a function of its name the parser takes depends on its release (onnx-tensorrt,
-`parseNode` in ModelImporter.cpp): before 10.7 the function, before 10.15 the plugin, since then the
-plugin if the node says in which namespace it is, else the function. Before 10.10 it does not look
-into the node's domain for plugins (`FallbackPluginImporter` in onnxOpImporters.cpp). With the
-namespace and without the function all of them take the plugin.
+If there are a plugin and a local function of the same name, the choice of the parser depends on its
+release (onnx-tensorrt, `parseNode` in ModelImporter.cpp): before 10.7 it uses the function, before
+10.15 the plugin, since then the plugin if the node names its namespace, otherwise the function.
+Before 10.10 it does not search the node's domain for plugins (`FallbackPluginImporter` in
+onnxOpImporters.cpp). With the namespace and without the function all releases use the plugin.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
 GRID = 4  # the input of MotionDeformConv that only its body reads
 
 
-def take_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
-    """Make the nodes of `plugins` (names of ops) ones that need the plugins, in place."""
+def use_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
+    """Rewrite the nodes of the ops `plugins` in place, so that they need the plugins."""
     for node in model.graph.node:
         if node.domain == DOMAIN and node.op_type in plugins:
             there = {attribute.name for attribute in node.attribute}
@@ -34,8 +34,8 @@ def take_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
                 if name not in there
             )
             last = GRID if node.op_type == "MotionDeformConv" else None
-            # The plugins tell by its rank which optional input is there; TensorRT does not document
-            # what it makes of one without a name.
+            # The plugins tell from its rank which optional input is present; TensorRT does not
+            # document how it treats an input with an empty name.
             inputs = [name for name in node.input[:last] if name]
             del node.input[:]
             node.input.extend(inputs)
@@ -49,15 +49,15 @@ def take_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
 
 
 def plugin_form(model: onnx.ModelProto, plugins: Collection[str]) -> onnx.ModelProto:
-    """A copy as `take_plugins` makes it."""
+    """A copy of a model, rewritten by `use_plugins`."""
     copy = copied(model)
-    take_plugins(copy, plugins)
+    use_plugins(copy, plugins)
     return copy
 
 
 def write_plugin_form(source: ModelFile, plugins: Collection[str], target: Path) -> None:
-    """The file `source` as `take_plugins` makes it. It is for TensorRT alone, so that it no longer
-    counts as a file of ours."""
+    """Write the file `source`, rewritten by `use_plugins`, to `target`. It is for TensorRT only and
+    therefore carries no manifest."""
     model = plugin_form(source.proto, plugins)
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
     del model.metadata_props[:]

@@ -17,7 +17,7 @@ from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.target import TARGETS
 
-LEAST_VERSION = (1, 7)
+MIN_VERSION = (1, 7)
 DEFAULT_GPUS = "any RTX GPU from Ampere on (compute capability 8.0 and newer)"
 
 
@@ -48,8 +48,8 @@ class RtxBuilder:
         self.trt = trt
         self.version = str(trt.__version__)
         self.title = f"TensorRT for RTX {self.version}"
-        if nvinfer_log.version_tuple(self.version) < LEAST_VERSION:
-            least = ".".join(map(str, LEAST_VERSION))
+        if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
+            least = ".".join(map(str, MIN_VERSION))
             raise DeblurExportError(
                 f"{self.title} is too old, {least} or newer is needed; "
                 "pip install -U 'deblur-export[rtx]'"

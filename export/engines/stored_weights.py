@@ -1,7 +1,7 @@
-"""In which precision an engine of TensorRT for RTX stores its weights, read from its bytes.
+"""Finds the precision in which an engine of TensorRT for RTX stores its weights, from its bytes.
 
-Such an engine is compiled on the target machine and shows no layers without a GPU, but it carries
-the weights as they were given, in one of few layouts.
+Such an engine is compiled on the target machine and shows no layers without a GPU, but it contains
+the weights of the file unchanged, in one of a few layouts.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ LAYOUTS: Mapping[int, tuple[tuple[int, ...], ...]] = {
     4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0)),
     2: ((0, 1), (1, 0)),
 }
-LARGEST = 32  # weights to look for: nearly all of the arithmetic, and the search stays short
-SMALLEST_BYTES = 1024  # fewer could be there by chance
-# Of the weights looked for; where fewer are found, the layout is one not known here.
+LARGEST = 32  # number of weights to search: nearly all of the arithmetic, in a short time
+SMALLEST_BYTES = 1024  # fewer bytes could match by chance
+# Fraction of the searched weights; if fewer are found, the engine has an unknown layout.
 FOUND = 0.5
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Of a convolution or product: `own` is its precision in the file. Of an int8 weight, `levels`
-    are what the file holds, and `values` what they stand for."""
+    """A weight of a convolution or matrix product; `own` is its precision in the file. `levels` are
+    the stored integers of an int8 weight, `values` the dequantized values."""
 
     own: str
     values: NDArray[Any]
     levels: NDArray[np.int8] | None = None
 
     def forms(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """What an engine may hold, by precision. The file's own comes first: each miss reads the
-        whole engine."""
+        """The weight as an engine may store it, by precision. The precision of the file comes
+        first, because each failed search reads the whole engine."""
         if self.levels is not None:
             yield "int8", self.levels
         for precision in sorted(FLOATS, key=lambda precision: precision != self.own):
@@ -54,15 +54,15 @@ class Weight:
 
 
 def stored_weights(engine: bytes, file: ModelFile) -> tuple[Census, Census] | None:
-    """The largest weights of a file that an engine holds, by their types in the engine and by
-    those in the file.
+    """Search an engine for the largest weights of its file and count them by type.
 
     Args:
-        engine: serialized.
-        file: the ONNX file that it was built from.
+        engine: the serialized engine.
+        file: the ONNX file from which it was built.
 
     Returns:
-        None where half of them or more were not found.
+        Counts by the types in the engine and by those in the file, of the weights that were found;
+        None if half of them or more were not found.
     """
     weights = sorted(_weights(file.proto), key=lambda weight: -weight.values.size)[:LARGEST]
     stored = [(weight.own, _stored_as(engine, weight)) for weight in weights]
@@ -83,7 +83,7 @@ def _census(what: str, precisions: Iterable[str]) -> Census:
 
 
 def _weights(model: onnx.ModelProto) -> Iterator[Weight]:
-    """Weights of convolutions and matrix products that are large and varied enough to be found."""
+    """Weights of convolutions and matrix products that are large and varied enough to search."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     pairs = {n.output[0]: n for n in model.graph.node if n.op_type == "DequantizeLinear"}
     names = {
@@ -102,8 +102,8 @@ def _weights(model: onnx.ModelProto) -> Iterator[Weight]:
         else:
             scale = numpy_helper.to_array(constants[pair.input[1]]).astype(np.float32)
             axis = next((a.i for a in pair.attribute if a.name == "axis"), 1)
-            along = [-1 if place == axis else 1 for place in range(values.ndim)]
-            yield Weight("int8", values * scale.reshape(along), values)
+            shape = [-1 if index == axis else 1 for index in range(values.ndim)]
+            yield Weight("int8", values * scale.reshape(shape), values)
 
 
 def _precision(dtype: np.dtype[Any]) -> str:

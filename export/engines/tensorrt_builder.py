@@ -1,7 +1,7 @@
-"""TensorRT 10.3 to 11: builds on the GPU that the engine is for.
+"""Builds engines with TensorRT 10.3 to 11, on the GPU for which the engine is.
 
 Written to the documented Python API of 10.3 and 11; it was exercised only as far as TensorRT for
-RTX shares that API, since TensorRT does not start without a GPU.
+RTX shares that API, because TensorRT does not start without a GPU.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import Census, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
+from deblur_export.export.engines.check import inspected
 from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.plugin_graph import plugin_form
-from deblur_export.export.engines.proof import inspected
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.export.runtimes.gpu import gpu_count
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.target import TARGETS
 
-LEAST_VERSION = (10, 3)
+MIN_VERSION = (10, 3)
 
 
 def open_builder(options: BuildOptions) -> TensorRtBuilder:
-    """TensorRT.
+    """The builder of the installed TensorRT.
 
     Raises:
-        DeblurExportError: not installed, too old, no GPU, or asked for what it does not have.
+        DeblurExportError: TensorRT is not installed or too old, there is no GPU, or an option is
+            not supported.
     """
     try:
         import tensorrt
@@ -64,8 +65,8 @@ class TensorRtBuilder:
         self.trt = trt
         self.version = str(trt.__version__)
         self.title = f"TensorRT {self.version}"
-        if nvinfer_log.version_tuple(self.version) < LEAST_VERSION:
-            least = ".".join(map(str, LEAST_VERSION))
+        if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
+            least = ".".join(map(str, MIN_VERSION))
             raise DeblurExportError(
                 f"{self.title} is too old, {least} or newer is needed; "
                 "pip install -U 'deblur-export[trt]'"
@@ -73,7 +74,7 @@ class TensorRtBuilder:
 
     def check(self, artifact: Artifact) -> None:
         target = artifact.manifest.target
-        # The portable form may hold what TensorRT refuses, a loop or a large TopK.
+        # The portable form may contain what TensorRT refuses, a loop or a large TopK.
         if TARGETS[target].belongs_to:
             raise DeblurExportError(
                 f"{artifact.path}: exported with --target {target}, which is for another runtime; "
@@ -107,12 +108,13 @@ class TensorRtBuilder:
         return Built(data, network, census, layers, tuple(notes), plugins=libraries)
 
     def _packaged(self, ops: Sequence[str]) -> tuple[Path, ...]:
-        """The plugin library of this package, where it is built for this TensorRT and of use."""
+        """The plugin library of this package, if the file needs it and it fits this TensorRT."""
         found = tensorrt_library.find(nvinfer_log.version_tuple(self.version)[0])
         return (found.path,) if ops and found.path else ()
 
     def _load_plugins(self, libraries: Sequence[Path], ops: Sequence[str], log: Any) -> list[str]:
-        """Those of `ops` that the libraries have as plugins of namespace `deblur`."""
+        """Load the libraries; returns the `ops` for which they have a plugin in the namespace
+        `deblur`."""
         nvinfer_log.load_plugins(self.trt, libraries, self.title, log)
         registry = self.trt.get_plugin_registry()
         found = [op for op in ops if registry.get_creator(op, str(VERSION), DOMAIN) is not None]
@@ -124,7 +126,7 @@ class TensorRtBuilder:
         return found
 
     def _graph(self, file: ModelFile, plugins: Sequence[str]) -> bytes:
-        """The file, in the form in which the parser takes these plugins."""
+        """The bytes of the file, in the form for which the parser uses these plugins."""
         if not plugins:
             return file.path.read_bytes()
         return plugin_form(file.proto, plugins).SerializeToString()  # type: ignore[no-any-return]
@@ -141,7 +143,7 @@ class TensorRtBuilder:
         return [f"{path} is of another TensorRT or GPU and was written anew"]
 
     def _inspect(self, data: bytes, options: BuildOptions, log: Any) -> tuple[Census | None, str]:
-        """The layers of a built engine, counted and as the inspector's JSON."""
+        """Counts of the layers of a built engine, and the JSON of its inspector."""
         runtime = self.trt.Runtime(log)
         runtime.engine_host_code_allowed = options.version_compatible
         engine = runtime.deserialize_cuda_engine(data)
@@ -153,7 +155,7 @@ class TensorRtBuilder:
 
 
 def _note_ops(ops: Sequence[str], plugins: Sequence[str]) -> list[str]:
-    """Which custom ops run as what."""
+    """Lines that say which custom ops run as plugins and which as standard operators."""
     bodies = [op for op in ops if op not in plugins]
     notes = [f"custom ops as plugins: {', '.join(plugins)}"] if plugins else []
     if bodies:

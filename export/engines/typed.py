@@ -1,4 +1,4 @@
-"""The strongly typed ONNX file that an engine is built from."""
+"""Makes the strongly typed ONNX file from which an engine is built."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import cast
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines.check import Claim
 from deblur_export.export.engines.options import BuildOptions, precision_of
-from deblur_export.export.engines.proof import Claim
 from deblur_export.export.precision.half_io import half_io_file, has_half_io
 from deblur_export.export.precision.int8_mixed import lower_high_precision
 from deblur_export.export.precision.typed import typed_artifact
@@ -16,9 +16,9 @@ from deblur_export.precision import LOW, EnginePrecision, GraphPrecision
 
 
 def typed_path(artifact: Artifact, options: BuildOptions, folder: Path) -> Path:
-    """Where the typed form of a file lies: the file itself if it is that already, else
-    `net_fp16.onnx`, `net_int8_fp16.onnx` of `net_int8.onnx`, or `net_fp16_io16.onnx` with float16
-    input and output, in `folder`."""
+    """The path of the typed form of a file: the file itself if it already has the requested types,
+    otherwise `net_fp16.onnx`, `net_int8_fp16.onnx` for `net_int8.onnx`, or `net_fp16_io16.onnx`
+    with float16 input and output, in `folder`."""
     suffix = ""
     if precision_of(artifact.manifest) != options.precision:
         suffix += f"_{options.precision.removeprefix('int8+')}"
@@ -28,8 +28,8 @@ def typed_path(artifact: Artifact, options: BuildOptions, folder: Path) -> Path:
 
 
 def typed_file(artifact: Artifact, options: BuildOptions, path: Path) -> Artifact:
-    """The file in a precision and with an input that were asked for, written to `path` unless it
-    is that already.
+    """The file in the requested precision and with the requested input type, written to `path`
+    unless it already has both.
 
     Raises:
         CheckFailedError: the typed graph does not compute in the precision.
@@ -60,7 +60,7 @@ def _in_precision(artifact: Artifact, precision: EnginePrecision, path: Path) ->
 
 
 def check_layout(artifact: Artifact) -> None:
-    """Whether TensorRT takes the pairs of an int8 file.
+    """Check that TensorRT supports the QDQ pairs of an int8 file.
 
     Raises:
         DeblurExportError: its activations are unsigned.
@@ -69,10 +69,10 @@ def check_layout(artifact: Artifact) -> None:
     if layout == "cpu":
         raise DeblurExportError(
             f"{artifact.path} was calibrated with --layout {layout}, whose unsigned activations "
-            "no TensorRT takes; calibrate it with --layout tensorrt"
+            "no TensorRT supports; calibrate it with --layout tensorrt"
         )
 
 
 def claim_of(artifact: Artifact) -> Claim:
-    """What a file's manifest says that its engine must show."""
+    """What the manifest of a file states about its engine."""
     return Claim(str(artifact.path), artifact.manifest.int8_layers)

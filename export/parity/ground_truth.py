@@ -1,4 +1,4 @@
-"""What an artifact loses against the sharp truth, beside its network in PyTorch."""
+"""Compare an artifact and its network in PyTorch with the ground truth of image pairs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ Run = Callable[[Image], Image]
 
 @dataclass(frozen=True)
 class Scores:
-    """Against the sharp image: PSNR in dB, SSIM, and both weighted by the blur mask, None without
-    blurred pixels."""
+    """Scores against the ground truth.
+
+    Attributes:
+        psnr: in dB.
+        ssim: in -1..1.
+        psnr_w, ssim_w: the same weighted by the blur mask; None if no pixel is blurred.
+    """
 
     psnr: float
     ssim: float
@@ -32,8 +37,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class PairResult:
-    """One pair: the scores of PyTorch (`reference`) and of the artifact, and in `parity` the PSNR
-    of one against the other."""
+    """The result for a pair.
+
+    Attributes:
+        name: of the pair.
+        reference, candidate: scores of PyTorch and of the artifact.
+        parity: PSNR of the artifact against PyTorch in dB.
+    """
 
     name: str
     reference: Scores
@@ -42,15 +52,21 @@ class PairResult:
 
     @property
     def drop(self) -> float:
-        """dB of PSNR that the candidate loses; negative where it gains."""
-        theirs, ours = self.reference.psnr, self.candidate.psnr
-        return 0.0 if theirs == ours else theirs - ours  # both may be infinite
+        """Loss of PSNR by the candidate in dB; negative for a gain."""
+        reference, candidate = self.reference.psnr, self.candidate.psnr
+        return 0.0 if reference == candidate else reference - candidate  # both may be infinite
 
 
 @dataclass(frozen=True)
-class TruthReport:
-    """Every pair, and the bounds in dB: `max_drop` of the mean PSNR, `min_psnr` of each pair's
-    parity."""
+class GroundTruthReport:
+    """The comparison with ground truth.
+
+    Attributes:
+        source: folder of the pairs.
+        max_drop: allowed loss of the mean PSNR in dB.
+        min_psnr: smallest parity of a pair in dB.
+        pairs: the results.
+    """
 
     source: str
     max_drop: float
@@ -59,19 +75,19 @@ class TruthReport:
 
     @property
     def drop(self) -> float:
-        """Mean over the pairs, in dB."""
+        """Mean loss of PSNR over the pairs in dB."""
         return float(np.mean([pair.drop for pair in self.pairs]))
 
     @property
     def reason(self) -> str:
-        """Why it failed; empty if it passed."""
-        unlike = [pair for pair in self.pairs if not pair.parity >= self.min_psnr]
+        """Why it failed, or "" if it passed."""
+        different = [pair for pair in self.pairs if not pair.parity >= self.min_psnr]
         if not self.drop <= self.max_drop:
             return f"{self.summary}, and {self.max_drop:g} dB are allowed"
-        if unlike:
+        if different:
             return (
-                f"{unlike[0].name} is {unlike[0].parity:.2f} dB from PyTorch, below "
-                f"{self.min_psnr:g} dB"
+                f"the PSNR of {different[0].name} against PyTorch is {different[0].parity:.2f} dB, "
+                f"below {self.min_psnr:g} dB"
             )
         return ""
 
@@ -83,47 +99,58 @@ class TruthReport:
     def summary(self) -> str:
         count, verb = len(self.pairs), "gain" if round(self.drop, 4) < 0 else "lose"
         pairs = f"1 pair {verb}s" if count == 1 else f"{count} pairs {verb}"
-        return f"{pairs} {abs(self.drop):.4f} dB of PSNR against the truth"
+        return f"{pairs} {abs(self.drop):.4f} dB of PSNR against the ground truth"
 
     def means(self) -> tuple[Scores, Scores]:
-        """Of PyTorch and of the candidate."""
+        """Mean scores of PyTorch and of the candidate."""
         return (
             _means([pair.reference for pair in self.pairs]),
             _means([pair.candidate for pair in self.pairs]),
         )
 
     def worst(self) -> list[PairResult]:
-        """The pairs by their drop, the largest first."""
+        """The pairs sorted by their loss, the largest first."""
         return sorted(self.pairs, key=lambda pair: pair.drop, reverse=True)
 
 
-def judge(
+def compare_with_ground_truth(
     pairs: Pairs,
-    theirs: Run,
-    ours: Run,
+    reference: Run,
+    candidate: Run,
     max_drop: float,
     min_psnr: float = 0.0,
     progress: Callable[[str], None] = lambda step: None,
-) -> TruthReport:
-    """Restore every pair by both sides; images are clipped to 0..1, as they would be saved.
+) -> GroundTruthReport:
+    """Restore every pair with reference and candidate, and compare both with the ground truth.
+
+    Args:
+        pairs: the pairs.
+        reference, candidate: float32 [1, 3, H, W] -> [1, 3, H, W]; outputs are clipped to 0..1.
+        max_drop: allowed loss of the mean PSNR in dB.
+        min_psnr: smallest PSNR of the candidate against the reference in dB.
+        progress: called with a line of text for each pair.
 
     Raises:
-        DeblurExportError: a pair cannot be read or does not fit, or a side returns another size.
+        DeblurExportError: a pair cannot be read or does not fit, or an output has another size.
     """
     results = []
     for number, pair in enumerate(pairs, 1):
         progress(f"pair {number} of {pairs.count}")
-        results.append(_result(pair, theirs(pair.blurred), ours(pair.blurred)))
-    return TruthReport(pairs.source, max_drop, min_psnr, tuple(results))
+        results.append(_result(pair, reference(pair.blurred), candidate(pair.blurred)))
+    return GroundTruthReport(pairs.source, max_drop, min_psnr, tuple(results))
 
 
-def _result(pair: Pair, theirs: Image, ours: Image) -> PairResult:
-    if not theirs.shape == ours.shape == pair.sharp.shape:
+def _result(pair: Pair, reference: Image, candidate: Image) -> PairResult:
+    if not reference.shape == candidate.shape == pair.sharp.shape:
         raise DeblurExportError(
-            f"{pair.name}: output {list(ours.shape)} instead of {list(pair.sharp.shape)}"
+            f"{pair.name}: output {list(candidate.shape)} instead of {list(pair.sharp.shape)}"
         )
-    reference, candidate = (_scores(pair, np.clip(image, 0, 1)) for image in (theirs, ours))
-    return PairResult(pair.name, reference, candidate, metrics.psnr(theirs, ours))
+    return PairResult(
+        name=pair.name,
+        reference=_scores(pair, np.clip(reference, 0, 1)),
+        candidate=_scores(pair, np.clip(candidate, 0, 1)),
+        parity=metrics.psnr(reference, candidate),
+    )
 
 
 def _scores(pair: Pair, restored: Image) -> Scores:

@@ -1,4 +1,4 @@
-"""The comparison with the sharp truth as a terminal table and as a section of the HTML page."""
+"""The comparison with ground truth as a table in the terminal and a section of the HTML page."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from html import escape
 from rich.table import Table
 from rich.text import Text
 
-from deblur_export.export.parity.ground_truth import PairResult, Scores, TruthReport
+from deblur_export.export.parity.ground_truth import GroundTruthReport, PairResult, Scores
 
 COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")
 FORMATS = (".3f", ".5f", ".3f", ".5f")
-SHOWN = 10  # pairs on the terminal, the largest drops first
+SHOWN = 10  # number of pairs in the terminal, those with the largest loss
 
 
-def truth_table(report: TruthReport) -> Table:
-    """Means of both sides, then the pairs that lose most."""
-    title = f"{report.source}: {len(report.pairs)} pairs against their sharp images"
+def ground_truth_table(report: GroundTruthReport) -> Table:
+    """A table of the means of reference and candidate, and of the pairs with the largest loss."""
+    title = f"{report.source}: {len(report.pairs)} pairs against their ground truth"
     table = Table(title=Text(title), title_justify="left")
     table.add_column("mean", overflow="fold")
-    for name in (*COLUMNS, "drop, dB"):
+    for name in (*COLUMNS, "loss, dB"):
         table.add_column(name, justify="right")
     reference, candidate = report.means()
     table.add_row("PyTorch", *cells(reference), "")
@@ -33,24 +33,24 @@ def truth_table(report: TruthReport) -> Table:
     return table
 
 
-def truth_section(report: TruthReport) -> str:
-    """HTML: means, and all pairs in their order."""
+def ground_truth_section(report: GroundTruthReport) -> str:
+    """A section of HTML with the means and all pairs in their order."""
     reference, candidate = report.means()
-    head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS, "drop, dB"))
+    head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS, "loss, dB"))
     means = _row("PyTorch", cells(reference), "")
     means += _row("file", cells(candidate), drop_text(report.drop))
     columns = "".join(f"<th>{name}<br>PyTorch</th><th>file</th>" for name in COLUMNS)
     pairs = "".join(map(_pair_row, report.pairs))
     outcome = report.reason or f"{report.summary}; {report.max_drop:g} dB are allowed"
-    return f"""<section><h2>Against the sharp truth</h2><p>{escape(outcome)}.</p>
+    return f"""<section><h2>Comparison with the ground truth</h2><p>{escape(outcome)}.</p>
 <div class="scroll"><table><tr>{head}</tr>{means}</table></div>
-<p class="dim">Means over the pairs of {escape(report.source)}; _w weighs pixels by the true blur
-mask.</p><details><summary>All {len(report.pairs)} pairs</summary><div class="scroll"><table>
-<tr><th>pair</th>{columns}<th>drop, dB</th></tr>{pairs}</table></div></details></section>"""
+<p class="dim">Means over the pairs of {escape(report.source)}; _w weights pixels by the
+ground-truth mask.</p><details><summary>All {len(report.pairs)} pairs</summary><div class="scroll">
+<table><tr><th>pair</th>{columns}<th>loss, dB</th></tr>{pairs}</table></div></details></section>"""
 
 
 def cells(scores: Scores) -> list[str]:
-    """In the order of COLUMNS; a dash where there is none."""
+    """The scores as text in the order of COLUMNS; a dash for None."""
     values = zip(astuple(scores), FORMATS, strict=True)
     return ["-" if value is None else format(value, form) for value, form in values]
 

@@ -1,8 +1,8 @@
-"""How far apart two images are: PSNR, SSIM, their mask-weighted forms, and the error spread.
+"""Compare two images: PSNR, SSIM, their mask-weighted forms, and the distribution of errors.
 
-Everything is computed in float64, whatever dtype comes in. Images are channels-first, [C,H,W] or
-[H,W]; further leading axes (a batch) are averaged like channels. NaN in an image makes the result
-NaN, so that comparing it with any tolerance fails.
+Everything is computed in float64 for any dtype. Images are [C,H,W] or [H,W]; further leading axes
+(a batch) are averaged like channels. NaN in an image makes the result NaN, so that the comparison
+with any tolerance fails.
 """
 
 from __future__ import annotations
@@ -34,19 +34,25 @@ def psnr(
 ) -> float:
     """Peak signal-to-noise ratio, 10 log10(data_range^2 / MSE), in dB; inf if the images are equal.
 
-    `a`, `b`: any equal shapes, values 0..data_range. `weight` [H,W], >= 0: the MSE is the weighted
-    mean of squared error (PSNR_w); a weight that is zero everywhere gives nan.
+    Args:
+        a, b: arrays of the same shape with values in 0..data_range.
+        data_range: the largest possible value.
+        weight: [H,W], not negative: the MSE is the weighted mean of squared errors (PSNR_w). NaN is
+            returned if it is zero everywhere.
+
+    Raises:
+        DeblurExportError: the arrays are empty, differ in shape or do not fit the weight.
     """
     x, y = _pair(a, b)
     _check_range(data_range)
-    with np.errstate(invalid="ignore"):  # inf - inf: NaN is the answer, not a surprise
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is intended
         squared = np.square(x - y)
     mse = _mean(squared, None if weight is None else _weight(weight, x.shape))
     return math.inf if mse == 0 else 20 * math.log10(data_range) - 10 * math.log10(mse)
 
 
 def psnr_8bit(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """PSNR of the images as they would be saved: clipped to 0..1, rounded to integers 0..255."""
+    """PSNR in dB of images that are clipped to 0..1 and rounded to 8 bits, as they are saved."""
     x, y = (np.rint(np.clip(image, 0.0, 1.0) * 255.0) for image in _pair(a, b))
     return psnr(x, y, data_range=255.0)
 
@@ -59,11 +65,18 @@ def ssim(
 ) -> float:
     """Structural similarity (Wang et al. 2004), -1..1: Gaussian 11x11, sigma 1.5, K 0.01 and 0.03.
 
-    `a`, `b` [C,H,W] or [H,W], values 0..data_range. Each channel on its own; the mean is over
-    channels and over the pixels whose window lies inside the image, as in the authors' code. On
-    images less than 11 px high or wide the window shrinks to the largest odd size that fits.
-    `weight` [H,W], >= 0: weighted mean of the SSIM map (SSIM_w), each weight taken at its window's
-    centre; nan if it is zero at all of them.
+    It is computed per channel. The mean is over the channels and over the pixels whose window is
+    inside the image, as in the authors' code. For images less than 11 pixels high or wide, the
+    window is the largest odd size that fits.
+
+    Args:
+        a, b: [C,H,W] or [H,W] with values in 0..data_range.
+        data_range: the largest possible value.
+        weight: [H,W], not negative: the result is the weighted mean of the SSIM map (SSIM_w), with
+            the weight at the centre of each window. NaN is returned if all of them are zero.
+
+    Raises:
+        DeblurExportError: the arrays are empty, differ in shape or do not fit the weight.
     """
     x, y = _pair(a, b)
     _check_range(data_range)
@@ -81,10 +94,13 @@ def ssim(
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """The spread of |a - b|.
+    """The distribution of |a - b|.
 
-    `histogram` has ten counts: below 1e-8 (exact zeros too), the eight decades from 1e-8 up to 1,
-    then 1 and above (non-finite too).
+    Attributes:
+        max_abs, mean_abs, rms: largest, mean and root-mean-square error.
+        worst_index: index of the largest error.
+        histogram: ten counts: below 1e-8 (including zeros), the eight decades from 1e-8 to 1, and 1
+            or more (including values that are not finite).
     """
 
     max_abs: float
@@ -108,7 +124,7 @@ class ErrorSummary:
 
 
 def error_summary(a: npt.ArrayLike, b: npt.ArrayLike) -> ErrorSummary:
-    """Spread of |a - b| over arrays of any equal shapes; the worst index is the first if tied."""
+    """Summarise |a - b| for arrays of the same shape; of equal largest errors, the first counts."""
     x, y = _pair(a, b)
     with np.errstate(invalid="ignore"):
         error = np.abs(x - y)
@@ -123,7 +139,7 @@ def error_summary(a: npt.ArrayLike, b: npt.ArrayLike) -> ErrorSummary:
 
 
 def decade_histogram(error: npt.NDArray[np.floating]) -> tuple[int, ...]:
-    """Ten counts of absolute errors (any shape), binned as in `ErrorSummary.histogram`."""
+    """Count absolute errors, of any shape, in the ten bins of `ErrorSummary.histogram`."""
     bins = np.searchsorted(DECADES, error.ravel(), side="right")  # NaN sorts last
     return tuple(int(n) for n in np.bincount(bins, minlength=len(DECADES) + 1))
 
@@ -156,7 +172,7 @@ def _weight(weight: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
 
 
 def _mean(values: Array, weight: Array | None) -> float:
-    """Mean of [...,H,W], weighted by [H,W] if given."""
+    """Mean of values [...,H,W], weighted by `weight` [H,W] if it is given."""
     if weight is None:
         return float(values.mean())
     total = float(weight.sum())
@@ -177,8 +193,8 @@ def _gaussian(size: int) -> Array:
 
 
 def _blur(image: Array, kernel: Array) -> Array:
-    """[H,W] -> [H-k+1,W-k+1]: the symmetric kernel along both axes, window inside the image."""
-    for _ in range(2):  # filter the rows axis, transpose, and so back again
+    """Filter [H,W] with a symmetric kernel along both axes without padding; [H-k+1,W-k+1]."""
+    for _ in range(2):  # filter along the first axis and transpose, twice
         r = kernel.size // 2
         size = image.shape[0] - 2 * r
         out = image[r : r + size] * kernel[r]
@@ -191,7 +207,7 @@ def _blur(image: Array, kernel: Array) -> Array:
 
 
 def _ssim_map(x: Array, y: Array, kernel: Array, data_range: float) -> Array:
-    """SSIM of each window of two planes [H,W] -> [H-k+1,W-k+1] (eq. 13 of the paper)."""
+    """SSIM of each window of two channels [H,W] -> [H-k+1,W-k+1] (Eq. 13 of the paper)."""
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
     mean_x, mean_y = _blur(x, kernel), _blur(y, kernel)
     mean_xy = mean_x * mean_y

@@ -1,6 +1,7 @@
-"""The parity report: what was compared with what, how close it came, and where it first departed.
+"""The parity report: what was compared, the differences, and the first layer that diverges.
 
-Plain data. JSON (`to_json`) and a terminal table (`render_table`) here; HTML in `report_html`.
+It is plain data. JSON (`to_json`) and a table in the terminal (`render_table`) are here, HTML is in
+`report_html`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deblur_export.export.parity.ground_truth import PairResult, Scores, TruthReport
-from deblur_export.export.parity.ground_truth_report import truth_table
+from deblur_export.export.parity.ground_truth import GroundTruthReport, PairResult, Scores
+from deblur_export.export.parity.ground_truth_report import ground_truth_table
 
 # The key of `ParityReport.tolerance` that bounds `LayerError.rms_rel`, and the one for an image.
 LAYER_TOLERANCE, PIXEL_TOLERANCE = "layer_rms_rel", "max_abs"
@@ -26,10 +27,12 @@ LAYER_TOLERANCE, PIXEL_TOLERANCE = "layer_rms_rel", "max_abs"
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CaseImages:
-    """Pictures of one case, for the HTML report only.
+    """Images of a case, only for the HTML report.
 
-    `input`, `reference`, `candidate`: uint8 [H,W,3], RGB. `error`: float32 [H,W], the largest
-    absolute difference over the channels, in the 0..1 range of the images, before rounding.
+    Attributes:
+        input, reference, candidate: uint8 [H,W,3], RGB.
+        error: float32 [H,W], largest absolute difference over the channels before rounding to 8
+            bits, for images in 0..1.
     """
 
     input: npt.NDArray[np.uint8]
@@ -40,11 +43,20 @@ class CaseImages:
 
 @dataclasses.dataclass(frozen=True)
 class CaseResult:
-    """One input through both sides. `reason` says why it failed; empty if it passed.
+    """The comparison of candidate and reference for one input.
 
-    `flips` of `choices` discrete choices differ (mask pixels, selected pixels), None without any.
-    `candidate_float64` and `reference_float64` are the largest errors of the two sides against
-    the network in float64, None if it was not run.
+    Attributes:
+        name, shape: of the input.
+        max_abs, mean_abs: largest and mean absolute difference of images in 0..1.
+        psnr, psnr_8bit: PSNR in dB, and that of the images rounded to 8 bits.
+        ssim: SSIM.
+        flips, choices: number of discrete choices (mask pixels, selected pixels) that differ, and
+            of all; None if there are none.
+        passed: whether the case passed.
+        reason: why it failed, or "".
+        candidate_float64, reference_float64: largest errors against the network in float64, or None
+            if it was not run.
+        images: images for the HTML report.
     """
 
     name: str
@@ -65,18 +77,35 @@ class CaseResult:
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """One layer's output. `rms_rel`: RMS of the difference over RMS of the reference."""
+    """The error of the output of a layer.
+
+    Attributes:
+        name: of the layer.
+        max_abs: largest absolute difference.
+        rms_rel: RMS of the difference divided by the RMS of the reference.
+        diverged: whether `rms_rel` is above the tolerance.
+    """
 
     name: str
     max_abs: float
     rms_rel: float
-    departed: bool
+    diverged: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class ParityReport:
-    """Everything that one comparison found; `tolerance` maps a metric's name to its bound, `notes`
-    are for the user, `truth` is what the sharp images of pairs say."""
+    """The results of a verification.
+
+    Attributes:
+        artifact, reference, candidate: descriptions of what was compared.
+        tolerance: bounds by name of the metric.
+        cases: the results for all inputs.
+        layers: errors of the layers in execution order; may be empty.
+        first_diverged: name of the first layer that diverges, or None.
+        manifest: of the artifact.
+        notes: notes to the user.
+        ground_truth: the comparison with ground truth, or None.
+    """
 
     artifact: str
     reference: str
@@ -84,20 +113,20 @@ class ParityReport:
     tolerance: dict[str, float]
     cases: tuple[CaseResult, ...]
     layers: tuple[LayerError, ...] = ()
-    first_departed: str | None = None
+    first_diverged: str | None = None
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    truth: TruthReport | None = None
+    ground_truth: GroundTruthReport | None = None
 
     @property
     def passed(self) -> bool:
-        """Every case passed, and there was one: nothing compared is nothing proved."""
+        """Whether there is at least one case and every case passed."""
         cases = bool(self.cases) and all(case.passed for case in self.cases)
-        return cases and (self.truth is None or self.truth.passed)
+        return cases and (self.ground_truth is None or self.ground_truth.passed)
 
     @property
     def verdict(self) -> str:
-        """The outcome in one plain sentence, beginning with PASS or FAIL."""
+        """The result in one sentence that begins with PASS or FAIL."""
         failed, total = sum(not case.passed for case in self.cases), len(self.cases)
         cases = "1 case" if total == 1 else f"{total} cases"
         if not total:
@@ -105,26 +134,26 @@ class ParityReport:
         if failed:
             return f"FAIL: {failed} of {cases} outside the tolerance."
         within = f"{cases} compared, all within tolerance"
-        if self.truth is None:
+        if self.ground_truth is None:
             return f"PASS: {within}."
-        if self.truth.passed:
-            return f"PASS: {within}; {self.truth.summary}."
-        return f"FAIL: {self.truth.reason}."
+        if self.ground_truth.passed:
+            return f"PASS: {within}; {self.ground_truth.summary}."
+        return f"FAIL: {self.ground_truth.reason}."
 
 
 def to_json(report: ParityReport) -> str:
-    """The report as strict JSON, images left out; the same report gives the same text.
+    """The report without images as strict JSON; the same report gives the same text.
 
-    JSON has no infinity: non-finite numbers are the strings "Infinity", "-Infinity" and "NaN",
-    which Python's float() and JavaScript's Number() read back. Fields come in the order of the
-    dataclasses; keys of `tolerance` and `manifest` are sorted.
+    JSON has no infinity: numbers that are not finite are the strings "Infinity", "-Infinity" and
+    "NaN", which float() in Python and Number() in JavaScript can read. Fields are in the order of
+    the dataclasses; keys of `tolerance` and `manifest` are sorted.
     """
     document = {"passed": report.passed, "verdict": report.verdict} | _fields(report)
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def plain(value: object) -> Any:
-    """`value` as JSON can hold it: non-finite floats and unknown objects become strings."""
+    """Convert a value to plain JSON types; non-finite floats and unknown objects become strings."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, float):
@@ -135,9 +164,10 @@ def plain(value: object) -> Any:
         return {str(key): plain(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, TruthReport):
-        theirs, ours = value.means()
-        found = {"passed": value.passed, "drop": value.drop, "reference": theirs, "candidate": ours}
+    if isinstance(value, GroundTruthReport):
+        reference, candidate = value.means()
+        found: dict[str, object] = {"passed": value.passed, "drop": value.drop}
+        found |= {"reference": reference, "candidate": candidate}
         return {name: plain(part) for name, part in found.items()} | _fields(value)
     if isinstance(value, PairResult):
         return _fields(value) | {"drop": plain(value.drop)}
@@ -147,7 +177,7 @@ def plain(value: object) -> Any:
 
 
 def render_table(report: ParityReport, console: Console) -> None:
-    """Print one row a case, then the failures, the tolerance, and the first layer that departs."""
+    """Print a row for each case, the failures, the tolerance, and the first layer that diverges."""
     columns = ["max abs", "mean abs", "PSNR", "8-bit", "SSIM", "flips"]
     table = Table(title=Text(f"{report.reference}  vs  {report.candidate}"), title_justify="left")
     table.add_column("case", overflow="fold")
@@ -166,18 +196,18 @@ def render_table(report: ParityReport, console: Console) -> None:
     console.print(Text(f"tolerance: {tolerance_text(report)}", style="dim"))
     if against := float64_text(report):
         console.print(Text(against))
-    if report.truth is not None:
-        console.print(truth_table(report.truth))
-    if report.first_departed is not None:
-        console.print(Text(f"first layer that departs: {report.first_departed}", style="red"))
+    if report.ground_truth is not None:
+        console.print(ground_truth_table(report.ground_truth))
+    if report.first_diverged is not None:
+        console.print(Text(f"first layer that diverges: {report.first_diverged}", style="red"))
     console.print(Text(report.verdict, style="bold green" if report.passed else "bold red"))
 
 
-SHAPE_CELL = 1  # left out on the terminal, where the name already says it
+SHAPE_CELL = 1  # left out in the terminal, where the name contains the shape
 
 
 def case_cells(case: CaseResult) -> list[str]:
-    """The cells of a case's row: name, shape, max abs, mean abs, PSNR, PSNR 8-bit, SSIM, flips."""
+    """The cells of a row: name, shape, max abs, mean abs, PSNR, PSNR 8-bit, SSIM and flips."""
     flips = "-" if case.flips is None else f"{case.flips}"
     if case.flips is not None and case.choices is not None:
         flips += f"/{case.choices}"
@@ -202,7 +232,7 @@ def tolerance_text(report: ParityReport) -> str:
 
 
 def float64_text(report: ParityReport) -> str:
-    """One line about the errors against float64; empty if it was not run."""
+    """One line about the errors against float64, or "" if the network was not run in float64."""
     pairs = [
         (case.candidate_float64, case.reference_float64)
         for case in report.cases
@@ -210,8 +240,8 @@ def float64_text(report: ParityReport) -> str:
     ]
     if not pairs:
         return ""
-    ours, theirs = (max(column) for column in zip(*pairs, strict=True))
-    return f"max error against float64: {error_text(ours)}, PyTorch float32 {error_text(theirs)}"
+    candidate, reference = (error_text(max(column)) for column in zip(*pairs, strict=True))
+    return f"max error against float64: {candidate}, PyTorch float32 {reference}"
 
 
 def _non_finite(value: float) -> str:
@@ -219,7 +249,7 @@ def _non_finite(value: float) -> str:
 
 
 def _fields(
-    value: CaseResult | LayerError | ParityReport | TruthReport | PairResult | Scores,
+    value: CaseResult | LayerError | ParityReport | GroundTruthReport | PairResult | Scores,
 ) -> dict[str, Any]:
     names = (field.name for field in dataclasses.fields(value))
     return {name: plain(getattr(value, name)) for name in names if name != "images"}

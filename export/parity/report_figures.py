@@ -1,4 +1,4 @@
-"""The pictures of the HTML report: photos, the error heat map with its scale, the layer curve."""
+"""The figures of the HTML report: photos, the error heat map with its scale, the layer curve."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from deblur_export.export.parity.metrics import DECADES, decade_histogram
 from deblur_export.export.parity.report import LayerError, ParityReport, error_text
 
-MAX_SIDE = 1024  # px: the long side of a picture as shown
-SMALL_SIDE = 256  # px: up to here pictures are lossless and drawn with square pixels
+MAX_SIDE = 1024  # largest side of an image in the report, in pixels
+SMALL_SIDE = 256  # up to this size images are lossless and enlarged without interpolation
 
 # Heat map colours, one for each of DECADES.
 COLOURS = ["#05030f", "#1a1145", "#3c1a7a", "#782189", "#b23578", "#e05250", "#f6853a", "#fdc055"]
@@ -24,10 +24,16 @@ NAN_COLOUR = (0, 255, 102)
 
 
 def heat_map(error: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
-    """Absolute error [H,W] -> RGB [h,w,3], the long side at most MAX_SIDE.
+    """Draw an absolute error as a heat map.
 
-    Colours run over log10 of the error, 1e-8 to 1. Scaled down by maximum, so one bad pixel stays
-    in view; NaN is green.
+    Colours are on a logarithmic scale from 1e-8 to 1, and NaN is green. The image is downscaled by
+    the maximum, so that a single bad pixel remains visible.
+
+    Args:
+        error: [H,W].
+
+    Returns:
+        uint8 [h,w,3], RGB, with sides of at most MAX_SIDE.
     """
     height, width = shown_size(*error.shape)
     rows, columns = (
@@ -54,7 +60,7 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
 
 
 def img(image: npt.NDArray[np.uint8], alt: str, lossless: bool = False) -> str:
-    """RGB [H,W,3], scaled down if needed, as an <img> with the data inside."""
+    """An <img> element with an image uint8 [H,W,3], downscaled if needed, as its data."""
     height, width = shown_size(*image.shape[:2])
     picture = Image.fromarray(image)
     if picture.size != (width, height):
@@ -78,21 +84,22 @@ def frame(shape: tuple[int, ...], content: str, kind: str = "") -> str:
 
 
 def error_scale(error: npt.NDArray[np.floating], tolerance: float | None) -> str:
-    """SVG: the histogram of |error| [H,W] by decade, standing on the heat map's colour bar.
+    """SVG of the histogram of |error| [H,W] by decade above the colour bar of the heat map.
 
     Ticks are absolute and in units of 1/255; `tolerance` (absolute) is a dashed line.
     """
     counts = decade_histogram(error)
-    step, base, low = 50, 84, math.log10(DECADES[0])  # px a decade, y of the bar, log10 at x = 50
+    # Pixels per decade, y of the colour bar, and log10 of the error at x = 50.
+    step, base, low = 50, 84, math.log10(DECADES[0])
     parts = []
     for i, count in enumerate(counts):
         if count:
             size = max(2.0, 62 * count / error.size)
-            share = f"{count / error.size:.1%}" if count * 1000 >= error.size else f"{count} px"
+            label = f"{count / error.size:.1%}" if count * 1000 >= error.size else f"{count} px"
             parts.append(
                 f'<rect class="bar" x="{i * step + 3}" y="{base - size:.1f}" width="{step - 6}" '
                 f'height="{size:.1f}"/><text x="{(i + 0.5) * step}" y="{base - size - 5:.1f}" '
-                f'text-anchor="middle">{share}</text>'
+                f'text-anchor="middle">{label}</text>'
             )
     stops = "".join(
         f'<stop offset="{(i + 1) / len(counts):.2f}" stop-color="{colour}"/>'
@@ -119,7 +126,8 @@ def error_scale(error: npt.NDArray[np.floating], tolerance: float | None) -> str
 
 
 def layer_curve(report: ParityReport, tolerance: float | None) -> str:
-    """SVG: relative RMS error against layer index, log y; zero is at the bottom, NaN at the top."""
+    """SVG of the relative RMS error against the layer index on a logarithmic scale; zero is at the
+    bottom and NaN at the top."""
     layers = report.layers
     bounds = [layer.rms_rel for layer in layers] + ([] if tolerance is None else [tolerance])
     known = [math.log10(v) for v in bounds if math.isfinite(v) and v > 0] or [0.0]
@@ -148,7 +156,7 @@ def layer_curve(report: ParityReport, tolerance: float | None) -> str:
     points = " ".join(f"{x_of(i):.1f},{y_of(layer.rms_rel):.1f}" for i, layer in enumerate(layers))
     parts.append(f'<polyline points="{points}"/>')
     for i, layer in enumerate(layers):
-        parts.append(_layer_point(layer, x_of(i), y_of(layer.rms_rel), report.first_departed))
+        parts.append(_layer_point(layer, x_of(i), y_of(layer.rms_rel), report.first_diverged))
     for i in sorted({0, len(layers) // 2, len(layers) - 1}):
         parts.append(f'<text x="{x_of(i):.1f}" y="288" text-anchor="middle">{i}</text>')
     return (
@@ -160,7 +168,7 @@ def layer_curve(report: ParityReport, tolerance: float | None) -> str:
 def _layer_point(layer: LayerError, x: float, y: float, first: str | None) -> str:
     name = escape(layer.name)
     title = f"{name}: relative RMS {error_text(layer.rms_rel)}, max {error_text(layer.max_abs)}"
-    state = ' class="bad"' if layer.departed else ""
+    state = ' class="bad"' if layer.diverged else ""
     point = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"{state}><title>{title}</title></circle>'
     if layer.name == first:
         anchor, shift = ("end", -12) if x > 450 else ("start", 12)

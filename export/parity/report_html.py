@@ -1,7 +1,7 @@
-"""The parity report as one HTML file that needs nothing else and reads the same offline.
+"""The parity report as a self-contained HTML file.
 
-Styles, script and pictures are inside the file, and its content policy forbids anything else. The
-same report gives the same bytes (with the same Pillow).
+Styles, script and images are inside the file, and its content policy forbids anything else. The
+same report gives the same bytes (with the same version of Pillow).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from deblur_export.export.parity.ground_truth_report import truth_section
+from deblur_export.export.parity.ground_truth_report import ground_truth_section
 from deblur_export.export.parity.report import (
     LAYER_TOLERANCE,
     PIXEL_TOLERANCE,
@@ -93,8 +93,9 @@ svg .first{fill:none;stroke:var(--bad);stroke-width:2}
 summary{cursor:pointer}pre{overflow-x:auto;font-size:.88em;margin:10px 0 0}
 """
 
-NOTE = f"""Photos are shown as JPEG, at most {MAX_SIDE} px on the long side. Every number and the
-error map come from the full-size values before rounding to 8 bits, except PSNR 8-bit."""
+NOTE = f"""Photos are shown as JPEG with at most {MAX_SIDE} pixels on the longer side. All numbers
+and the error map are computed from the full-size values before rounding to 8 bits, except PSNR
+8-bit."""
 
 SCRIPT = """
 for (const range of document.querySelectorAll(".slider input")) {
@@ -106,7 +107,7 @@ for (const range of document.querySelectorAll(".slider input")) {
 
 
 def to_html(report: ParityReport) -> str:
-    """The whole report as one page: verdict, cases, pictures, layer curve, manifest."""
+    """The report as an HTML page: verdict, cases, images, layer curve and manifest."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     policy += f"script-src 'sha256-{digest}'"
@@ -126,7 +127,7 @@ def to_html(report: ParityReport) -> str:
             f"<h1>Parity report: {escape(report.artifact)}</h1>",
             _banner(report),
             _case_table(report),
-            "" if report.truth is None else truth_section(report.truth),
+            "" if report.ground_truth is None else ground_truth_section(report.ground_truth),
             *pictures,
             _layer_section(report) if report.layers else "",
             f"<section><details><summary>Manifest</summary><pre>{escape(manifest)}</pre></details>"
@@ -138,11 +139,11 @@ def to_html(report: ParityReport) -> str:
 def _banner(report: ParityReport) -> str:
     word, _, sentence = report.verdict.partition(": ")
     state = "good" if report.passed else "bad"
-    departed = ""
-    if report.first_departed is not None:
-        departed = f"<p>First layer that departs: <b>{escape(report.first_departed)}</b></p>"
+    diverged = ""
+    if report.first_diverged is not None:
+        diverged = f"<p>First layer that diverges: <b>{escape(report.first_diverged)}</b></p>"
     meaning = "agrees" if report.passed else "does not agree"
-    facts = [
+    entries = [
         ("Reference", report.reference),
         ("Candidate", report.candidate),
         ("Artifact", report.artifact),
@@ -150,11 +151,11 @@ def _banner(report: ParityReport) -> str:
         ("Tolerance", tolerance_text(report)),
         *(("Note", note) for note in report.notes),
     ]
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in entries)
     return (
         f'<section class="banner {state}"><p class="word">{word}</p>'
         f"<p>The candidate {meaning} with the reference: {escape(sentence)}</p>"
-        f"{departed}</section><section><h2>What was compared</h2><dl>{rows}</dl></section>"
+        f"{diverged}</section><section><h2>What was compared</h2><dl>{rows}</dl></section>"
     )
 
 
@@ -186,13 +187,13 @@ def _case_section(index: int, case: CaseResult, images: CaseImages, tolerance: f
     return f"""<section id="case-{index}"><h2>{escape(case.name)} {_word(case)}</h2>
 <div class="pair"><div>
 <figure>{frame(images.reference.shape, slider, "slider")}
-<figcaption>Drag the line, or use the arrow keys.</figcaption></figure>
+<figcaption>Drag the line or use the arrow keys.</figcaption></figure>
 <figure class="small">{frame(images.input.shape, img(images.input, "input"))}
 <figcaption>Input{_scaled_note(images)}</figcaption></figure></div><div>
 <figure>{frame(images.error.shape, heat)}
 <figcaption>Absolute error, the largest over the channels. {worst}</figcaption></figure>
 <figure>{error_scale(images.error, tolerance)}
-<figcaption>Share of the pixels in each decade of error; the bar is the scale of the map.
+<figcaption>Fraction of pixels in each decade of error; the bar is the scale of the map.
 </figcaption></figure></div></div></section>"""
 
 
@@ -202,7 +203,7 @@ def _word(case: CaseResult) -> str:
 
 
 def _worst(error: npt.NDArray[np.float32]) -> tuple[str, str]:
-    """The ring around the worst pixel of [H,W], and the sentence about it."""
+    """A ring around the pixel with the largest error of [H,W], and a sentence about it."""
     y, x = (int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape))
     worst = float(error[y, x])
     if worst == 0:
@@ -219,21 +220,21 @@ def _scaled_note(images: CaseImages) -> str:
     if max(height, width) <= MAX_SIDE:
         return ""
     return (
-        f". Pictures are scaled down from {width}x{height}; each pixel of the error map keeps "
-        "the largest error under it."
+        f". Images are scaled down from {width}x{height}; each pixel of the error map shows the "
+        "largest error that it covers."
     )
 
 
 def _layer_section(report: ParityReport) -> str:
     rows = "".join(
-        f'<tr><td class="wrap{" bad" if layer.departed else ""}">{escape(layer.name)}</td>'
+        f'<tr><td class="wrap{" bad" if layer.diverged else ""}">{escape(layer.name)}</td>'
         f"<td>{error_text(layer.rms_rel)}</td><td>{error_text(layer.max_abs)}</td></tr>"
         for layer in report.layers
     )
     return f"""<section><h2>Error layer by layer</h2>
 <div class="scroll">{layer_curve(report, report.tolerance.get(LAYER_TOLERANCE))}</div>
-<p class="dim">RMS of the difference over RMS of the reference, in the order of execution; hover a
-point for its name. Red points depart.</p>
+<p class="dim">RMS of the difference divided by RMS of the reference, in execution order; hover over
+a point for its name. Red points diverge.</p>
 <details><summary>All {len(report.layers)} layers</summary><div class="scroll"><table>
 <tr><th>layer</th><th>relative RMS</th><th>max abs</th></tr>{rows}
 </table></div></details></section>"""

@@ -1,4 +1,4 @@
-"""Polygraphy runners: PyTorch, and an artifact on a runtime."""
+"""Runners of Polygraphy for PyTorch and for an artifact on a runtime."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 
 class TorchRunner(BaseRunner):  # type: ignore[misc]
-    """Runs a restoration network in eval mode, its custom ops by their definitions in PyTorch:
-    native kernels, which other runtimes may share, are no reference.
+    """Runs a restoration network in eval mode in PyTorch.
 
-    Polygraphy's own PytRunner insists on CUDA and takes a single output apart along its batch
-    axis. The feed has "image" [N, 3, H, W]. The outputs are "restored" and the outputs of the
-    modules named in `modules`, each of which must be called once.
+    Custom ops are computed by their definitions in PyTorch: native kernels, which other runtimes
+    may use as well, are not a reference. (The PytRunner of Polygraphy requires CUDA and splits a
+    single output along its batch axis.)
+
+    The feed has the key "image", [N, 3, H, W]. The outputs are "restored" and the outputs of the
+    modules named in `modules`, each of which must be called exactly once.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
 
 
 class SessionRunner(BaseRunner):  # type: ignore[misc]
-    """An artifact on one of our runtimes, see `runtimes`."""
+    """Runs an artifact in a session of `runtimes`."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(name=session.title)
@@ -86,7 +88,7 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]
 
 
 def image_metadata() -> Any:
-    """Polygraphy's description of the one input."""
+    """The description of the input for Polygraphy."""
     metadata = TensorMetadata()
     metadata.add("image", dtype=DataType.FLOAT32, shape=(None, 3, None, None))
     return metadata

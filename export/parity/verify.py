@@ -1,6 +1,6 @@
-"""Does an artifact still compute what its PyTorch network computes?
+"""Checks that an artifact computes the same as its PyTorch network.
 
-Both run on the same images, and on the same discrete choices: those of the artifact, see
+Both run on the same images and with the same discrete choices, which are those of the artifact; see
 `decisions`.
 """
 
@@ -25,7 +25,7 @@ from deblur_export.export.graph import inner_values
 from deblur_export.export.images.cases import Case
 from deblur_export.export.images.pairs import Pairs
 from deblur_export.export.parity import metrics
-from deblur_export.export.parity.ground_truth import judge
+from deblur_export.export.parity.ground_truth import compare_with_ground_truth
 from deblur_export.export.parity.report import (
     CaseImages,
     CaseResult,
@@ -34,7 +34,7 @@ from deblur_export.export.parity.report import (
 )
 from deblur_export.export.parity.runners import SessionRunner, TorchRunner
 from deblur_export.export.reparam.prepare import prepare
-from deblur_export.export.runtimes.open import open_judged
+from deblur_export.export.runtimes.open import open_reproducible
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.models.decisions import (
@@ -46,27 +46,27 @@ from deblur_export.models.decisions import (
 )
 from deblur_export.precision import PRECISIONS, GraphPrecision, Tolerances
 
-MAX_DROP = 0.1  # dB, as of `calibrate`
+MAX_DROP = 0.1  # dB, as in `calibrate`
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class TruthCheck:
-    """Pairs to restore, and how much of the mean PSNR may be lost on them, in dB."""
+class GroundTruthCheck:
+    """Image pairs to restore, and the loss of mean PSNR on them that is allowed, in dB."""
 
     pairs: Pairs
     max_drop: float = MAX_DROP
 
 
 def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedModel:
-    """The PyTorch network an artifact was made from.
+    """Load the PyTorch network from which an artifact was exported.
 
     Args:
-        artifact: an ONNX file of ours.
-        weights: where the weights are now; None for where they were at export.
+        artifact: an exported ONNX file or an engine.
+        weights: the checkpoint; None if it is where it was at the export.
 
     Raises:
-        DeblurExportError: the weights are gone or are not the ones exported.
+        DeblurExportError: the checkpoint is missing or has other weights than the exported ones.
     """
     manifest = artifact.manifest
     recorded = manifest.weights
@@ -97,48 +97,61 @@ def verify(
     runtime: str = DEFAULT,
     min_psnr: float | None = None,
     precision: GraphPrecision = "fp32",
-    truth: TruthCheck | None = None,
+    ground_truth: GroundTruthCheck | None = None,
     plugins: Sequence[Path] = (),
 ) -> ParityReport:
     """Compare an artifact, run by `runtime`, with its network in float32 on every case.
 
-    The tolerance is that of the artifact's precision, or of the one that a backend is to compute a
-    float32 file in; `min_psnr`, in dB against PyTorch, comes on top. The backend opens the file by
-    `Backend.load_judged`; an engine needs one that takes engines, and the `plugins` that it was
-    built with.
+    On failure, and for the HTML report, the layers are compared one by one, except for an engine,
+    whose layers cannot be read.
 
-    On failure, and for the HTML report (`with_images`), the layers are compared one by one; an
-    engine shows none.
-    With `float64` the network also runs in float64, and the errors of both sides against that
-    are reported; they decide nothing.
+    Args:
+        artifact: the candidate: an exported ONNX file or an engine.
+        model: the reference; see `reference_model`.
+        cases: images, float32 [N, 3, H, W] in 0..1.
+        with_images: whether the report contains the images and the comparison of layers.
+        progress: called with a line of text for each step.
+        float64: also run the network in float64, and report the errors of candidate and reference
+            against that; they do not affect the result.
+        runtime: name of the backend, which opens the file by `Backend.load_reproducible`; an engine
+            needs one that runs engines.
+        min_psnr: smallest PSNR against PyTorch in dB, in addition to the tolerance of the
+            precision.
+        precision: in which the backend computes a float32 file; it determines the tolerance.
+        ground_truth: image pairs on which both are compared with the sharp images.
+        plugins: libraries of the custom ops that an engine was built with.
+
+    Raises:
+        DeblurExportError: the file cannot be opened, an output has another shape, or a pair cannot
+            be read.
     """
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
-    is_engine = backend(runtime).takes_engines
+    is_engine = backend(runtime).runs_engines
     deciding = () if is_engine else _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
     tolerance = _tolerances(artifact, precision)
     tolerance = replace(tolerance, psnr=max(min_psnr or 0.0, tolerance.psnr))
     allowance = Allowance(tolerance.flips, tolerance.flip_distance)
-    session = open_judged(artifact, runtime, deciding, precision, plugins)
-    judged_truth = None
+    session = open_reproducible(artifact, runtime, deciding, precision, plugins)
+    compared_pairs = None
     with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
         for case in cases:
             progress(f"{case.name} on {session.title}")
-            ours = candidate.infer({"image": case.image})
-            choices = {name: ours[name] for name in deciding}
+            found = candidate.infer({"image": case.image})
+            choices = {name: found[name] for name in deciding}
             progress(f"{case.name} on PyTorch")
             with with_choices(model.net, choices, allowance) as checks:
-                theirs = reference.infer({"image": case.image})
+                expected = reference.infer({"image": case.image})
             exactly = None if exact is None else _run_float64(exact, case, choices)
-            images = ours["restored"], theirs["restored"]
+            images = found["restored"], expected["restored"]
             compared.append(_compare(case, *images, checks, exactly, with_images, tolerance))
-        if truth is not None:
-            judged_truth = judge(
-                truth.pairs,
+        if ground_truth is not None:
+            compared_pairs = compare_with_ground_truth(
+                ground_truth.pairs,
                 lambda image: reference.infer({"image": image})["restored"],
                 lambda image: candidate.infer({"image": image})["restored"],
-                truth.max_drop,
+                ground_truth.max_drop,
                 min_psnr or 0.0,
                 progress,
             )
@@ -154,32 +167,33 @@ def verify(
         tolerance=tolerance.as_dict(),
         cases=tuple(compared),
         layers=layers,
-        first_departed=next((layer.name for layer in layers if layer.departed), None),
+        first_diverged=next((layer.name for layer in layers if layer.diverged), None),
         manifest=artifact.manifest.as_dict(),
         notes=(*session.notes, *(note_on_choices(model.net) if is_engine else ())),
-        truth=judged_truth,
+        ground_truth=compared_pairs,
     )
 
 
 def note_on_choices(net: nn.Module) -> tuple[str, ...]:
-    """For an engine, whose choices cannot be read; none for a network that makes none."""
+    """The note for an engine, whose choices cannot be read; none for a network without choices."""
     hidden = list(decisions(net))
     if not hidden:
         return ()
     return (
-        "an engine does not show its choices, so that each side was compared under its own: "
+        "the choices of an engine cannot be read, so that engine and PyTorch each made their own: "
         f"{', '.join(hidden[:3])}{', ...' * (len(hidden) > 3)}",
     )
 
 
 def _tolerances(artifact: Artifact, precision: GraphPrecision) -> Tolerances:
-    """Of the artifact's own precision, or of what a runtime computes a float32 file in."""
+    """The tolerances of the artifact's precision, or of the one in which a float32 file is
+    computed."""
     own = artifact.manifest.precision
     return PRECISIONS[precision if own == "fp32" else own].tolerances
 
 
 def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
-    """The decisions of the network whose choice is a value of the graph."""
+    """The decisions of the network whose choices are values of the graph."""
     inside = set(inner_values(artifact.proto))
     return tuple(name for name in decisions(net) if name in inside)
 
@@ -192,18 +206,20 @@ def _run_float64(net: nn.Module, case: Case, choices: Choices) -> NDArray[np.flo
 
 def _compare(
     case: Case,
-    ours: Array,
-    theirs: Array,
+    candidate: Array,
+    reference: Array,
     checks: Sequence[ChoiceCheck],
-    truth: NDArray[np.float64] | None,
+    exact: NDArray[np.float64] | None,
     with_images: bool,
     tolerance: Tolerances,
 ) -> CaseResult:
-    if ours.shape != theirs.shape:
-        raise DeblurExportError(f"{case.name}: output {ours.shape} instead of {theirs.shape}")
-    errors = metrics.error_summary(theirs, ours)
+    if candidate.shape != reference.shape:
+        raise DeblurExportError(
+            f"{case.name}: output {candidate.shape} instead of {reference.shape}"
+        )
+    errors = metrics.error_summary(reference, candidate)
     reasons = [check.reason for check in checks if check.reason]
-    psnr = metrics.psnr(theirs, ours)
+    psnr = metrics.psnr(reference, candidate)
     if not psnr >= tolerance.psnr:
         reasons.insert(0, f"PSNR {psnr:.2f} dB is below {tolerance.psnr:g} dB")
     if not errors.max_abs <= tolerance.max_abs:
@@ -214,15 +230,17 @@ def _compare(
         max_abs=errors.max_abs,
         mean_abs=errors.mean_abs,
         psnr=psnr,
-        psnr_8bit=metrics.psnr_8bit(theirs, ours),
-        ssim=float(np.mean([metrics.ssim(a, b) for a, b in zip(theirs, ours, strict=True)])),
+        psnr_8bit=metrics.psnr_8bit(reference, candidate),
+        ssim=float(
+            np.mean([metrics.ssim(a, b) for a, b in zip(reference, candidate, strict=True)])
+        ),
         flips=sum(check.flips for check in checks) if checks else None,
         choices=sum(check.total for check in checks) if checks else None,
         passed=not reasons,
         reason="; ".join(reasons),
-        candidate_float64=None if truth is None else float(np.abs(truth - ours).max()),
-        reference_float64=None if truth is None else float(np.abs(truth - theirs).max()),
-        images=_images(case, theirs, ours) if with_images else None,
+        candidate_float64=None if exact is None else float(np.abs(exact - candidate).max()),
+        reference_float64=None if exact is None else float(np.abs(exact - reference).max()),
+        images=_images(case, reference, candidate) if with_images else None,
     )
 
 
@@ -246,22 +264,27 @@ def compare_layers(
     runtime: str = DEFAULT,
     precision: GraphPrecision = "fp32",
 ) -> tuple[LayerError, ...]:
-    """Every module whose output is a value of the graph, in execution order.
+    """Compare every module whose output is a value of the graph, in execution order.
 
-    The reference is the network as it was exported (reparameterized or not), under the
-    artifact's own choices, so that only arithmetic differs. Choices are no layers.
+    The reference is the network as it was exported (reparameterized or not), with the choices of
+    the artifact, so that only the arithmetic differs. Choices are not compared as layers.
+
+    Raises:
+        DeblurExportError: the file cannot be opened.
     """
     net, _ = prepare(model, artifact.manifest.reparameterized)
     deciding = _deciding(artifact, net)
     comparable = _called_once(net, case) - set(deciding)
     names = tuple(name for name in inner_values(artifact.proto) if name in comparable)
-    with SessionRunner(open_judged(artifact, runtime, names + deciding, precision)) as candidate:
-        ours = candidate.infer({"image": case.image})
-    choices = {name: ours[name] for name in deciding}
+    with SessionRunner(
+        open_reproducible(artifact, runtime, names + deciding, precision)
+    ) as candidate:
+        found = candidate.infer({"image": case.image})
+    choices = {name: found[name] for name in deciding}
     with with_choices(net, choices), TorchRunner(net, modules=names) as reference:
-        theirs = reference.infer({"image": case.image})
+        expected = reference.infer({"image": case.image})
     limit = _tolerances(artifact, precision).layer_rms_rel
-    return tuple(_layer_error(name, ours[name], theirs[name], limit) for name in names)
+    return tuple(_layer_error(name, found[name], expected[name], limit) for name in names)
 
 
 def _called_once(net: nn.Module, case: Case) -> set[str]:
@@ -283,13 +306,13 @@ def _called_once(net: nn.Module, case: Case) -> set[str]:
     return {name for name, count in calls.items() if count == 1}
 
 
-def _layer_error(name: str, ours: Array, theirs: Array, limit: float) -> LayerError:
-    difference = ours.astype(np.float64) - theirs
-    scale = np.sqrt(np.mean(np.square(theirs, dtype=np.float64)))
+def _layer_error(name: str, candidate: Array, reference: Array, limit: float) -> LayerError:
+    difference = candidate.astype(np.float64) - reference
+    scale = np.sqrt(np.mean(np.square(reference, dtype=np.float64)))
     relative = float(np.sqrt(np.mean(np.square(difference))) / max(scale, 1e-30))
     return LayerError(
         name=name,
         max_abs=float(np.abs(difference).max()),
         rms_rel=relative,
-        departed=not relative <= limit,
+        diverged=not relative <= limit,
     )

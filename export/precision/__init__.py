@@ -1,7 +1,7 @@
-"""Precision in the graph: strongly typed float16 and bfloat16, proved.
+"""Precision in the graph: strongly typed float16 and bfloat16, and its verification.
 
-`typed.typed_artifact` makes a typed file of a float32 one; `proof.check_precision` says what a
-graph really computes in; `ranges.observe` finds what tensors need.
+`typed.typed_artifact` converts a float32 file to a typed one; `check.check_precision` determines
+the precision that a graph really computes in; `ranges.observe` measures the ranges of tensors.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ def keep_rule(
     shape: Sequence[int] | None,
     progress: Callable[[str], None],
 ) -> KeepRule:
-    """What the user's ranges keep in float32; only the policy's nodes without any.
+    """The rule for values that stay in float32, from a file of ranges or from images. Without
+    either, only the nodes of the policy stay.
 
     Raises:
-        DeblurExportError: both are given, or the precision has the range of float32, or a file
-            cannot be read.
+        DeblurExportError: both are given, the precision has the range of float32, or a file cannot
+            be read.
     """
     from deblur_export.export.images.cases import photo_cases
     from deblur_export.export.precision.ranges import keep_by_file, keep_by_images
@@ -51,16 +52,16 @@ def keep_rule(
 
 
 def summary(manifest: Manifest) -> str:
-    """One line about a file that is not float32."""
-    facts, calibration = manifest.precision_map, manifest.calibration
-    assert facts is not None, "a float32 file"
-    nodes, conv = facts.nodes, facts.multiply_adds.conv
+    """One line that describes a file that is not float32."""
+    metadata, calibration = manifest.precision_map, manifest.calibration
+    assert metadata is not None, "a float32 file"
+    nodes, conv = metadata.nodes, metadata.multiply_adds.conv
     if calibration is not None:
         return (
             f"int8: {conv:.1%} of the convolutions' multiply-adds, {nodes['int8']} nodes; "
             f"{calibration.psnr_drop:+.4f} dB, the {calibration.psnr_drop_means}"
         )
-    weights = facts.weights
+    weights = metadata.weights
     assert weights is not None
     return (
         f"{manifest.precision}: {conv:.1%} of the convolutions' multiply-adds, "

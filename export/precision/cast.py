@@ -1,14 +1,15 @@
-"""A float32 graph to a strongly typed one in float16 or bfloat16, every Cast explicit.
+"""Convert a float32 graph to a strongly typed one in float16 or bfloat16 with explicit Casts.
 
-Why a pass of our own: onnxruntime.transformers.float16 and onnxconverter-common's float16 convert
-what is inside the bodies of model-local functions or leave their callers inconsistent, know no
-bfloat16, clip weights beyond 65504 and decide by operator name alone; ModelOpt's AutoCast takes
-local functions for foreign operators, pins older onnx and onnxruntime, and fills dynamic sizes
-with 1. None of them follows a coordinate or a decision back to the layer that makes it.
+Existing tools are not suitable: onnxruntime.transformers.float16 and the float16 module of
+onnxconverter-common convert the inside of model-local functions or leave their callers
+inconsistent, do not support bfloat16, clip weights beyond 65504 and decide by operator name only.
+AutoCast of ModelOpt treats local functions as foreign operators, pins older versions of onnx and
+onnxruntime, and replaces dynamic sizes by 1. None of them traces a coordinate or a decision back to
+the layer that computes it.
 
-Custom ops stay one node of the same name. Inputs that `OpSpec` declares as "T" are in the low
-precision, those declared "tensor(float)" (positions, steps of the scan, scores) in float32; the
-bodies sum in float32 where that matters and give back the type of their data.
+Custom ops stay single nodes of the same name. Inputs that `OpSpec` declares as "T" are in the low
+precision, and those declared as "tensor(float)" (positions, steps of the scan, scores) in float32.
+The function bodies sum in float32 where it matters and return the type of their data.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from deblur_export.plugins.ops import OPS
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision, Precision
 from deblur_export.target import TARGETS, TargetName
 
-# Pairs take every type from opset 19 on, and the converter goes from 18 to this one.
+# QDQ pairs support every type from opset 19 on, and the converter goes from 18 to this one.
 PAIRS_OPSET = 22
 WIDE = [name for name in reversed(GRAPH_PRECISIONS) if not PRECISIONS[name].narrow]
 PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -40,10 +41,15 @@ PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 @dataclass(frozen=True)
 class Casting:
-    """What a graph became.
+    """The result of a conversion.
 
-    `kept`: reasons -> names of the nodes in float32. `lowered`: nodes in the low precision.
-    Of the `weights` in the low precision, `flushed` became zero and `subnormal` lost digits.
+    Attributes:
+        precision: the low precision.
+        kept: names of the nodes in float32 by the reason for it.
+        lowered: number of nodes in the low precision.
+        weights: number of weights in the low precision.
+        flushed: number of weights that became zero.
+        subnormal: number of weights that lost digits.
     """
 
     precision: GraphPrecision
@@ -60,15 +66,18 @@ def lower_precision(
     target: TargetName,
     keep: Mapping[str, str] | None = None,
 ) -> tuple[ir.Model, Casting]:
-    """A strongly typed copy of a finished float32 graph; its inputs and outputs stay float32.
+    """A strongly typed copy of a complete float32 graph; its inputs and outputs stay float32.
 
-    Eight-bit pairs stay where they are and take the type of what they read or are read by.
+    QDQ pairs are not moved; their floating-point type follows from the nodes that they connect.
 
     Args:
-        model: as `to_onnx.lower` or `qdq.quantized` gives it, or read from a file of ours.
+        model: from `to_onnx.lower` or `qdq.quantized`, or read from an exported file.
         precision: fp16 or bf16.
-        target: that it was lowered to; its ops get the bodies of that target anew.
-        keep: names of values that stay float32, with the nodes around them, and why.
+        target: that of the graph; the bodies of custom ops are attached again for this target.
+        keep: the reason, by name, of values that stay float32 with the nodes around them.
+
+    Returns:
+        The copy and a description of the conversion.
 
     Raises:
         DeblurExportError: a weight is out of the range of the precision.
@@ -102,7 +111,7 @@ def element_type(precision: Precision) -> ir.DataType:
 
 
 def _element_types(model: ir.Model) -> dict[str, ir.DataType]:
-    """Types of all values of the main graph; those made by our own passes carry none."""
+    """Types of all values of the main graph by shape inference; graph passes do not set them."""
     inferred = onnx.shape_inference.infer_shapes(message_of(model), strict_mode=True)
     return {
         info.name: ir.DataType(info.type.tensor_type.elem_type)
@@ -130,7 +139,7 @@ class _Caster:
     too_large: list[str] = field(default_factory=list)
 
     def run(self, precision: GraphPrecision) -> Casting:
-        """Type every node and put the Casts in between, in place."""
+        """Set the type of every node and insert Casts, in place."""
         lowered = sum([self._type(node) for node in list(self.graph)])
         if self.too_large:
             raise DeblurExportError(
@@ -145,20 +154,20 @@ class _Caster:
         return Casting(precision, kept, lowered, self.weights, self.flushed, self.subnormal)
 
     def _type(self, node: ir.Node) -> bool:
-        """Give a node its types; whether it computes in the low precision."""
+        """Set the types of a node; returns whether it computes in the low precision."""
         if node.op_type == "Constant" or (not node.domain and node.op_type in policy.SHAPES_ONLY):
             return False
         typed = _typed_inputs(node, self.opset)
         makes_float = node.outputs[0].dtype == FLOAT
         lowered = makes_float and any(typed) and node not in self.kept
         rounds_low = node.op_type == "QuantizeLinear" and _type_of(node.inputs[0]) == self.low
-        for place, value in enumerate(node.inputs):
+        for index, value in enumerate(node.inputs):
             if value is not None and value.dtype in (FLOAT, self.low):
-                wanted = self.low if rounds_low or (lowered and typed[place]) else FLOAT
-                node.replace_input_with(place, self._as(value, wanted, node))
+                wanted = self.low if rounds_low or (lowered and typed[index]) else FLOAT
+                node.replace_input_with(index, self._as(value, wanted, node))
         if lowered:
             node.outputs[0].type = ir.TensorType(self.low)
-            for value in node.outputs[1:]:  # those of Split; no others have several in use
+            for value in node.outputs[1:]:  # only Split has several used outputs
                 if value.dtype == FLOAT:
                     value.type = ir.TensorType(self.low)
             if node.op_type == "LayerNormalization":
@@ -205,10 +214,10 @@ class _Caster:
         size = np.abs(exact[exact != 0])
         self.weights += exact.size
         self.flushed += int(np.count_nonzero(rounded[exact != 0] == 0))
-        self.subnormal += int(np.count_nonzero(size < 2.0**self.precision.least_power))
+        self.subnormal += int(np.count_nonzero(size < 2.0**self.precision.min_power))
 
     def _restore_outputs(self) -> None:
-        for place, inner in enumerate(self.graph.outputs):
+        for index, inner in enumerate(self.graph.outputs):
             if inner.dtype == FLOAT:
                 continue
             outer = ir.Value(name=inner.name, shape=inner.shape, type=ir.TensorType(FLOAT))
@@ -216,10 +225,10 @@ class _Caster:
             to = ir.AttrInt64("to", int(FLOAT))
             node = ir.Node("", "Cast", [inner], [to], outputs=[outer], name=f"{outer.name}/Cast")
             self.graph.append(node)
-            self.graph.outputs[place] = outer
+            self.graph.outputs[index] = outer
 
     def _drop_unused_constants(self) -> None:
-        """Constants whose only users took a rounded copy leave their name to it."""
+        """Remove constants that were replaced by a rounded copy, which gets their name."""
         for (value, _), copy in self.casts.items():
             if not policy.is_constant(value) or value.uses() or copy.name is None:
                 continue
@@ -238,7 +247,7 @@ def _type_of(value: ir.Value | None) -> ir.DataType | None:
 
 
 def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
-    """Which inputs take the node's own precision; the others stay as they are."""
+    """Which inputs have the precision of the node; the others do not change."""
     if node.domain == DOMAIN:
         return [tensor.type == "T" for tensor in OPS[node.op_type].inputs.values()]
     typed, variadic = policy.typed_like_output(node.op_type, opset)

@@ -1,4 +1,4 @@
-"""What a file of ours must be for others to be made of it."""
+"""Checks that a file can be converted to another precision."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from deblur_export.errors import DeblurExportError
 
 
 def require_float32(artifact: Artifact, wanted: str) -> None:
-    """What other precisions are made of; `wanted` says which, for the message.
+    """Check that a file and its input are float32, which every conversion starts from.
+
+    Args:
+        artifact: an exported file.
+        wanted: the precision of the conversion, for the message.
 
     Raises:
-        DeblurExportError: the file is in another precision, or its input is.
+        DeblurExportError: the file or its input is in another precision.
     """
     own, dtype = artifact.manifest.precision, artifact.manifest.input.dtype
     if own != "fp32" or dtype != "float32":

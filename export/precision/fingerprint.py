@@ -1,4 +1,4 @@
-"""Which graph something was found on."""
+"""Identify the graph that ranges were measured on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 
 def fingerprint(model: ir.Model) -> str:
-    """SHA-256 over the main graph's nodes, names and weights.
+    """SHA-256 of the nodes, names and weights of the main graph as hexadecimal digits.
 
-    Bodies of custom ops and the manifest do not count: the same network for two targets may have
-    the same one, as do a finished graph and the file that is made of it.
+    It does not depend on the bodies of custom ops and the manifest: the same network may have the
+    same fingerprint for two targets, and a graph has the same one as the file written from it.
     """
     digest = hashlib.sha256()
     for node in model.graph:

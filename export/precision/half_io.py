@@ -1,4 +1,4 @@
-"""Float16 input and output, whatever is between: half the bytes on the way to a GPU and back."""
+"""Convert input and output of a file to float16, which halves the transfer to and from a GPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 def half_io_file(artifact: Artifact, path: Path) -> Artifact:
-    """Write a file with float16 input and output; `path` may be its own.
+    """Write a file with float16 input and output; `path` may be that of the file itself.
 
     Raises:
-        DeblurExportError: it cannot be written.
+        DeblurExportError: the input and output are float16 already, or the file cannot be written.
     """
     if has_half_io(artifact):
         raise DeblurExportError(f"{artifact.path} has float16 input and output already")
@@ -38,34 +38,34 @@ def has_half_io(artifact: Artifact) -> bool:
 
 
 def to_half_io(model: ir.Model) -> None:
-    """Retype float32 inputs and outputs, in place; they keep their names.
+    """Change float32 inputs and outputs to float16, in place; they keep their names.
 
-    What read the input rounded to float16 reads it as it comes, all others by way of a Cast.
+    Nodes that used the input rounded to float16 use it directly, and all others through a Cast.
     """
     graph = model.graph
     for value in graph.inputs:
         if value.dtype == FLOAT:
             _retype_input(graph, value)
-    for place, inner in enumerate(graph.outputs):
+    for index, inner in enumerate(graph.outputs):
         if inner.dtype != FLOAT:
             continue
         outer = ir.Value(name=inner.name, shape=inner.shape, type=ir.TensorType(HALF))
         inner.name = f"{outer.name}/float"
         to = ir.AttrInt64("to", int(HALF))
         graph.append(ir.Node("", "Cast", [inner], [to], outputs=[outer], name=f"{outer.name}/Cast"))
-        graph.outputs[place] = outer
+        graph.outputs[index] = outer
 
 
 def _retype_input(graph: ir.Graph, value: ir.Value) -> None:
     users = list(value.uses())
     value.type = ir.TensorType(HALF)
     exact: list[tuple[ir.Node, int]] = []
-    for node, place in users:
+    for node, index in users:
         if node.op_type == "Cast" and node.outputs[0].dtype == HALF:
             node.outputs[0].replace_all_uses_with(value)
             graph.remove(node, safe=True)
         else:
-            exact.append((node, place))
+            exact.append((node, index))
     if not exact:
         return
     to = ir.AttrInt64("to", int(FLOAT))
@@ -74,5 +74,5 @@ def _retype_input(graph: ir.Graph, value: ir.Value) -> None:
     result.name, result.type = f"{value.name}/float", ir.TensorType(FLOAT)
     result.shape = value.shape
     graph.insert_before(graph[0], cast)
-    for node, place in exact:
-        node.replace_input_with(place, result)
+    for node, index in exact:
+        node.replace_input_with(index, result)

@@ -1,4 +1,4 @@
-"""An int8 file whose other arithmetic is in float16 or bfloat16."""
+"""Convert the float32 part of an int8 file to float16 or bfloat16."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import graph_of, message_of
-from deblur_export.export.precision.int8_proof import check_int8, int8_nodes
+from deblur_export.export.precision.int8_check import check_int8, int8_nodes
 from deblur_export.export.precision.typed import keep_nothing, typed
 from deblur_export.export.to_onnx import save
 from deblur_export.precision import GraphPrecision
 
 
 def lower_high_precision(artifact: Artifact, precision: GraphPrecision, path: Path) -> Artifact:
-    """Write an int8 file anew: what is float32 in it becomes `precision`, what is int8 stays.
+    """Write a copy of an int8 file whose float32 part is in another precision.
 
     Args:
-        artifact: of `calibrate`, with float32 around its pairs.
+        artifact: a file of `calibrate`, in float32 around its QDQ pairs.
         precision: fp16 or bf16.
         path: the .onnx file to write.
 
     Raises:
-        DeblurExportError: the file is not of that kind, or a weight leaves the range of the
+        DeblurExportError: the file is not of that kind, or a weight is out of the range of the
             precision.
-        CheckFailedError: a convolution lost its pairs, or too little is in the precision.
+        CheckFailedError: a convolution lost its QDQ pairs, or too little is in the precision.
     """
     manifest = artifact.manifest
     if (manifest.precision, manifest.high_precision) != ("int8", "fp32"):

@@ -1,8 +1,8 @@
-"""Which nodes of a graph stay in float32, each with its reason.
+"""Decide which nodes of a graph stay in float32, each with its reason.
 
-Everything else computes in the low precision: convolutions, matrix products (TensorRT and ONNX
-Runtime accumulate them in float32), data movement, gates and residuals. LayerNormalization does
-too: ONNX computes its mean and variance in float32 whatever its input (`stash_type` 1).
+All others compute in the low precision: convolutions, matrix products (TensorRT and ONNX Runtime
+accumulate them in float32), data movement, gates and residuals. So does LayerNormalization: ONNX
+computes its mean and variance in float32 for any input type (`stash_type` 1).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from deblur_export.plugins.parameters import DECIDES, POSITIONS
 
 FLOAT = ir.DataType.FLOAT
 LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
-SHAPES_ONLY = frozenset({"Shape", "Size"})  # they read no values, of whatever type
+SHAPES_ONLY = frozenset({"Shape", "Size"})  # they read the shape only, not the values
 
-SUMS = "sums over an image or a row: float16 overflows or swallows the small terms"
-EXPONENTIAL = "an exponential or logarithm: turns an absolute error into a relative one"
-NORMS = "the inside of a norm: squares leave the range of float16 beyond 255, differences cancel"
+SUMS = "sums over an image or a row: float16 overflows or loses small terms"
+EXPONENTIAL = "an exponential or logarithm: converts an absolute error into a relative one"
+NORMS = "the inside of a norm: squares exceed the range of float16 beyond 255, differences cancel"
 GELU = "1 + erf(x) cancels for negative x"
-NUMBERS = "made of integers: numbers of pixels leave the range of float16"
-OUTPUT = "the image itself: a residual is added to it in float32"
+NUMBERS = "computed from integers: numbers of pixels exceed the range of float16"
+OUTPUT = "the output image: a residual is added to it in float32"
 FOLLOWS = "all of its inputs are float32"
-SERVES = "eight bits that float32 nodes alone read"
-NOT_ALLOWED = "ONNX has no such type for it"
+SERVES = "a QDQ pair with only float32 consumers"
+NOT_ALLOWED = "ONNX does not support this type for it"
 
 OPERATORS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -56,15 +56,16 @@ def kept_nodes(
     refused: Mapping[str, str],
     keep: Mapping[str, str],
 ) -> dict[ir.Node, str]:
-    """The nodes that stay in float32 and why, in the order of the graph.
+    """The nodes that stay in float32 with the reason, in the order of the graph.
 
     Args:
-        graph: every value has its type; float32 throughout.
+        graph: a float32 graph in which every value has a type.
         low: the type of all other nodes.
         opset: of the standard operators.
-        refused: operators that the target's builder does not take in the type, with the reason.
-        keep: names of values to keep in float32 together with the nodes that make and read them,
-            with the reason.
+        refused: operators that the builder of the target does not support in this type, with the
+            reason.
+        keep: the reason, by name, of values that stay in float32 together with the nodes that
+            compute and read them.
     """
     kept: dict[ir.Node, str] = {}
     for node in graph:
@@ -76,9 +77,9 @@ def kept_nodes(
                 kept.setdefault(node, keep[str(value.name)])
     for node in graph:
         for value, reason in _precise_inputs(node):
-            _keep_maker(kept, value, reason)
+            _keep_producers(kept, value, reason)
     for value in graph.outputs:
-        _keep_maker(kept, value, OUTPUT)
+        _keep_producers(kept, value, OUTPUT)
     for node in graph:
         if node not in kept and _follows(node, kept):
             kept[node] = FOLLOWS
@@ -113,7 +114,7 @@ def _is_reduction(value: ir.Value | None) -> bool:
 
 
 def _precise_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, str]]:
-    """Inputs whose values must not be rounded on their way here."""
+    """Inputs of a node whose values must not be rounded."""
     if node.domain == DOMAIN:
         for value, tensor in zip(node.inputs, OPS[node.op_type].inputs.values(), strict=False):
             if value is not None and tensor.fp32:
@@ -124,12 +125,12 @@ def _precise_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, str]]:
         yield node.inputs[1], POSITIONS
 
 
-def _keep_maker(kept: dict[ir.Node, str], value: ir.Value, reason: str) -> None:
-    """Keep what makes a value, as far back as the nearest convolutions and matrix products.
+def _keep_producers(kept: dict[ir.Node, str], value: ir.Value, reason: str) -> None:
+    """Keep the nodes that compute a value, back to the nearest convolutions and matrix products.
 
-    These are kept too where a choice depends on them, and where they make coordinates and nothing
-    else: heads of few channels. Those that make features besides are too large to keep, and the
-    coordinates behind them pass a bounded function.
+    These are kept as well if a decision depends on them, or if they compute only coordinates, as
+    heads of few channels do. Those that also compute features are too large to keep, and the
+    coordinates after them are the result of a bounded function.
     """
     waiting, between, linear = [value], dict[ir.Node, None](), dict[ir.Node, None]()
     while waiting:
@@ -149,7 +150,7 @@ def _keep_maker(kept: dict[ir.Node, str], value: ir.Value, reason: str) -> None:
 
 
 def _serves(node: ir.Node, between: Container[ir.Node], value: ir.Value) -> bool:
-    """Whether all that comes from a node ends in `value`."""
+    """Whether all outputs of a node are used only to compute `value`."""
     return all(
         made is value
         or all(user in between and _serves(user, between, value) for user, _ in made.uses())
@@ -158,7 +159,7 @@ def _serves(node: ir.Node, between: Container[ir.Node], value: ir.Value) -> bool
 
 
 def _follows(node: ir.Node, kept: Mapping[ir.Node, str]) -> bool:
-    """Whether a light node sees float32 values only: to round them before it gains nothing."""
+    """Whether a cheap node has only float32 inputs, so that rounding them would gain nothing."""
     if node.domain == DOMAIN or node.op_type in LINEAR or not _makes_float(node):
         return False
     data = [value for value in _floats(node.inputs) if not is_constant(value)]
@@ -181,7 +182,7 @@ def is_constant(value: ir.Value) -> bool:
 
 
 def allows(op_type: str, opset: int, low: ir.DataType) -> bool:
-    """Whether ONNX has the operator for this type of output."""
+    """Whether ONNX supports this type for the output of an operator."""
     schema = onnx.defs.get_schema(op_type, opset, "")
     allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
     return f"tensor({low.name.lower()})" in allowed.get(schema.outputs[0].type_str, ())
@@ -190,7 +191,7 @@ def allows(op_type: str, opset: int, low: ir.DataType) -> bool:
 @functools.cache
 def typed_like_output(op_type: str, opset: int) -> tuple[tuple[bool, ...], bool]:
     """For each input of a standard operator, whether it has the type of the first output; and
-    whether the last of them stands for any number of inputs."""
+    whether the last one is variadic."""
     schema = onnx.defs.get_schema(op_type, opset, "")
     output = schema.outputs[0].type_str
     variadic = bool(schema.inputs) and (

@@ -24,7 +24,7 @@ from deblur_export.export.runtimes.emulated_session import float32_session
 from deblur_export.precision import FP16
 
 LARGEST = FP16.largest
-NORMAL, SUBNORMAL = FP16.least_power, FP16.least_subnormal_power
+NORMAL, SUBNORMAL = FP16.min_power, FP16.min_subnormal_power
 HEADROOM = 2.0  # powers of two: another photo may bring values four times as large
 CHUNK = 2**28  # bytes of observed tensors held at a time
 EXPONENTS = (-151, 129)  # powers of two of float32, the subnormal ones included

@@ -1,4 +1,4 @@
-"""Ranges of tensors for people: a table of the worst, and a plot along the network."""
+"""Report ranges of tensors: a table of the most critical ones, and a plot over the network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from deblur_export.export.precision.ranges import (
 )
 from deblur_export.export.runtimes.emulated_session import MOVES
 
-WORST = 12  # rows
-ROW, TALLEST = 0.12, 14  # inches a tensor, and all of them
-LABELS = 100  # at most
+WORST = 12  # number of rows
+ROW, TALLEST = 0.12, 14  # inches per tensor, and at most of all together
+LABELS = 100  # largest number of labels
 
 
 def ranges_table(ranges: Sequence[TensorRange], worst: int = WORST) -> Table:
-    """The tensors closest to the largest float16 first."""
+    """A table of the tensors that are closest to the largest float16."""
     right = [Column(name, justify="right") for name in ("min", "max", "headroom", "1 % below")]
     right += [Column(name, justify="right") for name in ("subnormal", "lost")]
     table = Table(Column("tensor", overflow="fold"), "op", *right)
@@ -44,8 +44,11 @@ def ranges_table(ranges: Sequence[TensorRange], worst: int = WORST) -> Table:
 
 
 def plot_ranges(path: Path, ranges: Sequence[TensorRange], title: str) -> None:
-    """One bar a tensor from top to bottom along the network, log2 |x| from the power of two that
-    1 % lies below to the largest; the limits of float16 are drawn. Moved tensors are left out.
+    """Plot a bar for each tensor, from top to bottom in the order of the network.
+
+    A bar reaches from the power of two below which 1 % of the values are to the largest value, on a
+    scale of log2 |x|. The limits of float16 are drawn. Outputs of nodes that only move data are
+    left out.
 
     Raises:
         DeblurExportError: matplotlib is not installed, or the file cannot be written.
@@ -77,7 +80,7 @@ def plot_ranges(path: Path, ranges: Sequence[TensorRange], title: str) -> None:
     axes.set_yticks(range(0, len(shown), step), [e.name for e in shown[::step]], fontsize=7)
     axes.set_ylim(len(shown), -0.02 * len(shown) - 2)
     axes.set_xlim(min([SUBNORMAL, *(e.small for e in shown if e.small is not None)]) - 3, 21)
-    axes.set_xlabel("log2 |x|: from what 1 % of the values lie below, to the largest")
+    axes.set_xlabel("log2 |x|: from the 1 % quantile to the largest value")
     axes.set_title(f"{title}: ranges of the tensors and the limits of float16", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     with atomic_path(path) as temporary:

@@ -22,10 +22,10 @@ class Opening:
     """How a file is opened.
 
     Attributes:
-        extra_outputs: inner values to return as well.
-        precision: of the arithmetic that a float32 graph is computed in.
-        threads: 0 for the backend's choice.
-        plugins: libraries of custom ops that an engine was built with.
+        extra_outputs: names of intermediate values to return in addition to the outputs.
+        precision: in which a float32 graph is computed.
+        threads: number of CPU threads; 0 leaves the number to the backend.
+        plugins: libraries of the custom ops that an engine was built with.
     """
 
     extra_outputs: tuple[str, ...] = ()
@@ -36,8 +36,8 @@ class Opening:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether `--runtime auto` may take a backend for a file, and why or why not, as a clause that
-    follows "as"."""
+    """Whether `--runtime auto` may use a backend for a file, and the reason, worded as a clause
+    that follows "as"."""
 
     able: bool
     reason: str
@@ -47,37 +47,40 @@ class Backend(ABC):
     """A library that runs ONNX files or engines.
 
     Attributes:
-        title: for messages.
-        package: the distribution that holds it.
-        precisions: that it can be asked to compute a float32 graph in.
-        computes: precisions of files that it has kernels for.
-        takes_engines: engines rather than ONNX files, whose inner values do not show.
-        bench_targets: exports of ours that `bench` makes for it; none leaves it out of `bench`.
-        compiles_second_run: whether the second run of a size takes longer than the later ones.
+        title: its name in messages.
+        package: the Python distribution that contains it.
+        precisions: those in which it can compute a float32 graph on request.
+        computes: precisions of files for which it has kernels.
+        runs_engines: whether it runs engines rather than ONNX files; the intermediate values of
+            an engine cannot be read.
+        bench_targets: export targets that `bench` measures on it; `bench` leaves out a backend
+            without any.
+        compiles_second_run: whether the second run of an image size takes longer than later ones.
     """
 
     title: str
     package: str
     precisions: tuple[GraphPrecision, ...] = ("fp32",)
     computes: tuple[PrecisionName, ...] = ("fp32",)
-    takes_engines: bool = False
+    runs_engines: bool = False
     bench_targets: tuple[TargetName, ...] = ()
     compiles_second_run: bool = False
 
     @abstractmethod
     def able(self, artifact: Artifact) -> Verdict:
-        """Whether it is able to run a file here and gains something over ONNX Runtime."""
+        """Whether it can run a file on this machine and is faster or more capable than ONNX
+        Runtime on the CPU."""
 
     @abstractmethod
     def load(self, file: ModelFile, how: Opening) -> Session:
-        """Load a file, in one of `precisions`.
+        """Load a file and compute it in `how.precision`, one of `precisions`.
 
         Raises:
             DeblurExportError: the library is not installed or cannot load the file.
         """
 
-    def load_judged(self, artifact: Artifact, how: Opening) -> Session:
-        """Load a file of ours for a verdict of `verify`, which must be the same on every machine.
+    def load_reproducible(self, artifact: Artifact, how: Opening) -> Session:
+        """Load an exported file for `verify`, whose result must be the same on every machine.
 
         Raises:
             DeblurExportError: as `load`.
@@ -85,15 +88,16 @@ class Backend(ABC):
         return self.load(artifact, how)
 
     def check(self, artifact: Artifact) -> None:
-        """Whether it computes what a file needs to restore photos.
+        """Check that it can compute the precision of a file.
 
         Raises:
-            DeblurExportError: it does not; says what does.
+            DeblurExportError: it cannot; the message names the backends that can.
         """
         return
 
     def profile(self, file: ModelFile, feed: Arrays, how: Opening) -> Counter[str]:
-        """Seconds of one run by type of operator; empty where it cannot tell.
+        """Seconds that one run spends in each operator type; empty if the backend cannot measure
+        them.
 
         Raises:
             DeblurExportError: as `load`.
@@ -101,5 +105,5 @@ class Backend(ABC):
         return Counter()
 
     def findings(self) -> Iterable[Finding]:
-        """Lines of `doctor`: trials on this machine."""
+        """Lines of `doctor`: the results of trials on this machine."""
         return ()

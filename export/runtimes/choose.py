@@ -1,4 +1,4 @@
-"""`--runtime auto`: what runs a file on this machine, by what is installed, and why."""
+"""`--runtime auto`: which of the installed backends runs a file on this machine, and why."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The name of a backend. `reason` tells in one line why it was taken, empty where the user
-    named it."""
+    """The name of a backend. `reason` says in one line why it was selected; it is empty if the
+    user named the backend."""
 
     runtime: str
     reason: str = ""
 
 
 def default_runtime(path: Path) -> str:
-    """What runs a file on every machine: nothing that is installed besides makes a difference."""
+    """The name of the backend that runs a file on every machine, whatever else is installed."""
     return _engine_runtime() if is_engine(path) else DEFAULT
 
 
 def choose_runtime(asked: str, artifact: Artifact, precision: GraphPrecision = "fp32") -> Chosen:
-    """What runs a file of ours: as asked, or an engine's own backend, or the first that is able to
-    and gains something over the default, which is left where none does.
+    """Select the backend of an exported file.
+
+    This is the one that was asked for; with "auto" the backend of an engine, or the first one that
+    can run the file and has an advantage over the default, otherwise the default.
 
     Args:
-        asked: by the user; the name of a backend or "auto".
+        asked: what the user asked for; the name of a backend or "auto".
         artifact: an ONNX file or an engine.
-        precision: of the arithmetic; another than fp32 is for backends that can be asked for it.
+        precision: of the arithmetic; only some backends can be asked for one other than fp32.
 
     Raises:
-        DeblurExportError: an engine for a backend that takes none, or the other way round.
+        DeblurExportError: an engine for a backend that runs none, or the other way round.
     """
     path = artifact.path
     if is_engine(path):
@@ -50,7 +52,7 @@ def choose_runtime(asked: str, artifact: Artifact, precision: GraphPrecision = "
             )
         return Chosen(runtime, "" if asked == runtime else f"{runtime}, as it is an engine")
     if asked != AUTO:
-        if backend(asked).takes_engines:
+        if backend(asked).runs_engines:
             raise DeblurExportError(
                 f"{path}: {backend(asked).title} runs engines; build one with deblur-export trt "
                 f"{path}"
@@ -60,7 +62,7 @@ def choose_runtime(asked: str, artifact: Artifact, precision: GraphPrecision = "
         return _with_precision(precision)
     refusals = []
     for runtime, candidate in backends():
-        if runtime == DEFAULT or candidate.takes_engines:
+        if runtime == DEFAULT or candidate.runs_engines:
             continue
         verdict = candidate.able(artifact)
         if verdict.able:
@@ -70,7 +72,7 @@ def choose_runtime(asked: str, artifact: Artifact, precision: GraphPrecision = "
 
 
 def _engine_runtime() -> str:
-    return next(name for name, candidate in backends() if candidate.takes_engines)
+    return next(name for name, candidate in backends() if candidate.runs_engines)
 
 
 def _with_precision(precision: GraphPrecision) -> Chosen:

@@ -1,10 +1,11 @@
-"""A typed graph in float32 arithmetic that rounds where the typed graph does.
+"""Emulates a typed graph in float32 arithmetic that rounds where the typed graph does.
 
-ONNX Runtime has hardly a bfloat16 kernel on the CPU. Its float16 graphs run, but between two nodes
-without a float16 kernel it keeps float32 values and leaves the rounding out, on some processors
-and not on others. Here every node computes in float32, and what the typed graph holds in the low
-precision passes a pair of Casts, which ONNX Runtime keeps: the same on every machine, and what a
-GPU does that stores in the low precision and accumulates in float32.
+ONNX Runtime has hardly any bfloat16 kernels on the CPU. Its float16 graphs run, but between two
+nodes without a float16 kernel it keeps float32 values and omits the rounding, on some processors
+and not on others. Here every node computes in float32, and every value that the typed graph stores
+in the low precision goes through a pair of Cast nodes, which ONNX Runtime does not remove. The
+result is the same on every machine, and it is what a GPU computes that stores values in the low
+precision and accumulates in float32.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from deblur_export.export.graph import inlined
 from deblur_export.export.runtimes.session import Arrays
 
 LOW = tuple(TensorProto.DataType.Value(low.onnx) for low in precision.LOW.values())
-# What only moves values that are rounded already.
+# Ops that only move values, which are already rounded.
 MOVES = frozenset(
     {"Concat", "DepthToSpace", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice"}
     | {"SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where", "Constant"}
@@ -34,7 +35,7 @@ MOVES = frozenset(
 
 
 class EmulatedSession:
-    """An emulated file on ONNX Runtime; a `runtimes.Session`."""
+    """Runs the emulation of a file on ONNX Runtime; a `runtimes.Session`."""
 
     def __init__(
         self, file: ModelFile, precision: str, extra_outputs: tuple[str, ...] = ()
@@ -54,7 +55,11 @@ class EmulatedSession:
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
-        """Values of the inputs by name -> values of the outputs by name, float32."""
+        """Compute the float32 outputs by name from the inputs by name.
+
+        Raises:
+            DeblurExportError: ONNX Runtime failed, for lack of memory for instance.
+        """
         try:
             values = self.session.run(self.outputs, dict(feed))
         except Exception as error:  # as above
@@ -65,11 +70,12 @@ class EmulatedSession:
 
 
 def float32_session(model: onnx.ModelProto) -> Any:
-    """ONNX Runtime on the CPU, ready soon."""
+    """A session of ONNX Runtime on the CPU that loads quickly."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Looking for buffers to reuse takes longer than to run thousands of Casts of unknown shape.
+    # With thousands of Casts of unknown shape, planning the reuse of buffers takes longer than
+    # running them.
     options.enable_mem_reuse = False
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -77,9 +83,10 @@ def float32_session(model: onnx.ModelProto) -> Any:
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, bodies of custom ops inlined, all of it float32; the values keep their names.
+    """A float32 copy of a typed graph with Casts that round; the values keep their names.
 
-    Inside the loops and branches of bodies nothing is rounded, only what leaves them.
+    The function bodies of custom ops are inlined. Inside their loops and branches nothing is
+    rounded, only the values that leave them.
     """
     model = inlined(model)
     types = element_types(model)
@@ -103,7 +110,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """The type of every value of the main graph.
+    """The ONNX element type (`TensorProto.DataType`) of every value of the main graph by name.
 
     Raises:
         onnx.shape_inference.InferenceError: the graph is not strongly typed.
@@ -117,7 +124,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
 def _rounded_input(
     info: onnx.ValueInfoProto, nodes: Iterable[onnx.NodeProto]
 ) -> list[onnx.NodeProto]:
-    """Round an input of low precision once, before all that read it."""
+    """Round an input of low precision once, before all nodes that read it."""
     kind, name = info.type.tensor_type.elem_type, info.name
     if kind not in LOW:
         return []
@@ -126,15 +133,15 @@ def _rounded_input(
     return _casts(name, f"{name}/in", kind)
 
 
-def _rounding(node: onnx.NodeProto, place: int, kind: int) -> list[onnx.NodeProto]:
+def _rounding(node: onnx.NodeProto, index: int, kind: int) -> list[onnx.NodeProto]:
     """Rename one output of a node and round it under its old name."""
-    name = node.output[place]
-    node.output[place] = f"{name}/exact"
+    name = node.output[index]
+    node.output[index] = f"{name}/exact"
     return _casts(f"{name}/exact", name, kind)
 
 
 def _casts(exact: str, rounded: str, kind: int) -> list[onnx.NodeProto]:
-    """To a type and back to float32."""
+    """Two Casts: to the ONNX element type `kind` and back to float32."""
     low = f"{rounded}/low"
     make = onnx.helper.make_node
     return [

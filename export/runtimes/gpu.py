@@ -1,16 +1,17 @@
-"""What the NVIDIA driver says about the GPUs here, without any CUDA library."""
+"""The number and compute capability of the GPUs, read from the NVIDIA driver without any CUDA
+library."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# The driver's numbers of the two halves of a device's compute capability.
+# The driver's attribute numbers of the major and minor version of the compute capability.
 MAJOR, MINOR = 75, 76
 
 
 def gpu_count() -> int:
-    """CUDA devices that the driver sees; 0 without a driver."""
+    """The number of CUDA devices that the driver sees; 0 without a driver."""
     driver = _driver()
     count = ctypes.c_int(0)
     if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
@@ -19,7 +20,7 @@ def gpu_count() -> int:
 
 
 def compute_capability() -> str:
-    """Of the first device, like "8.9"; empty without one."""
+    """The compute capability of the first device, like "8.9"; empty without a device."""
     driver = _driver()
     device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
     if driver is None or driver.cuDeviceGet(ctypes.byref(device), 0) != 0:
@@ -31,7 +32,7 @@ def compute_capability() -> str:
 
 
 def _driver() -> ctypes.CDLL | None:
-    """The driver, ready; None where there is none."""
+    """The initialised driver; None without a driver."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

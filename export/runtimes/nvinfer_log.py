@@ -1,4 +1,4 @@
-"""What building and running an engine share of TensorRT: the log, plugin libraries, versions."""
+"""What both building and running an engine need of TensorRT: log, plugin libraries, versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from deblur_export.errors import DeblurExportError
 
-_plugins: set[tuple[str, Path]] = set()  # each library's registry refuses one that it has
+_plugins: set[tuple[str, Path]] = set()  # loaded ones: the registry refuses a library twice
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -34,10 +34,10 @@ def message_log(trt: ModuleType) -> Any:
 
 
 def load_plugins(trt: ModuleType, libraries: Sequence[Path], title: str, log: Any) -> None:
-    """Put plugin libraries into the registry of `trt`, each once a process.
+    """Load plugin libraries into the registry of `trt`, each once per process.
 
     Raises:
-        DeblurExportError: there is no such file, or `title` does not take it.
+        DeblurExportError: there is no such file, or the TensorRT `title` cannot load it.
     """
     registry = trt.get_plugin_registry()
     for library in libraries:
@@ -52,11 +52,11 @@ def load_plugins(trt: ModuleType, libraries: Sequence[Path], title: str, log: An
 
 
 def last(log: Any) -> str:
-    """The newest error, or that there is none."""
+    """The newest error, or a sentence that says that there is none."""
     lines = [line for line in map(readable, log.errors) if line]
     return lines[-1] if lines else "the library gives no reason"
 
 
 def readable(message: str) -> str:
-    """One line, without what the library adds when it then finds no GPU to clean up."""
+    """A message as one line, without what the library appends if it finds no GPU afterwards."""
     return " ".join(message.split("[checkMacros.cpp", 1)[0].split())

@@ -44,8 +44,8 @@ import numpy; session.run(None, {"x": numpy.ones(2, numpy.float32)})
 
 
 class OnnxRuntimeSession:
-    """A file on the CPU, or on the first CUDA device (without TF32). With `trace`, a path without
-    ending, it writes the time of every node there."""
+    """Runs a file on the CPU, or on the first CUDA device (without TF32). `trace`, a path without
+    a suffix, is where it writes the time of every node."""
 
     notes: tuple[str, ...] = ()
 
@@ -67,10 +67,10 @@ class OnnxRuntimeSession:
         options = onnxruntime.SessionOptions()
         if trace is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(trace)
-        # Waiting threads that spin slow a busy machine down tenfold and gain nothing here.
+        # Threads that spin while they wait slow a busy machine down tenfold and gain nothing here.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = threads
-        # Without further outputs it reads the file itself, which takes less memory.
+        # Without further outputs ONNX Runtime reads the file itself, which needs less memory.
         model = (
             with_outputs(file.proto, extra_outputs).SerializeToString()
             if extra_outputs
@@ -114,9 +114,10 @@ class OnnxRuntimeCpu(Backend):
     def load(self, file: ModelFile, how: Opening) -> Session:
         return OnnxRuntimeSession(file, how.extra_outputs, how.threads)
 
-    def load_judged(self, artifact: Artifact, how: Opening) -> Session:
-        """Low floating-point precision is emulated: the processor must not matter."""
-        low = artifact.manifest.high_precision  # beside int8, or of the whole
+    def load_reproducible(self, artifact: Artifact, how: Opening) -> Session:
+        """As `load`, but low floating-point precision is emulated, so that the result does not
+        depend on the processor."""
+        low = artifact.manifest.high_precision  # of the layers that are not int8
         if low in LOW:
             return EmulatedSession(artifact, low, how.extra_outputs)
         return self.load(artifact, how)
@@ -170,7 +171,8 @@ CPU, CUDA = OnnxRuntimeCpu(), OnnxRuntimeCuda()
 
 
 def _cuda_starts() -> bool:
-    """Whether a session gets the provider: without its libraries it silently goes on without."""
+    """Whether a session uses the CUDA provider: without the CUDA libraries ONNX Runtime silently
+    continues on the CPU."""
     try:
         session = onnxruntime.InferenceSession(
             parse_model(TRIAL).SerializeToString(), providers=[CUDA_PROVIDER, CPU_PROVIDER]
@@ -182,7 +184,8 @@ def _cuda_starts() -> bool:
 
 
 def _by_operator(events: list[dict[str, Any]]) -> Counter[str]:
-    """Seconds of one run from ONNX Runtime's trace (microseconds), the first run left out."""
+    """Seconds per operator type of one run, from ONNX Runtime's trace (microseconds); the first
+    run does not count."""
     runs = sorted((e for e in events if e.get("name") == "model_run"), key=lambda e: e["ts"])
     start = runs[0]["ts"] + runs[0]["dur"]
     seconds: Counter[str] = Counter()

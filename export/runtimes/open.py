@@ -1,4 +1,4 @@
-"""Open a file on one of the backends, by name."""
+"""Opens a file on one of the backends, by name."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def open_session(
     """Load a file.
 
     Args:
-        file: an ONNX file; an engine for a backend that takes engines.
+        file: an ONNX file, or an engine for a backend that runs engines.
         runtime: the name of a backend.
-        extra_outputs: inner values to return as well.
-        precision: of the arithmetic; most backends compute as the graph says.
-        threads: 0 for the backend's choice.
-        plugins: libraries of custom ops that an engine was built with.
+        extra_outputs: names of intermediate values to return in addition to the outputs.
+        precision: of the arithmetic; most backends support only the precision of the graph.
+        threads: number of CPU threads; 0 leaves the number to the backend.
+        plugins: libraries of the custom ops that an engine was built with.
 
     Raises:
         DeblurExportError: there is no such backend, it is not installed, does not have the
@@ -40,24 +40,27 @@ def open_session(
     return backend(runtime).load(ModelFile(file) if isinstance(file, Path) else file, opening)
 
 
-def open_judged(
+def open_reproducible(
     artifact: Artifact,
     runtime: str,
     extra_outputs: tuple[str, ...] = (),
     precision: GraphPrecision = "fp32",
     plugins: Sequence[Path] = (),
 ) -> Session:
-    """Load a file of ours as `verify` judges it; arguments and errors as of `open_session`."""
+    """Load an exported file for `verify`, whose result must be the same on every machine.
+
+    Arguments and errors are those of `open_session`.
+    """
     check_precision(runtime, precision)
     opening = Opening(extra_outputs, precision, plugins=tuple(plugins))
-    return backend(runtime).load_judged(artifact, opening)
+    return backend(runtime).load_reproducible(artifact, opening)
 
 
 def check_precision(runtime: str, precision: GraphPrecision) -> None:
-    """Whether a backend can be asked for a precision; float32 is what the graph says.
+    """Check that a backend can compute in a precision; fp32 stands for that of the graph.
 
     Raises:
-        DeblurExportError: it cannot; names those that can.
+        DeblurExportError: it cannot; the message names the backends that can.
     """
     asked = backend(runtime)
     if precision != "fp32" and precision not in asked.precisions:

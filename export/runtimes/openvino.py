@@ -27,7 +27,7 @@ from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 from deblur_export.target import TARGETS
 
-# What OpenVINO calls them as a hint and among a processor's capabilities.
+# OpenVINO's names of the precisions, as a hint and among the capabilities of a processor.
 HINT: Mapping[GraphPrecision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 CAPABILITY: Mapping[GraphPrecision, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 PROBE = "import openvino; openvino.Core().available_devices"
@@ -44,15 +44,15 @@ assert model(numpy.ones((1, 1, 1, 1), numpy.float32))[0].item() == 1
 
 
 class OpenVinoSession:
-    """OpenVINO on the CPU, with the native ops where their library fits, else with the bodies of
-    the ops in place of their nodes. It computes in bf16 by default where the processor can, so
-    that the precision is always set here.
+    """Runs a file on OpenVINO's CPU plugin, with the native custom ops if their library fits,
+    otherwise with the function bodies of the ops. OpenVINO computes in bf16 by default on
+    processors that support it, so that the precision is always set here.
 
-    It fuses more and turns fewer tensors where sizes are fixed: a second image of the same size
-    gets a model of its own, which lasts until the size changes. With `counting` it takes the time
-    of every node."""
+    OpenVINO fuses more nodes and transposes fewer tensors if sizes are fixed: from the second
+    image of the same size on, a model compiled for this size is used until the size changes. With
+    `counting` the time of every node is measured."""
 
-    request: Any  # of the model that fits the last size
+    request: Any  # of the model that is compiled for the last size
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class OpenVinoSession:
             self.config["INFERENCE_NUM_THREADS"] = str(threads)
         if counting:
             self.config["PERF_COUNT"] = "YES"
-        self.last: Shapes = {}  # of the run before
-        self.fixed: Shapes | None = None  # those that the model is made for
+        self.last: Shapes = {}  # of the previous run
+        self.fixed: Shapes | None = None  # those for which the model is compiled
         try:
             self._compile(None)
         except RuntimeError as error:
@@ -110,7 +110,7 @@ class OpenVinoSession:
         return {name: widened(np.array(values[i])) for i, name in enumerate(self.outputs)}
 
     def seconds_by_type(self) -> Iterator[tuple[str, Any]]:
-        """Type and seconds of every node in the run before."""
+        """Type and seconds of every node in the previous run."""
         for node in self.request.get_profiling_info():
             yield node.node_type, node.real_time.total_seconds()
 
@@ -118,7 +118,7 @@ class OpenVinoSession:
         repeated, self.last = shapes == self.last, shapes
         if shapes == self.fixed or not (repeated or self.fixed):
             return
-        self.request = None  # gives its memory back first
+        self.request = None  # frees its memory first
         self.fixed = shapes if repeated else None
         self._compile(self.fixed)
 
@@ -141,7 +141,8 @@ def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
 
 
 def _check_precision(core: Any, precision: GraphPrecision) -> None:
-    """OpenVINO takes a hint that the processor cannot follow and computes in something else."""
+    """Refuse a precision that the processor lacks: OpenVINO accepts the hint nevertheless and
+    computes in another precision."""
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if CAPABILITY[precision] not in able:
         having = ", ".join(name for name in GRAPH_PRECISIONS if CAPABILITY[name] in able)
@@ -149,7 +150,7 @@ def _check_precision(core: Any, precision: GraphPrecision) -> None:
 
 
 def _add_native_ops(core: Any, release: str) -> str:
-    """Returns why they cannot be had, in one line; empty if `core` has them now."""
+    """Returns in one line why they are not available; empty once `core` has them."""
     path, reason = openvino_library.find(release)
     if path is None:
         return reason
@@ -161,7 +162,7 @@ def _add_native_ops(core: Any, release: str) -> str:
 
 
 class OpenVino(Backend):
-    """On the CPU alone."""
+    """OpenVINO's CPU plugin."""
 
     title = "OpenVINO"
     package = "openvino"
@@ -212,7 +213,7 @@ OPENVINO = OpenVino()
 
 
 def _try_native_ops(release: str) -> Finding:
-    """The custom ops in OpenVINO: one node."""
+    """Whether a model of one custom op runs in OpenVINO."""
     name = "native ops for OpenVINO"
     if not release:
         return Finding(name, "-", False, "OpenVINO is not installed")

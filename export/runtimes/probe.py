@@ -1,4 +1,4 @@
-"""Trials of what is installed, each in a process of its own: some libraries abort without a GPU."""
+"""Trials of the installed libraries, each in its own process: some of them abort without a GPU."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SECONDS = 120
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `doctor`; `works` is what a trial on this machine showed. `runs` names the
-    backend that runs files where it works, `builds` the builder that makes engines."""
+    """One line of `doctor`. `works` is the result of a trial on this machine. `runs` names the
+    backend that can run files if it works, `builds` the builder that can build engines."""
 
     name: str
     version: str
@@ -24,7 +24,7 @@ class Finding:
 
 
 def installed(package: str) -> str:
-    """The version of a distribution, empty where it is not installed."""
+    """The version of a Python distribution; empty if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -32,8 +32,12 @@ def installed(package: str) -> str:
 
 
 def trial(code: str, *arguments: str) -> tuple[bool, list[str]]:
-    """Whether a piece of Python ran to its end, and the lines that it printed; those of its
-    failure otherwise, at least one."""
+    """Run Python code in a process.
+
+    Returns:
+        Whether it ended without an error, and the lines that it printed; after an error the lines
+        of the error, at least one.
+    """
     try:
         result = subprocess.run(
             [sys.executable, "-c", code, *arguments],
@@ -50,7 +54,7 @@ def trial(code: str, *arguments: str) -> tuple[bool, list[str]]:
 
 
 def try_package(package: str, code: str, install: str, runs: str = "", builds: str = "") -> Finding:
-    """The trial of a distribution; `install` is what brings it."""
+    """Try a Python distribution; `install` is what the user passes to pip to install it."""
     version = installed(package)
     if not version:
         return Finding(package, "-", False, f"not installed; pip install '{install}'")

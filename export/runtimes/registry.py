@@ -1,4 +1,4 @@
-"""The backends by the name that `--runtime` takes. Importing this loads none of them."""
+"""The backends by their names for `--runtime`. Importing this module loads none of them."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ ENTRIES: dict[str, Entry] = {
 
 
 def backend(name: str) -> Backend:
-    """One of them, loaded.
+    """Load a backend.
 
     Raises:
-        DeblurExportError: there is none of that name.
+        DeblurExportError: there is none of this name.
     """
     if name not in ENTRIES:
         raise DeblurExportError(f"no runtime '{name}'; there are {', '.join(ENTRIES)}")
@@ -54,5 +54,5 @@ def backend(name: str) -> Backend:
 
 
 def backends() -> Iterator[tuple[str, Backend]]:
-    """All of them by name, in order."""
+    """All backends with their names, in the order of `ENTRIES`."""
     return ((name, backend(name)) for name in ENTRIES)

@@ -1,4 +1,4 @@
-"""What every runtime offers: a file, loaded, that turns named arrays into named arrays."""
+"""The interface of a loaded file, which computes arrays by name from arrays by name."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Session(Protocol):
-    """A file, loaded. `title` names the runtime, its version and its precision for reports; `notes`
+    """A loaded file. `title` names the backend, its version and its precision for reports; `notes`
     are for the user."""
 
     title: str
     notes: tuple[str, ...]
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
-        """Values of the inputs by name -> values of the outputs by name.
+        """Compute the outputs by name from the inputs by name.
 
-        Float32 outside, also of a file whose input and output are float16.
+        All arrays are float32, also for a file whose input and output are float16.
 
         Raises:
-            DeblurExportError: the runtime failed, for lack of memory for instance.
+            DeblurExportError: the backend failed, for lack of memory for instance.
         """
         ...
 
 
 def typed(feed: Arrays, types: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """The feed in the types that the file declares."""
+    """The inputs in the element types that the file declares."""
     return {name: np.asarray(value, types.get(name)) for name, value in feed.items()}
 
 
 def widened(value: Any) -> NDArray[Any]:
+    """A float16 array as float32; other arrays unchanged."""
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def failed(name: str, feed: Arrays, error: Exception) -> DeblurExportError:
+    """The error of a backend, with its name and the shapes of the inputs, in one line."""
     shapes = ", ".join("x".join(map(str, value.shape)) for value in feed.values())
     reason = str(error).strip().splitlines()[0]
     return DeblurExportError(

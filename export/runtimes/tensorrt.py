@@ -32,15 +32,16 @@ RTX = "TensorRT for RTX"
 
 
 class EngineSession:
-    """A `runtimes.Session` of one input and one output.
+    """A `runtimes.Session` for an engine with one input and one output.
 
     Args:
         artifact: from `engine_file.read_engine`.
         plugins: libraries of the custom ops that the engine was built with.
 
     Raises:
-        DeblurExportError: no TensorRT, another version of it, no GPU or another one than the
-            engine is for, a plugin library is missing, or the engine does not load.
+        DeblurExportError: TensorRT is not installed or has another version, there is no GPU or
+            another one than the engine was built for, a plugin library is missing, or the engine
+            does not load.
     """
 
     notes: tuple[str, ...] = ()
@@ -119,7 +120,7 @@ def _name(artifact: Artifact) -> str:
 
 
 def _library(artifact: Artifact) -> ModuleType:
-    """The TensorRT that the engine is of."""
+    """The Python module of the TensorRT that the engine was built with."""
     name, engine = _name(artifact), engine_of(artifact)
     package, extra = {RTX: ("tensorrt_rtx", "rtx"), "TensorRT": ("tensorrt", "trt")}[name]
     try:
@@ -139,13 +140,13 @@ def _library(artifact: Artifact) -> ModuleType:
 
 
 def _capability(artifact: Artifact) -> str:
-    """The GPU's; refuses one that an engine of TensorRT for RTX was not built for. TensorRT's own
-    engines are for the GPU that built them, which it checks itself."""
+    """The compute capability of the GPU; refuses one that an engine of TensorRT for RTX was not
+    built for. TensorRT itself checks that its engines run on the GPU that built them."""
     name, engine = _name(artifact), engine_of(artifact)
     if gpu_count() == 0:
         raise DeblurExportError(
             f"{artifact.path}: {name} runs engines on an NVIDIA GPU, and there is none here; "
-            f"take {engine.onnx.file}, from which it was built, or a machine with one"
+            f"use {engine.onnx.file}, from which it was built, or a machine with one"
         )
     capability = compute_capability()
     wanted = engine.flags.compute_capabilities
@@ -168,13 +169,13 @@ def _load_plugins(trt: ModuleType, artifact: Artifact, plugins: Sequence[Path], 
 
 
 class TensorRt(Backend):
-    """TensorRT and TensorRT for RTX: an engine says which of them it is of."""
+    """TensorRT and TensorRT for RTX: an engine says which of them it belongs to."""
 
     title = "TensorRT"
     package = "tensorrt"
     precisions = ()
     computes = get_args(PrecisionName)
-    takes_engines = True
+    runs_engines = True
 
     def able(self, artifact: Artifact) -> Verdict:
         engine = is_engine(artifact.path)

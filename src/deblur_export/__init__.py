@@ -1,4 +1,4 @@
-"""Trained image-deblurring networks, exported with proof that they still compute the same thing.
+"""Exports trained image-deblurring networks to ONNX and checks that they compute the same.
 
 >>> import deblur_export
 >>> model = deblur_export.load_model("nafnet", "demo")

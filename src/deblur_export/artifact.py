@@ -1,4 +1,4 @@
-"""Files of ours: an ONNX file or an engine with its manifest."""
+"""Exported files: an ONNX file or an engine with its manifest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModelFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file's bytes."""
+        """SHA-256 of the file, in hexadecimal."""
         return file_sha256(self.path)
 
 
@@ -51,13 +51,13 @@ class Artifact(ModelFile):
         return self.manifest.title
 
     def recorded(self, parity: ParityRecord | None = None) -> Artifact:
-        """With the hash and size of the file in the manifest, which is written beside it.
+        """Put the hash and size of the file into the manifest, and write that beside the file.
 
         Args:
             parity: a verification of this file that passed.
 
         Raises:
-            DeblurExportError: it cannot be written.
+            DeblurExportError: the manifest cannot be written.
         """
         file = FileRecord(self.sha256, self.path.stat().st_size)
         manifest = replace(self.manifest, file=file, parity=parity)
@@ -71,6 +71,7 @@ def sidecar_path(path: Path) -> Path:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -79,17 +80,17 @@ def file_sha256(path: Path) -> str:
 
 
 def write_sidecar(path: Path, manifest: Manifest) -> None:
-    """Write `<path>.json`, replacing it whole or not at all."""
+    """Write `<path>.json`, completely or not at all."""
     with atomic_path(sidecar_path(path)) as temporary:
         temporary.write_text(manifest.to_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_artifact(path: Path) -> Artifact:
-    """Open an ONNX file of ours.
+    """Open an exported ONNX file and read its manifest.
 
     Raises:
-        DeblurExportError: missing, not ONNX, not ours, written by another version, or changed
-            since its sidecar was written.
+        DeblurExportError: the file is missing, not ONNX, not written by this package or by another
+            version of it, or was changed since its sidecar was written.
     """
     if not path.is_file():
         raise DeblurExportError(f"{path}: no such file; make one with deblur-export onnx")
@@ -113,7 +114,7 @@ def read_artifact(path: Path) -> Artifact:
 
 
 def _known(file: ModelFile, manifest: Manifest) -> Artifact:
-    """The artifact, with what is parsed and hashed already."""
+    """The artifact, with the parsed file and the hash that are already known."""
     artifact = Artifact(file.path, manifest)
     vars(artifact).update({name: vars(file)[name] for name in vars(file) if name != "path"})
     return artifact

@@ -28,7 +28,7 @@ from deblur_export.errors import CheckFailedError, DeblurExportError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="deblur-export")
 def cli() -> None:
-    """Trained image-deblurring networks to ONNX, with proof that they compute the same thing."""
+    """Export trained image-deblurring networks to ONNX and check that they compute the same."""
 
 
 for verb in (

@@ -1,4 +1,4 @@
-"""Engines of `deblur-export trt` as artifacts: what a file takes stands in the manifest beside."""
+"""Engines of `deblur-export trt` as artifacts; the manifest beside an engine describes it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Shape = tuple[int, ...]
 
 
 def is_engine(path: Path) -> bool:
+    """Whether a path has the suffix of an engine."""
     return path.suffix.lower() in SUFFIXES
 
 
 def read_runnable(path: Path) -> Artifact:
-    """An ONNX file or an engine of ours.
+    """Open an exported ONNX file or an engine.
 
     Raises:
         DeblurExportError: see `read_engine` and `artifact.read_artifact`.
@@ -28,11 +29,10 @@ def read_runnable(path: Path) -> Artifact:
 
 
 def read_engine(path: Path) -> Artifact:
-    """An engine and the manifest beside it.
+    """Open an engine and read the manifest beside it.
 
     Raises:
-        DeblurExportError: there is no such file, no manifest of an engine beside it, or another
-            engine's.
+        DeblurExportError: there is no such file, or no manifest beside it that describes it.
     """
     if not path.is_file():
         raise DeblurExportError(f"{path}: no such file; make one with deblur-export trt")
@@ -66,7 +66,7 @@ def engine_of(artifact: Artifact) -> EngineRecord:
 
 
 def shape_range(artifact: Artifact) -> tuple[Shape, Shape] | None:
-    """Smallest and largest (N, 3, H, W) that an engine takes; None for an ONNX file."""
+    """Smallest and largest shape (N, 3, H, W) that an engine accepts; None for an ONNX file."""
     engine = artifact.manifest.engine
     if engine is None:
         return None
@@ -77,7 +77,11 @@ def shape_range(artifact: Artifact) -> tuple[Shape, Shape] | None:
 
 
 def check_shape(artifact: Artifact, shape: Sequence[int]) -> None:
-    """Raises DeblurExportError where an engine does not take an image [N, 3, H, W]."""
+    """Check that an engine accepts images of shape (N, 3, H, W).
+
+    Raises:
+        DeblurExportError: it does not; the message says which shapes it accepts.
+    """
     limits = shape_range(artifact)
     if limits is None or all(
         a <= x <= b for a, x, b in zip(limits[0], shape, limits[1], strict=True)
@@ -86,6 +90,6 @@ def check_shape(artifact: Artifact, shape: Sequence[int]) -> None:
     low, high = ("x".join(map(str, limit)) for limit in limits)
     given = "x".join(map(str, shape))
     raise DeblurExportError(
-        f"{artifact.path} takes {low} to {high}, not {given}; build one with deblur-export trt "
+        f"{artifact.path} accepts {low} to {high}, not {given}; build one with deblur-export trt "
         "--min or --max, or for larger photos use --tile"
     )

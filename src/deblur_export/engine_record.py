@@ -10,7 +10,7 @@ FixedShape = tuple[int, int, int, int]  # batch, channels, height, width
 
 @dataclass(frozen=True)
 class OtherFile:
-    """Another file, by name: an engine's ONNX file or a plugin library."""
+    """Name and hash of another file: the ONNX file of an engine, or a plugin library."""
 
     file: str
     sha256: str
@@ -18,8 +18,8 @@ class OtherFile:
 
 @dataclass(frozen=True)
 class Profile:
-    """Shapes (N, 3, H, W): the smallest and largest that an engine takes, and what it is tuned
-    for."""
+    """The optimization profile of an engine: the smallest and largest shape (N, 3, H, W) that it
+    accepts, and the typical one for which it is tuned."""
 
     smallest: FixedShape
     typical: FixedShape
@@ -33,7 +33,8 @@ class Profile:
 
 @dataclass(frozen=True)
 class BuildFlags:
-    """What changes an engine besides precision and sizes; see `engines.options.BuildOptions`."""
+    """Options that change an engine besides precision and sizes; see
+    `engines.options.BuildOptions`."""
 
     tf32: bool
     workspace_gib: float | None
@@ -44,14 +45,14 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class Census:
-    """How much of what computes in which precision: `counts` maps fp32, fp16, ... to numbers of
-    `what`."""
+    """Counts of layers or weights by precision: `counts` maps fp32, fp16, ... to the number of
+    `what` in it."""
 
     what: str
     counts: Mapping[str, int]
 
-    def share(self, precision: str) -> float:
-        """0...1; 0 of nothing."""
+    def fraction(self, precision: str) -> float:
+        """The fraction (0...1) in a precision; 0 if there is nothing."""
         return self.counts.get(precision, 0) / max(sum(self.counts.values()), 1)
 
     def __str__(self) -> str:
@@ -62,9 +63,9 @@ class Census:
 
 
 @dataclass(frozen=True)
-class EngineProof:
-    """That an engine is in the precision asked for ("int8+fp16" for example): the layers parsed,
-    what the engine itself shows, None if nothing, and both in words."""
+class EngineCheck:
+    """The check that an engine is in the requested precision ("int8+fp16" for example): counts of
+    the parsed layers, of what the engine itself shows (None if nothing), and both in words."""
 
     precision: str
     network: Census
@@ -74,7 +75,7 @@ class EngineProof:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """How an engine came from its ONNX file; `profile` is None where that has a fixed shape."""
+    """How an engine was built from its ONNX file; `profile` is None if that has a fixed shape."""
 
     onnx: OtherFile
     backend: str
@@ -82,4 +83,4 @@ class EngineRecord:
     profile: Profile | None
     flags: BuildFlags
     plugins: tuple[OtherFile, ...]
-    proof: EngineProof
+    check: EngineCheck

@@ -1,7 +1,7 @@
-"""The number formats that a file or an engine computes in, one record each.
+"""The number formats in which a file or an engine computes, one record each.
 
-Every verb, manifest and report spells them alike: fp32, fp16, bf16, int8. What a runtime calls them
-stays in the file of that runtime.
+Every verb, manifest and report uses the same names: fp32, fp16, bf16, int8. Names that a backend
+uses are in the file of that backend.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8"]
-# What a graph as a whole may be in; int8 is in it by pairs around convolutions.
+# Precisions of a whole graph; int8 is expressed by QDQ pairs around convolutions.
 GraphPrecision = Literal["fp32", "fp16", "bf16"]
-# Of an engine; "int8+fp16": what int8 leaves is in float16.
+# Precisions of an engine; "int8+fp16": what is not int8 is in float16.
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "int8+fp16", "int8+bf16"]
 GRAPH_PRECISIONS: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far a file may be from its PyTorch network in float32.
+    """The tolerances of a file, compared with its PyTorch network in float32.
 
     Attributes:
-        max_abs: largest difference of a pixel, of images in 0..1.
-        layer_rms_rel: RMS of a layer's difference by the RMS of the layer.
-        psnr: least, in dB; 0 for no bound.
+        max_abs: largest absolute error of a pixel, for images in 0..1.
+        layer_rms_rel: RMS of the error of a layer, divided by the RMS of the layer.
+        psnr: minimum PSNR in dB; 0 for no bound.
         flips: fraction of the entries of one decision that may be flipped.
-        flip_distance: how far from the threshold of a decision the score of a flipped entry may be;
-            0 for the decision's own bound, which is for float32.
+        flip_distance: largest distance of the score of a flipped entry from the threshold of its
+            decision; 0 for the bound of the decision itself, which is for float32.
     """
 
     max_abs: float
@@ -38,7 +38,7 @@ class Tolerances:
     flip_distance: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """The bounds that there are, by name, for reports."""
+        """The bounds that are set, by name, for reports."""
         return {name: bound for name, bound in asdict(self).items() if bound}
 
 
@@ -47,17 +47,17 @@ class Precision:
     """One number format.
 
     Attributes:
-        name: as users spell it.
+        name: its name for users.
         dtype: its name in NumPy, ml_dtypes and PyTorch.
         onnx: its name among ONNX's types.
-        digits: significant binary digits, the implicit one included.
+        digits: significant binary digits, including the implicit one.
         largest: the largest finite number.
-        least_power: the smallest normal number is 2 to the power of this.
-        opset: the oldest ONNX opset in which convolutions and the like take it.
-        timed: whether `bench` measures it: processors have arithmetic for it.
+        min_power: the smallest normal number is 2 to the power of this.
+        opset: the oldest ONNX opset in which convolutions and similar operators support it.
+        timed: whether `bench` measures it, because processors have instructions for it.
         tensorrt: its name among TensorRT's types.
-        inspector: regular expression of how TensorRT's engine inspector spells it.
-        tolerances: of `verify`.
+        inspector: regular expression for its spelling in TensorRT's engine inspector.
+        tolerances: those of `verify`.
     """
 
     name: PrecisionName
@@ -65,7 +65,7 @@ class Precision:
     onnx: str
     digits: int
     largest: float
-    least_power: int
+    min_power: int
     opset: int
     timed: bool
     tensorrt: str
@@ -73,13 +73,13 @@ class Precision:
     tolerances: Tolerances
 
     @property
-    def least_subnormal_power(self) -> int:
+    def min_subnormal_power(self) -> int:
         """The smallest number above 0 is 2 to the power of this."""
-        return self.least_power - self.digits + 1
+        return self.min_power - self.digits + 1
 
     @property
     def narrow(self) -> bool:
-        """Whether values of a float32 graph may leave its range."""
+        """Whether values of a float32 graph may exceed its range."""
         return self.largest < FP32.largest / 2
 
 
@@ -89,25 +89,26 @@ FP32 = Precision(
     onnx="FLOAT",
     digits=24,
     largest=float.fromhex("0x1.fffffep127"),
-    least_power=-126,
+    min_power=-126,
     opset=1,
     timed=True,
     tensorrt="FLOAT",
     inspector=r"float|fp32",
-    # float32 against float32: rounding of some hundred layers; the networks stay below 1e-5.
+    # float32 compared with float32: rounding in some hundred layers; the networks stay below 1e-5.
     tolerances=Tolerances(max_abs=1e-4, layer_rms_rel=1e-4, flips=1e-3),
 )
-# A graph in low precision against PyTorch in float32: eleven and eight binary digits, some hundred
-# layers. The tiny networks with random weights give 67 dB and 49 dB at worst, layers 1e-2 and 1e-1.
-# Choices are made in float32, from rounded features: far more of them turn, up to 2 % and 6 % of a
-# row of attention logits, 2e-2 and 1.3e-1 from the threshold (AIBNet with trained weights).
+# A graph in low precision compared with PyTorch in float32: eleven and eight binary digits, some
+# hundred layers. The tiny networks with random weights give at worst 67 dB and 49 dB, and layer
+# errors of 1e-2 and 1e-1. Decisions are computed in float32 from rounded features, so that far more
+# of them flip: up to 2 % and 6 % of a row of attention logits, with scores 2e-2 and 1.3e-1 from the
+# threshold (AIBNet with trained weights).
 FP16 = Precision(
     name="fp16",
     dtype="float16",
     onnx="FLOAT16",
     digits=11,
     largest=65504.0,
-    least_power=-14,
+    min_power=-14,
     opset=1,
     timed=False,
     tensorrt="HALF",
@@ -120,7 +121,7 @@ BF16 = Precision(
     onnx="BFLOAT16",
     digits=8,
     largest=float.fromhex("0x1.fep127"),
-    least_power=-126,
+    min_power=-126,
     opset=22,
     timed=True,
     tensorrt="BF16",
@@ -133,13 +134,13 @@ INT8 = Precision(
     onnx="INT8",
     digits=7,
     largest=127.0,
-    least_power=0,
+    min_power=0,
     opset=10,
     timed=False,
     tensorrt="INT8",
     inspector=r"int8",
-    # Seven binary digits before every convolution; `calibrate` has held a budget in dB already, so
-    # that this only tells a coarse graph from a broken one.
+    # Seven binary digits before every convolution. `calibrate` already keeps the loss within a
+    # budget in dB, so that these tolerances only distinguish a coarse graph from a broken one.
     tolerances=Tolerances(2.5e-1, 5e-1, psnr=30.0, flips=2e-1, flip_distance=0.5),
 )
 PRECISIONS: Mapping[str, Precision] = {p.name: p for p in (FP32, FP16, BF16, INT8)}

@@ -1,4 +1,4 @@
-"""What an ONNX file is exported for, one record each."""
+"""The export targets of ONNX files, one record each."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Target:
     """A form of the graph.
 
     Attributes:
-        name: of `--target`, in manifests and in the names of files.
+        name: its name in `--target`, manifests and file names.
         description: one sentence for `--help`, without the name.
-        opset: of the standard operators. DeformConv appeared in opset 19.
+        opset: the opset of the standard operators. DeformConv appeared in opset 19.
         passes: names of the graph passes that give the traced graph this form, in order; see
             `to_onnx.PASSES`.
-        onnxruntime_bodies: whether the bodies of custom ops are made of what ONNX Runtime is
-            fastest in, DeformConv among it, rather than of what every runtime has.
-        loops: whether bodies may hold loops over pixels.
-        large_topk: whether bodies may hold a TopK above 3840, which TensorRT does not build.
-        belongs_to: the name of the one runtime that takes its files for sure besides ONNX Runtime,
-            which takes all; empty where any runtime does.
-        refused: operators that its builder does not take in a precision although ONNX has them,
-            by precision and operator, with the reason.
+        onnxruntime_bodies: whether the function bodies of custom ops use the operators that are
+            fastest in ONNX Runtime, among them DeformConv, rather than those of every runtime.
+        loops: whether bodies may contain loops over pixels.
+        large_topk: whether bodies may contain a TopK above 3840, which TensorRT does not build.
+        belongs_to: name of the runtime for which its files are made; besides it only ONNX Runtime
+            is sure to run them. Empty if every runtime does.
+        refused: operators that ONNX has in a precision but its builder does not support, by
+            precision and operator, with the reason.
     """
 
     name: TargetName
@@ -43,7 +43,7 @@ class Target:
 
     @property
     def suffix(self) -> str:
-        """What it adds to the name of a file; nothing for the default."""
+        """The part of a file name that stands for it; empty for the default."""
         return "" if self.name == DEFAULT else f"_{self.name}"
 
 

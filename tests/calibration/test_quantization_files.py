@@ -31,8 +31,8 @@ from deblur_export.export.images.cases import Case
 from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision.cast import lower_precision
+from deblur_export.export.precision.int8_check import check_int8, int8_nodes, weights_hash
 from deblur_export.export.precision.int8_mixed import lower_high_precision
-from deblur_export.export.precision.int8_proof import check_int8, int8_nodes, weights_hash
 from deblur_export.export.precision.policy import SERVES
 from deblur_export.export.runtimes.emulated_session import EmulatedSession, element_types
 from deblur_export.export.to_onnx import save

@@ -112,7 +112,7 @@ def test_overlay_is_orange_where_the_mask_is_set(exported: Exported, tmp_path: P
     Image.fromarray(grey).save(tmp_path / "in.png")
     restorer = Restorer(read_artifact(exported().path), mask=True)
     notes = restore_file(restorer, tmp_path / "in.png", tmp_path / "out.png", TileOptions())
-    assert "taken for blurred" in notes[-1]
+    assert "detected as blurred" in notes[-1]
     assert (tmp_path / "out_mask.png").exists()
     mask = np.zeros((40, 60), np.float32)
     mask[10:20] = 1

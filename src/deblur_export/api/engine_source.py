@@ -1,4 +1,4 @@
-"""Which ONNX file an engine is built from."""
+"""Selects or makes the ONNX file from which an engine is built."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deblur_export.precision import EnginePrecision
 
 
 def exported_for_engine(model: LoadedModel, folder: Path, progress: Progress) -> Artifact:
-    """Export a network into `folder`, in the form without loops and data-dependent shapes, which
-    both TensorRTs build.
+    """Export a network into `folder` in the form without loops and data-dependent shapes, which
+    TensorRT and TensorRT for RTX both build.
 
     Raises:
         CheckFailedError, DeblurExportError: see `pipeline.export_onnx`.
@@ -29,7 +29,7 @@ def exported_for_engine(model: LoadedModel, folder: Path, progress: Progress) ->
 
 @dataclass(frozen=True)
 class Data:
-    """What an int8 engine of a float32 file is calibrated on; see `Calibration`."""
+    """The images on which an int8 engine of a float32 file is calibrated; see `Calibration`."""
 
     images: Path | None = None
     dataset: Path | None = None
@@ -42,11 +42,11 @@ class Data:
 def calibrated_for_engine(
     artifact: Artifact, choice: Choice, data: Data, folder: Path, progress: Progress
 ) -> Artifact:
-    """The int8 form of a file, `net_int8.onnx` in `folder`; an int8 file is that already.
+    """The int8 form of a file, `net_int8.onnx` in `folder`; an int8 file is returned unchanged.
 
     Raises:
         CheckFailedError, DeblurExportError: as `calibrate`; also if there is nothing to calibrate
-            on, or the builder would not take the file.
+            on, or the builder does not support the file.
     """
     if artifact.manifest.precision == "int8":
         return artifact
@@ -64,44 +64,48 @@ def calibrated_for_engine(
 
 
 def only_artifact(folder: Path, precision: EnginePrecision | None, data: Data) -> Artifact:
-    """The one ONNX file of ours in a folder.
+    """The only exported ONNX file in a folder.
 
     A file in reduced precision that an earlier call wrote beside its fp32 original does not count
-    as a second one, unless it is the precision asked for and the original is gone. For int8 without
-    data to calibrate on, the calibrated file counts first.
+    as a second one, unless it has the requested precision and the original is gone. For int8
+    without images to calibrate on, a calibrated file is preferred.
 
     Args:
-        folder: not searched below.
-        precision: what was asked for, None if nothing was.
-        data: to calibrate on.
+        folder: its subfolders are not searched.
+        precision: the requested precision; None if none was requested.
+        data: images to calibrate on.
 
     Raises:
-        DeblurExportError: none or several; says what there is.
+        DeblurExportError: there is no such file, or several; the message says which files exist.
     """
-    ours, foreign = [], []
+    exported, others = [], []
     for path in sorted(folder.glob("*.onnx")):
         try:
-            ours.append(read_artifact(path))
+            exported.append(read_artifact(path))
         except DeblurExportError:
-            foreign.append(path.name)
+            others.append(path.name)
     calibrated = precision is not None and "int8" in precision and not data
     candidates: list[Artifact] = []
     for wanted in ("int8",) * calibrated + ("fp32", precision):
         candidates = candidates or [
-            artifact for artifact in ours if wanted in (None, precision_of(artifact.manifest))
+            artifact for artifact in exported if wanted in (None, precision_of(artifact.manifest))
         ]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
         names = ", ".join(artifact.path.name for artifact in candidates)
-        raise DeblurExportError(f"several files of ours are here, name one of them: {names}")
-    there = [artifact.path.name for artifact in ours]
+        raise DeblurExportError(
+            f"several files of deblur-export are in this folder, name one of them: {names}"
+        )
     found = "; ".join(
         f"{what}: {', '.join(names)}"
-        for what, names in (("in another precision", there), ("not ours or damaged", foreign))
+        for what, names in (
+            ("in another precision", [artifact.path.name for artifact in exported]),
+            ("not of deblur-export or damaged", others),
+        )
         if names
     )
     raise DeblurExportError(
-        f"no ONNX file of ours in this folder ({found or 'no .onnx file at all'}); name one, or "
-        "give --model"
+        f"no ONNX file of deblur-export in this folder ({found or 'no .onnx file at all'}); name "
+        "one, or give --model"
     )

@@ -22,36 +22,38 @@ TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
 @click.argument("files", type=PATH, nargs=-1, metavar="[FILE.onnx]...")
 @click.option("--model", help=f"Network to export for the run instead: {', '.join(NAMES)}.")
 @click.option("--variant", help="Variant of the network; see `deblur-export models`.")
-@click.option("--weights", help="Checkpoint, demo or random:SEED; where those of FILE are now.")
+@click.option("--weights", help="Checkpoint, demo or random:SEED; the weights of FILE if moved.")
 @click.option("--local", is_flag=True, help="With --model: pool around each pixel (TLC).")
-@click.option("--reference", metavar="NAME[:VARIANT]", help="Second network to run beside it.")
-@click.option("--size", "sizes", multiple=True, metavar="HxW", help="Image; repeat. [256x256]")
+@click.option("--reference", metavar="NAME[:VARIANT]", help="Second network to measure as well.")
+@click.option("--size", "sizes", multiple=True, metavar="HxW", help="Image size; repeat. [256x256]")
 @click.option(
     "--coverage",
     "coverages",
     multiple=True,
     type=click.FloatRange(0, 100),
     metavar="PERCENT",
-    help="Force a mask of this share of pixels (M2AENet); repeat.",
+    help="Force a mask that covers this percentage of the pixels (M2AENet); repeat.",
 )
 @click.option("--peers", multiple=True, metavar="NAME", help=f"Repeat. [{', '.join(PEERS)}]")
 @click.option("--precision", "precisions", multiple=True, type=PrecisionType(TIMED), help="[fp32]")
-@click.option("--threads", type=click.IntRange(min=1), help="Of every peer. [physical cores]")
-@click.option("--repeats", type=click.IntRange(min=1), help="Rounds. [as many as --seconds hold]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [physical cores]")
+@click.option("--repeats", type=click.IntRange(min=1), help="Rounds. [as many as fit --seconds]")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
     default=60,
     show_default=True,
-    help="For the rounds of one size and coverage; 3 to 25 rounds.",
+    help="Time for the rounds of one size and coverage; 3 to 25 rounds.",
 )
-@click.option("--profile", is_flag=True, help="Also time the operators of our files.")
-@click.option("--json", "json_path", type=PATH, help="Write every figure as JSON.")
-@click.option("--plot", "plot_path", type=PATH, help="Latency against size and coverage (.png).")
+@click.option("--profile", is_flag=True, help="Also time the operators of the exported files.")
+@click.option("--json", "json_path", type=PATH, help="Write all measurements as JSON.")
+@click.option("--plot", "plot_path", type=PATH, help="Plot latency against size and coverage.")
 def bench(**options: Any) -> None:
-    """Time files of ours, or a network, beside PyTorch and the plain export on every runtime.
+    """Measure exported files, or a network, in comparison with PyTorch and the plain
+    torch.onnx.export on every runtime.
 
-    Each peer has a process of its own and all take turns, with the same threads.
+    Each candidate runs in its own process with the same number of threads; their runs are
+    interleaved.
     """
     console = make_console()
     with console.status("loading PyTorch"):

@@ -1,4 +1,4 @@
-"""What several verbs share."""
+"""Options that several verbs have in common."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ plugins_option = click.option(
 
 
 class PrecisionType(click.Choice):  # type: ignore[type-arg]
-    """One of several precisions; says how one is spelled today."""
+    """One of several precisions; for a former spelling the error names today's."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if value in FORMER:
@@ -36,12 +36,12 @@ precision_option = click.option(
     type=PrecisionType(GRAPH_PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Arithmetic of OpenVINO; ONNX Runtime does as the graph says.",
+    help="Arithmetic of OpenVINO; ONNX Runtime computes in the precision of the graph.",
 )
 
 
 def make_console() -> Console:
-    """Where a verb prints."""
+    """The console on which a verb prints."""
     from rich.console import Console
 
     # File names may hold brackets; nothing printed here is markup.

@@ -1,4 +1,4 @@
-"""What is installed, what works here, and what to install for the rest."""
+"""The findings of `doctor`: what is installed, what works on this machine, what to install."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ print(cpu.instruction_set(), "of", ", ".join(cpu.instruction_sets()))
 
 
 def core_findings() -> Iterator[Finding]:
-    """What every verb needs."""
+    """Findings about libraries that every verb needs."""
     yield from (try_package(name, code, "deblur-export") for name, code in CORE.items())
     yield from _told(DEFAULT, lambda: backend(DEFAULT).findings())
 
 
 def other_findings() -> Iterator[Finding]:
-    """What some verbs need, or are faster with."""
+    """Findings about libraries and tools that some verbs need or use to be faster."""
     for name in ENTRIES:
         if name != DEFAULT:
             yield from _told(name, lambda name=name: backend(name).findings())  # type: ignore[misc]
@@ -60,7 +60,7 @@ def other_findings() -> Iterator[Finding]:
 
 
 def _told(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What `look` finds; where it needs a library that is not there, that."""
+    """The findings of `look`; if it needs a library that is missing, a finding that says so."""
     try:
         yield from look()
     except ImportError as error:
@@ -76,7 +76,7 @@ def _builders() -> Iterator[Finding]:
 
 
 def _native() -> Finding:
-    """The CPU kernels of the custom ops: one call."""
+    """Whether a native CPU kernel of the custom ops can be called."""
     from deblur_export.plugins.libraries.cpu import FILE, VERSION
 
     name = "native CPU kernels"
@@ -90,7 +90,7 @@ def _native() -> Finding:
 
 
 def _cuda_kernels() -> Finding:
-    """Whether the library can be loaded, and there is a GPU for it."""
+    """Whether the CUDA library can be loaded and there is a GPU for it."""
     import torch
 
     from deblur_export.plugins.libraries import cuda
@@ -120,7 +120,7 @@ def _tool(name: str) -> Finding:
 
 
 def doctor_table() -> Table:
-    """Components, then what this package can do with them."""
+    """A table of the components, then of the verbs that work with them."""
     table = Table("component", "version", "works", Column("note", overflow="fold"))
     core, others = list(core_findings()), list(other_findings())
     for finding in (*core, *others):

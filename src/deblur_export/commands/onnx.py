@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ShapeType(click.ParamType):  # type: ignore[type-arg]
-    """NxCxHxW, as in 1x3x720x1280."""
+    """A shape NxCxHxW (NCHW), as in 1x3x720x1280."""
 
     name = "NxCxHxW"
 
@@ -42,7 +42,7 @@ io_option = click.option(
     type=click.Choice(("fp32", "fp16")),
     default="fp32",
     show_default=True,
-    help="Type of input and output; a file or engine says it in its manifest.",
+    help="Type of input and output; it is recorded in the manifest.",
 )
 
 
@@ -64,17 +64,19 @@ io_option = click.option(
 )
 @click.option("--dynamic", is_flag=True, help="Dynamic batch, height and width (the default).")
 @click.option("--shape", type=ShapeType(), help="Fixed input shape instead.")
-@click.option("--no-reparam", is_flag=True, help="Export the network as trained, nothing folded.")
+@click.option("--no-reparam", is_flag=True, help="Export the network as trained, without folds.")
 @click.option(
     "--precision",
     type=PrecisionType(tuple(PRECISIONS)),
     default="fp32",
     show_default=True,
-    help="Of the graph. int8 is calibrated on --images or --dataset.",
+    help="Precision of the graph. int8 is calibrated on --images or --dataset.",
 )
 @io_option
-@click.option("--ranges", type=PATH, help="fp16: what `ranges --json` found; large tensors stay.")
-@click.option("--images", type=PATH, help="Photos to calibrate int8 on, or to find ranges on.")
+@click.option(
+    "--ranges", type=PATH, help="fp16: file of `ranges --json`; large tensors stay float32."
+)
+@click.option("--images", type=PATH, help="Photos for the int8 calibration or for the ranges.")
 @click.option("--dataset", type=PATH, help="int8: dataset to calibrate on, as in `calibrate`.")
 @click.option(
     "--layout",
@@ -117,7 +119,7 @@ def onnx_command(
         )
     int8 = precision == "int8"
     if int8 and ranges is not None:
-        raise click.UsageError("--ranges is for --precision fp16; int8 takes --images or --dataset")
+        raise click.UsageError("--ranges is for --precision fp16; int8 needs --images or --dataset")
     if int8 and images is None and dataset is None:
         raise click.UsageError(
             "--precision int8 needs images to calibrate on: --images or --dataset"
@@ -159,7 +161,7 @@ def _print_export(console: Console, artifact: Artifact) -> None:
     for report in manifest.passes:
         if report.changed:
             console.print(
-                f"  {report.name}: {len(report.changed)} places, float64 error "
+                f"  {report.name}: {len(report.changed)} changes, float64 error "
                 f"{report.max_error:.0e}"
             )
     ops = ", ".join(manifest.custom_ops) or "none"

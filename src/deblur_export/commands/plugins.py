@@ -16,13 +16,13 @@ def plugins() -> None:
 
 
 @plugins.command("build")
-@click.option("--cuda", "only_cuda", is_flag=True, help="The CUDA kernels alone; they must build.")
+@click.option("--cuda", "only_cuda", is_flag=True, help="Build the CUDA kernels only.")
 def build_plugins(only_cuda: bool) -> None:
     """Compile the native kernels into the installed package.
 
-    Those for the processor need a C++ compiler. The OpenVINO extension is made where OpenVINO is
-    installed, the CUDA kernels where there is nvcc (a GPU is not needed), the TensorRT plugins
-    where TensorRT's headers are, too (TENSORRT_ROOT).
+    The CPU kernels need a C++ compiler. The OpenVINO extension is built if OpenVINO is installed,
+    the CUDA kernels if nvcc is (a GPU is not needed), the TensorRT plugins if TensorRT's headers
+    are as well (TENSORRT_ROOT).
     """
     from deblur_export.plugins.compile import cuda as cuda_compiler
     from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
@@ -66,4 +66,4 @@ def build_plugins(only_cuda: bool) -> None:
         console.print(f"built {folder / name}")
     for line in skipped:
         console.print(line)
-    console.print("deblur-export doctor tries them")
+    console.print("next: deblur-export doctor tests them")

@@ -1,4 +1,4 @@
-"""A build's phases as progress bars."""
+"""Shows the phases of an engine build as progress bars."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class PhaseBars:
-    """A `nvinfer.Listener` that shows the phases under way, indented below the one they belong
-    to. A context manager; nothing stays on the screen."""
+    """A `nvinfer.Listener` that shows the current phases, each indented below its parent. It is a
+    context manager; nothing stays on the screen."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option("--json", "json_path", type=PATH, help="Write all ranges as JSON, for onnx --ranges.")
 @click.option("--plot", type=PATH, help="Draw all ranges as PNG.")
 def ranges(file: Path, images: Path, json_path: Path | None, plot: Path | None) -> None:
-    """Range of every tensor of FILE on photos, and which come close to float16's limits."""
+    """Find the range of every tensor of FILE on photos, and the tensors that are close to the
+    largest float16 number."""
     console = make_console()
     with console.status("loading") as status:
         lines = find_ranges(file, images, json_path, plot, status.update)
@@ -36,11 +37,11 @@ def find_ranges(
     plot: Path | None,
     progress: Callable[[str], None],
 ) -> list[str | Table]:
-    """Observe a float32 file of ours on a folder of photos; returns what to print.
+    """Find the ranges of a float32 file on a folder of photos; returns what to print.
 
     Raises:
-        DeblurExportError: the file is not ours or not float32, there are no photos, a result
-            cannot be written.
+        DeblurExportError: the file was not written by this package or is not float32, there are no
+            photos, or a result cannot be written.
     """
     from deblur_export.artifact import read_artifact
     from deblur_export.export.graph import graph_of
@@ -66,7 +67,7 @@ def find_ranges(
         "powers of two of headroom below 65504, which fp16 keeps in float32",
     ]
     if ops := artifact.manifest.custom_ops:
-        lines.append(f"not looked at: the inside of the custom ops' bodies ({', '.join(ops)})")
+        lines.append(f"not included: values inside the bodies of custom ops ({', '.join(ops)})")
     about = {
         "model": artifact.title,
         "weights_sha256": artifact.manifest.weights.sha256,

@@ -21,19 +21,19 @@ from deblur_export.image_formats import OPTIONS
 @click.argument("file", type=PATH)
 @click.argument("photos", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-o", "--output", type=PATH, default="restored", show_default=True, help="Folder.")
-@click.option("--tile", type=click.IntRange(min=0), help="Tile side in pixels; 0 never tiles.")
-@click.option("--overlap", type=click.IntRange(min=0), help="Pixels two tiles share.")
+@click.option("--tile", type=click.IntRange(min=0), help="Side of a tile in pixels; 0: no tiling.")
+@click.option("--overlap", type=click.IntRange(min=0), help="Overlap of tiles in pixels.")
 @click.option("--format", "suffix", type=click.Choice(OPTIONS))
 @click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
-    help="What runs FILE; auto takes the best that is installed, and says why.",
+    help="What runs FILE; auto selects the best that is installed, and says why.",
 )
 @precision_option
 @plugins_option
-@click.option("--mask", is_flag=True, help="Also write NAME_mask.png: what was taken for blurred.")
+@click.option("--mask", is_flag=True, help="Also write the detected blur to NAME_mask.png.")
 def run(
     file: Path,
     photos: tuple[Path, ...],

@@ -18,15 +18,17 @@ BACKENDS = ("auto", "tensorrt", "rtx")
 @click.argument("file", type=PATH, required=False)
 @click.option("--model", help=f"Export this network first: {', '.join(NAMES)}.")
 @click.option("--variant", help="Variant of --model.")
-@click.option("--weights", help="Weights of --model, as of `deblur-export onnx`.")
+@click.option("--weights", help="Weights of --model, as in `deblur-export onnx`.")
 @click.option("--local", is_flag=True, help="Local pooling of --model.")
-@click.option("--fp16", is_flag=True, help="Compute in float16; without any, as FILE is.")
+@click.option(
+    "--fp16", is_flag=True, help="Compute in float16. [the precision of FILE without any of these]"
+)
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
 @click.option(
     "--int8",
     is_flag=True,
-    help="Compute in int8, what it leaves in float32 or as --fp16 or --bf16 say. FILE is one of "
-    "`calibrate`, or is calibrated now on --images or --dataset.",
+    help="Compute in int8; layers that are not quantized are in float32, or with --fp16 or --bf16 "
+    "in those. FILE comes from `calibrate`, or is calibrated now on --images or --dataset.",
 )
 @io_option
 @click.option("--images", type=PATH, help="Folder of photos to calibrate on.")
@@ -42,23 +44,23 @@ BACKENDS = ("auto", "tensorrt", "rtx")
     type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,
-    help="tensorrt: on the GPU that the engine is for. rtx: TensorRT for RTX, needs no GPU here.",
+    help="tensorrt: on the GPU for which the engine is. rtx: TensorRT for RTX, needs no GPU here.",
 )
 @click.option("--min", "smallest", metavar="HxW", help="Smallest image.  [default: 64x64]")
-@click.option("--opt", "typical", metavar="HxW", help="Tuned for this.  [default: 720x1280]")
+@click.option("--opt", "typical", metavar="HxW", help="Typical image.  [default: 720x1280]")
 @click.option("--max", "largest", metavar="HxW", help="Largest image.  [default: 1440x2560]")
-@click.option("--batch", metavar="MIN,OPT,MAX", help="Images at once.  [default: 1,1,1]")
+@click.option("--batch", metavar="MIN,OPT,MAX", help="Batch size.  [default: 1,1,1]")
 @click.option(
     "--plugins",
     type=PATH,
     multiple=True,
-    help="Plugin library of the custom ops.  [default: the packaged one, where it was built]",
+    help="Plugin library of the custom ops.  [default: the packaged one, if it was built]",
 )
-@click.option("--timing-cache", type=PATH, help="Measurements to use and to add to.")
+@click.option("--timing-cache", type=PATH, help="Timing cache to use and to update.")
 @click.option("--workspace", type=click.FloatRange(0, min_open=True), help="Builder memory, GiB.")
-@click.option("--tf32", is_flag=True, help="Let float32 convolutions use TF32.")
-@click.option("--version-compatible", is_flag=True, help="Loads in newer TensorRT as well.")
-@click.option("--hardware-compatible", is_flag=True, help="Runs on any GPU from Ampere on.")
+@click.option("--tf32", is_flag=True, help="Allow TF32 in float32 convolutions.")
+@click.option("--version-compatible", is_flag=True, help="Make it load in newer TensorRT as well.")
+@click.option("--hardware-compatible", is_flag=True, help="Make it run on any GPU from Ampere on.")
 @click.option("--compute-capability", metavar="8.9,12.0", help="GPUs of an rtx engine.")
 @click.option("-o", "--output", type=PATH, help="The .engine file to write.")
 def trt(
@@ -88,10 +90,11 @@ def trt(
     compute_capability: str | None,
     output: Path | None,
 ) -> None:
-    """Build a TensorRT engine of FILE and prove its precision.
+    """Build a TensorRT engine from FILE and check its precision.
 
-    Without FILE and --model, of the only .onnx file of ours in this folder. Where no TensorRT can
-    build, write the strongly typed ONNX file and print the commands for the target machine.
+    Without FILE and --model, the only exported .onnx file in this folder is used. If no TensorRT
+    can build here, write the strongly typed ONNX file and print the commands for the target
+    machine.
     """
     exporting = model is not None or weights is not None
     if file is not None and exporting:

@@ -1,4 +1,4 @@
-"""`deblur-export verify` and `deblur-export ranges`."""
+"""`deblur-export verify`."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ if TYPE_CHECKING:
 @click.option(
     "--pairs",
     type=PATH,
-    help="Folder of `deblur-export pairs`, or with blurred/ and sharp/: compare with these too.",
+    help="Dataset of `deblur-export pairs`, or folder with blurred/ and sharp/: compare with the "
+    "sharp images as well.",
 )
 @click.option(
     "--max-psnr-drop",
     "max_drop",
     type=float,
-    help="With --pairs: mean dB that FILE may lose against PyTorch.  [default: 0.1]",
+    help="With --pairs: mean PSNR in dB that FILE may lose against PyTorch.  [default: 0.1]",
 )
-@click.option("--weights", help="Where the weights are now, if they moved since the export.")
+@click.option("--weights", help="Checkpoint, if it was moved since the export.")
 @click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
     show_default="onnxruntime, and tensorrt for an engine",
-    help="What runs FILE; auto takes what run would.",
+    help="What runs FILE; auto selects as `run` does.",
 )
 @precision_option
 @plugins_option
-@click.option("--float64", is_flag=True, help="Also report both errors against float64.")
+@click.option("--float64", is_flag=True, help="Also report the errors of both against float64.")
 @click.option("--min-psnr", type=float, help="Fail below this PSNR against PyTorch, in dB.")
 @click.option("--json", "json_path", type=PATH, help="Write the report as JSON.")
 @click.option("--html", "html_path", type=PATH, help="Write the report as one HTML page.")
@@ -61,10 +62,10 @@ def verify(
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
-    """Prove that FILE, ONNX or an engine, computes what its PyTorch network computes, and with
-    --pairs that it deblurs as well. Exit code 0 or 1."""
+    """Check that FILE, ONNX or an engine, computes the same as its PyTorch network, and with
+    --pairs that it deblurs as well. The exit code is 1 if it does not."""
     if max_drop is not None and pairs is None:
-        raise click.UsageError("--max-psnr-drop is judged by the sharp images of --pairs")
+        raise click.UsageError("--max-psnr-drop needs the sharp images of --pairs")
     console = make_console()
     with console.status("loading PyTorch") as status:
         from deblur_export.api.parity import RUNTIME_NOTE
@@ -101,7 +102,7 @@ def verify(
 
 def _failure(file: Path, report: ParityReport) -> str:
     """Why FILE failed, in one line."""
-    if report.truth is not None and all(case.passed for case in report.cases):
-        return f"{file}: {report.truth.reason}"
-    layer = f"; first layer that departs: {report.first_departed}" if report.layers else ""
+    if report.ground_truth is not None and all(case.passed for case in report.cases):
+        return f"{file}: {report.ground_truth.reason}"
+    layer = f"; first layer that diverges: {report.first_diverged}" if report.layers else ""
     return f"{file} does not match PyTorch{layer}"

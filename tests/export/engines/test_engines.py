@@ -1,4 +1,4 @@
-"""What `trt` decides before and after a build, on any machine: sizes, files, builders, proof."""
+"""What `trt` decides before and after a build, on any machine: sizes, files, precision."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_sizes_that_cannot_be(given: tuple[str | None, ...], words: str) -> None
 
 def test_a_file_of_fixed_shape_has_no_profile() -> None:
     assert profile_for((1, 3, 16, 32), Sizes()) is None
-    with pytest.raises(DeblurExportError, match="takes 1x3x16x32 alone"):
+    with pytest.raises(DeblurExportError, match="accepts 1x3x16x32 only"):
         profile_for((1, 3, 16, 32), Sizes(largest=(16, 32)))
 
 
@@ -126,7 +126,7 @@ def test_the_only_file_is_found(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(DeblurExportError, match=r"no \.onnx file at all"):
         found()
     (tmp_path / "strange.onnx").write_text("hello", encoding="utf-8")
-    with pytest.raises(DeblurExportError, match=r"not ours or damaged: strange\.onnx"):
+    with pytest.raises(DeblurExportError, match=r"not of deblur-export or damaged: strange\.onnx"):
         found()
     net = copy(exported("nafnet"), tmp_path / "net.onnx")
     assert found() == found("fp16") == "net.onnx"

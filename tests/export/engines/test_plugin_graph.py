@@ -13,7 +13,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.build import build_engine
 from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import BuildOptions
-from deblur_export.export.engines.plugin_graph import take_plugins, write_plugin_form
+from deblur_export.export.engines.plugin_graph import use_plugins, write_plugin_form
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.plugins.ops import OPS
@@ -54,7 +54,7 @@ def test_absent_inputs_are_dropped() -> None:
     names = [*"abcdef", "", "bias"]
     node = onnx.helper.make_node("SelectiveScan", names, ["y"], domain="deblur", delta_softplus=1)
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "scan", [], []))
-    take_plugins(model, ["SelectiveScan"])
+    use_plugins(model, ["SelectiveScan"])
     assert list(model.graph.node[0].input) == [*"abcdef", "bias"]
 
 

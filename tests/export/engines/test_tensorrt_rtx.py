@@ -30,8 +30,8 @@ from deblur_export.export.engines import build as straight_line
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.build import Outcome, build_engine
 from deblur_export.export.engines.builders import Choice, choose
+from deblur_export.export.engines.check import check_engine
 from deblur_export.export.engines.options import BuildOptions, Sizes, profile_for
-from deblur_export.export.engines.proof import prove
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.engines.tensorrt_builder import TensorRtBuilder
 from deblur_export.export.engines.typed import claim_of
@@ -108,7 +108,7 @@ def test_engine_has_the_precision_asked_for(
     assert engine.flags.compute_capabilities == ("8.9",)
     assert manifest.file.bytes == outcome.engine.stat().st_size
     assert manifest.parity is None
-    for shown in (engine.proof.network, engine.proof.engine):
+    for shown in (engine.check.network, engine.check.engine):
         assert shown is not None
         assert shown.counts[precision] >= 0.6 * sum(shown.counts.values())
 
@@ -206,8 +206,8 @@ def test_int8_engine_holds_int8_and_float16(calibrated: Artifact, tmp_path: Path
     manifest = read_engine(tmp_path / "net.engine").manifest
     assert (manifest.precision, manifest.high_precision) == ("int8", "fp16")
     assert manifest.input.dtype == manifest.output.dtype == "float16"
-    assert manifest.engine is not None and manifest.engine.proof.engine is not None
-    network, engine = manifest.engine.proof.network.counts, manifest.engine.proof.engine.counts
+    assert manifest.engine is not None and manifest.engine.check.engine is not None
+    network, engine = manifest.engine.check.network.counts, manifest.engine.check.engine.counts
     assert network["int8"] == manifest.int8_layers > 70
     assert set(network) == {"int8", "fp16"} == set(engine)
     assert engine["int8"] > 0.8 * sum(engine.values())
@@ -231,7 +231,7 @@ def test_int8_pairs_that_the_parser_does_not_make_are_noticed(
     claim = claim_of(calibrated)
     assert census.counts["int8"] == claim.int8_layers - 1
     with pytest.raises(CheckFailedError, match="but the parser made"):
-        prove("int8", census, None, census, claim)
+        check_engine("int8", census, None, census, claim)
 
 
 def test_custom_ops_of_another_target_are_refused(exported: Exported, tmp_path: Path) -> None:
@@ -243,13 +243,13 @@ def test_custom_ops_of_another_target_are_refused(exported: Exported, tmp_path: 
 
 def test_sizes_and_operators_that_do_not_fit(exported: Exported, tmp_path: Path) -> None:
     fixed = exported("nafnet", options=ExportOptions(target="rtx", shape=(1, 3, 17, 23)))
-    with pytest.raises(DeblurExportError, match="takes 1x3x17x23 alone"):
+    with pytest.raises(DeblurExportError, match="accepts 1x3x17x23 only"):
         rtx(fixed, tmp_path / "net.engine")
     model = onnx.load(exported("nafnet").path)
     model.graph.node[5].op_type = "NoSuchOperator"
     onnx.save(model, tmp_path / "strange.onnx")
     with pytest.raises(
-        DeblurExportError, match=r"ONNX parser does not take it: .*NoSuch"
+        DeblurExportError, match=r"ONNX parser does not support it: .*NoSuch"
     ) as caught:
         rtx(read_artifact(tmp_path / "strange.onnx"), tmp_path / "net.engine")
     assert "\n" not in str(caught.value)
@@ -313,9 +313,9 @@ def test_tensorrt_builds_inspects_and_keeps_its_timing_cache(
     assert cache.stat().st_size > 0
     assert json.loads((tmp_path / "net.layers.json").read_text(encoding="utf-8"))["Layers"]
     manifest = read_engine(tmp_path / "net.engine").manifest
-    assert manifest.engine is not None and manifest.engine.proof.engine is not None
+    assert manifest.engine is not None and manifest.engine.check.engine is not None
     assert manifest.engine.version == "10.3.0"
-    assert manifest.engine.proof.engine.counts == {"fp32": 1}
+    assert manifest.engine.check.engine.counts == {"fp32": 1}
 
     half = Choice(tensorrt("10.3.0", "Half"), ())
     with pytest.raises(CheckFailedError, match="asked for fp32, but the built engine is not"):

@@ -1,4 +1,4 @@
-"""verify --pairs: both sides against the sharp images, and who is told what when that fails."""
+"""verify --pairs: comparison with the ground truth, and the messages if it fails."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from rich.console import Console
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.pairs import Pair, Pairs, open_pairs
 from deblur_export.export.parity import metrics
-from deblur_export.export.parity.ground_truth import TruthReport, judge
-from deblur_export.export.parity.ground_truth_report import SHOWN, truth_section, truth_table
+from deblur_export.export.parity.ground_truth import (
+    GroundTruthReport,
+    compare_with_ground_truth,
+)
+from deblur_export.export.parity.ground_truth_report import (
+    SHOWN,
+    ground_truth_section,
+    ground_truth_table,
+)
 from deblur_export.export.pipeline import ExportOptions
 from tests.conftest import Exported
 from tests.test_cli import Invoke, assert_refused, invoke
@@ -35,7 +42,7 @@ def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def masks(count: int) -> NDArray[np.uint8]:
-    """The left part is blurred; nothing in the first."""
+    """Masks whose left part is blurred, except the first, in which nothing is."""
     mask = np.zeros((count, HEIGHT, WIDTH), np.uint8)
     mask[1:, :, :9] = 255
     return mask
@@ -66,67 +73,73 @@ def write_folders(folder: Path, count: int) -> Path:
 def made(count: int = 3) -> Pairs:
     sharp, blurred, mask = images(count) / 255, images(count, 1) / 255, masks(count) / 255
 
-    def load(number: int) -> Pair:
-        planes = [
-            np.ascontiguousarray(x[number].transpose(2, 0, 1)[None], np.float32)
+    def load(index: int) -> Pair:
+        pair = [
+            np.ascontiguousarray(x[index].transpose(2, 0, 1)[None], np.float32)
             for x in (blurred, sharp)
         ]
-        return Pair(f"pair {number}", planes[0], planes[1], mask[number].astype(np.float32))
+        return Pair(f"pair {index}", pair[0], pair[1], mask[index].astype(np.float32))
 
     return Pairs("made", count, load)
 
 
 def off_by(error: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """A network that knows the truth of `made`, but for an error of this size in the left part."""
-    truth = {pair.blurred.tobytes(): pair.sharp for pair in made()}
+    """A network that returns the ground truth of `made` with an error of this size on the left."""
+    ground_truth = {pair.blurred.tobytes(): pair.sharp for pair in made()}
 
     def restore(blurred: NDArray[np.float32]) -> NDArray[np.float32]:
-        restored = truth[blurred.tobytes()].copy()
+        restored = ground_truth[blurred.tobytes()].copy()
         restored[..., :9] += error
         return restored
 
     return restore
 
 
-def judged(theirs: float, ours: float, max_drop: float = 0.1, min_psnr: float = 0) -> TruthReport:
-    return judge(made(), off_by(theirs), off_by(ours), max_drop, min_psnr)
+def compared(
+    reference: float, candidate: float, max_drop: float = 0.1, min_psnr: float = 0
+) -> GroundTruthReport:
+    """The report for two networks with errors of these sizes."""
+    networks = off_by(reference), off_by(candidate)
+    return compare_with_ground_truth(made(), *networks, max_drop, min_psnr)
 
 
-def test_scores_and_drop_are_what_they_say() -> None:
-    report = judged(0.01, 0.02, max_drop=6.1)
+def test_scores_and_drop_are_correct() -> None:
+    report = compared(0.01, 0.02, max_drop=6.1)
     assert report.drop == pytest.approx(20 * math.log10(2), abs=1e-3)
-    assert report.summary == "3 pairs lose 6.0206 dB of PSNR against the truth"
-    assert "gain 6.0206 dB" in judged(0.02, 0.01).summary
+    assert report.summary == "3 pairs lose 6.0206 dB of PSNR against the ground truth"
+    assert "gain 6.0206 dB" in compared(0.02, 0.01).summary
     assert report.passed
     first, second, _ = report.pairs
     assert first.candidate.psnr_w is None, "nothing in it is blurred"
     assert second.reference.psnr_w == pytest.approx(40, abs=1e-3)
     assert second.reference.psnr == pytest.approx(40 - 10 * math.log10(9 / WIDTH), abs=1e-3)
     assert second.parity == pytest.approx(second.reference.psnr, abs=1e-3)
-    truth, restored = made().load(1).sharp, off_by(0.02)(made().load(1).blurred)
-    assert second.candidate.ssim == metrics.ssim(truth[0], restored[0])
+    sharp, restored = made().load(1).sharp, off_by(0.02)(made().load(1).blurred)
+    assert second.candidate.ssim == metrics.ssim(sharp[0], restored[0])
     means = report.means()[1]
     assert means.psnr_w == pytest.approx(20 * math.log10(1 / 0.02), abs=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "bounds", "reason"),
+    ("reference", "candidate", "bounds", "reason"),
     [
         (0.01, 0.0101, (0.1, 0), ""),
-        (0.01, 0.0102, (0.1, 0), "3 pairs lose 0.1720 dB of PSNR against the truth, and 0.1 dB"),
-        (0.02, 0.01, (0, 0), ""),  # nearer to the truth than PyTorch
+        (0.01, 0.0102, (0.1, 0), "lose 0.1720 dB of PSNR against the ground truth, and 0.1 dB"),
+        (0.02, 0.01, (0, 0), ""),  # closer to the ground truth than PyTorch
         (0.0, 0.0, (0, 1000), ""),  # both infinite
-        (0.01, 0.0101, (0.1, 90), "pair 0 is 84.07 dB from PyTorch, below 90 dB"),
+        (0.01, 0.0101, (0.1, 90), "pair 0 against PyTorch is 84.07 dB, below 90 dB"),
         (0.01, math.nan, (0.1, 0), "lose nan dB"),
     ],
 )
-def test_what_fails(theirs: float, ours: float, bounds: tuple[float, float], reason: str) -> None:
-    report = judged(theirs, ours, *bounds)
+def test_what_fails(
+    reference: float, candidate: float, bounds: tuple[float, float], reason: str
+) -> None:
+    report = compared(reference, candidate, *bounds)
     assert report.passed == (not reason)
     assert reason in report.reason
 
 
-def test_pools_and_folders_hold_the_same_pairs(tmp_path: Path) -> None:
+def test_datasets_and_folders_give_the_same_pairs(tmp_path: Path) -> None:
     write_dataset(tmp_path / "dataset" / "val", 3)
     folders = write_folders(tmp_path / "folders", 3)
     sources = [tmp_path / "dataset", tmp_path / "dataset" / "val", folders]
@@ -143,7 +156,7 @@ def test_pools_and_folders_hold_the_same_pairs(tmp_path: Path) -> None:
                 np.testing.assert_allclose(one, other, atol=1e-7)
     assert [pair.name for pair in kinds[0]] == ["val 0", "val 1", "val 2"]
     write_dataset(tmp_path / "dataset" / "test", 2)
-    assert open_pairs(tmp_path / "dataset", DYNAMIC).count == 2, "the part held out longest"
+    assert open_pairs(tmp_path / "dataset", DYNAMIC).count == 2, "the preferred split"
     for path in (folders / "masks").iterdir():
         path.unlink()
     (folders / "masks").rmdir()
@@ -174,15 +187,15 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_reports_name_the_worst_and_escape() -> None:
-    whole = judged(0.01, 0.02)
-    many = TruthReport("<dataset>", 0.1, 0.0, whole.pairs * 5)
+    whole = compared(0.01, 0.02)
+    many = GroundTruthReport("<dataset>", 0.1, 0.0, whole.pairs * 5)
     stream = io.StringIO()
-    Console(file=stream, width=120, color_system=None).print(truth_table(many))
+    Console(file=stream, width=120, color_system=None).print(ground_truth_table(many))
     text = stream.getvalue()
     assert "<dataset>: 15 pairs" in text
     assert text.count("+6.0") == SHOWN + 1
     assert f"{15 - SHOWN} more lose less" in text
-    html = truth_section(many)
+    html = ground_truth_section(many)
     assert "&lt;dataset&gt;" in html
     assert html.count("<tr>") == 1 + 2 + 1 + 15
     assert "and 0.1 dB are allowed" in html
@@ -196,11 +209,11 @@ def test_verify_with_pairs(invoke: Invoke, exported: Exported, tmp_path: Path) -
     )
     assert (code, err) == (0, "")
     assert "2 pairs lose" in out
-    truth = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["truth"]
-    assert abs(truth["drop"]) < 1e-4
-    assert [pair["candidate"]["psnr_w"] is None for pair in truth["pairs"]] == [True, False]
-    assert truth["reference"]["ssim_w"] == pytest.approx(truth["candidate"]["ssim_w"], abs=1e-5)
-    assert "Against the sharp truth" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["ground_truth"]
+    assert abs(report["drop"]) < 1e-4
+    assert [pair["candidate"]["psnr_w"] is None for pair in report["pairs"]] == [True, False]
+    assert report["reference"]["ssim_w"] == pytest.approx(report["candidate"]["ssim_w"], abs=1e-5)
+    assert "Comparison with the ground truth" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
     code, out, err = invoke("verify", fixed.path, "--pairs", "pairs", "--max-psnr-drop", -1)
     assert code == 1

@@ -1,4 +1,4 @@
-"""Metrics against scikit-image, and where the definitions have edges."""
+"""Metrics compared with scikit-image, and edge cases of their definitions."""
 
 from __future__ import annotations
 

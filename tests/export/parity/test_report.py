@@ -1,4 +1,4 @@
-"""The parity report as data, JSON, terminal table and HTML page."""
+"""The parity report as data, JSON, table in the terminal and HTML page."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def failing(**changes: Any) -> ParityReport:
         LayerError("head", math.nan, math.nan, True),
     )
     bad = case("bad.png", max_abs=0.5, passed=False, reason="max_abs 0.5 > 0.0001", images=images())
-    settings = {"layers": layers, "first_departed": "block.1 <deform>"} | changes
+    settings = {"layers": layers, "first_diverged": "block.1 <deform>"} | changes
     return report(case(), bad, **settings)
 
 
@@ -106,19 +106,19 @@ def test_json_is_strict_and_complete() -> None:
     assert second["reason"] == "max_abs 0.5 > 0.0001"
     assert "images" not in second
     assert document["layers"][3]["rms_rel"] == "NaN"
-    assert document["first_departed"] == "block.1 <deform>"
+    assert document["first_diverged"] == "block.1 <deform>"
     assert document["manifest"] == {"a": {"n": 3, "path": "w.pt", "t": [1, "NaN"]}, "b": 1}
 
 
 def test_json_does_not_depend_on_the_order_of_keys() -> None:
-    turned = report(case(), tolerance={"layer_rms_rel": 1e-3, "max_abs": 1e-4})
-    assert to_json(turned) == to_json(report(case()))
+    reordered = report(case(), tolerance={"layer_rms_rel": 1e-3, "max_abs": 1e-4})
+    assert to_json(reordered) == to_json(report(case()))
 
 
 def test_table_names_what_failed() -> None:
     text = printed(failing())
     assert "bad.png: max_abs 0.5 > 0.0001" in text
-    assert "first layer that departs: block.1 <deform>" in text
+    assert "first layer that diverges: block.1 <deform>" in text
     assert "FAIL: 1 of 2 cases outside the tolerance." in text
     assert "tolerance: max_abs 0.0001" in text
     text = printed(report(case(HOSTILE)))
@@ -177,7 +177,7 @@ def test_html_escapes_everything_from_outside() -> None:
             candidate=HOSTILE,
             tolerance={HOSTILE: 1.0},
             layers=(LayerError(HOSTILE, 1.0, 1.0, True),),
-            first_departed=HOSTILE,
+            first_diverged=HOSTILE,
             manifest={HOSTILE: HOSTILE},
         )
     )
@@ -194,7 +194,7 @@ def test_html_says_what_failed() -> None:
     text = to_html(failing())
     assert '<p class="word">FAIL</p>' in text
     assert "does not agree with the reference" in text
-    assert "First layer that departs: <b>block.1 &lt;deform&gt;</b>" in text
+    assert "First layer that diverges: <b>block.1 &lt;deform&gt;</b>" in text
     assert text.count('<circle class="first"') == 1
     assert text.count(' class="bad"><title>') == 2
     typed = {"precision": "fp16"}

@@ -97,8 +97,8 @@ def test_one_layer(
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     artifact = claiming(original, precision, model, tmp_path)
     layers = compare_layers(artifact, reference_model(artifact), random_cases(SHAPE)[0])
-    departed = [layer.name for layer in layers if layer.departed]
-    assert departed == ([] if passes else [LAYER])
+    diverged = [layer.name for layer in layers if layer.diverged]
+    assert diverged == ([] if passes else [LAYER])
 
 
 @precisions

@@ -71,7 +71,7 @@ def test_wrong_weight_fails_and_its_layer_is_named(
     artifact = scaled(exported(), tmp_path, weight, 1.05)
     report = verify(artifact, reference_model(artifact), random_cases(DYNAMIC)[:1])
     assert not report.passed
-    assert report.first_departed == layer
+    assert report.first_diverged == layer
 
 
 def test_wrong_mask_fails_although_images_are_compared_under_it(
@@ -82,7 +82,7 @@ def test_wrong_mask_fails_although_images_are_compared_under_it(
     report = verify(artifact, reference_model(artifact), random_cases(DYNAMIC)[:1])
     assert not report.passed
     assert "mask: a choice differs" in report.cases[0].reason
-    assert report.first_departed in {"mask_predictor.head.4", "mask_predictor"}
+    assert report.first_diverged in {"mask_predictor.head.4", "mask_predictor"}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_layers_agree(exported: Exported, model: str, reparam: bool) -> None:
     artifact = exported(model, options=ExportOptions(shape=shape, reparam=reparam))
     layers = compare_layers(artifact, reference_model(artifact), random_cases(DYNAMIC)[1])
     assert len(layers) > 80
-    assert not any(layer.departed for layer in layers)
+    assert not any(layer.diverged for layer in layers)
 
 
 def test_borderline_mask_pixel_is_tolerated(exported: Exported, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from deblur_export.export.parity.verify import reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision import summary
 from deblur_export.export.precision.cast import element_type, lower_precision
+from deblur_export.export.precision.check import check_precision
 from deblur_export.export.precision.half_io import half_io_file
-from deblur_export.export.precision.proof import check_precision
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.plugins.ops import OPS
@@ -88,7 +88,7 @@ def test_a_wrong_weight_fails_in_low_precision_too(typed: Typed, tmp_path: Path)
     changed = Artifact(path, artifact.manifest)
     report = verify(changed, reference_model(artifact), random_cases(SMALL)[:1])
     assert not report.passed
-    assert report.first_departed == "encoders.1.0.conv4"
+    assert report.first_diverged == "encoders.1.0.conv4"
 
 
 def test_min_psnr_is_a_bound_of_its_own(typed: Typed) -> None:
@@ -183,7 +183,7 @@ def test_bodies_of_custom_ops_against_float64(
         assert np.abs(y - exact).max(initial=0) <= tolerance * max(np.abs(exact).max(initial=0), 1)
 
 
-def test_stripped_casts_fail_the_proof(typed: Typed) -> None:
+def test_stripped_casts_fail_the_check(typed: Typed) -> None:
     """What the silent exporters do: the claim stays, the arithmetic does not."""
     model = onnx.load(typed("nafnet", "fp16").path)
     assert check_precision(ir.from_proto(model), "fp16").convolutions == 1

@@ -109,7 +109,7 @@ def test_the_ranges_verb_says_what_it_leaves_out(exported: Exported, tmp_path: P
     cv2.imwrite(str(tmp_path / "small.png"), textured(0, 32, 40))
     artifact, found = exported("m2aenet"), tmp_path / "r.json"
     lines = find_ranges(artifact.path, tmp_path, found, None, lambda step: None)
-    assert any("not looked at" in str(line) and "PrunedConv" in str(line) for line in lines)
+    assert any("not included" in str(line) and "PrunedConv" in str(line) for line in lines)
     assert keep_by_file(found)(ir.load(artifact.path)) == {}
     with pytest.raises(DeblurExportError, match="another graph"):
         keep_by_file(found)(chain(1.0))

@@ -72,8 +72,8 @@ def test_every_entry_is_a_backend() -> None:
         assert set(found.computes) <= set(PRECISIONS), name
         assert set(found.bench_targets) <= set(TARGETS), name
         assert bool(found.bench_targets) == bool(ENTRIES[name].peers), name
-    assert [name for name, found in backends() if found.takes_engines] == ["tensorrt"]
-    assert not backend(DEFAULT).takes_engines
+    assert [name for name, found in backends() if found.runs_engines] == ["tensorrt"]
+    assert not backend(DEFAULT).runs_engines
 
 
 def test_a_name_that_is_no_backend() -> None:

@@ -75,7 +75,7 @@ def test_openvino_agrees_with_pytorch(
     assert len(report.notes) == (model != "nafnet" and ops == "inlined")
     layers = compare_layers(artifact, reference, random_cases(DYNAMIC)[1], "openvino")
     assert len(layers) > 20
-    assert not any(layer.departed for layer in layers)
+    assert not any(layer.diverged for layer in layers)
 
 
 @pytest.mark.usefixtures("_openvino")

@@ -210,7 +210,7 @@ def test_an_engine_restores_photos_in_tiles_where_they_are_too_large(
     onnx = Restorer(read_artifact(_onnx(artifact)))
     expected = onnx.restore(rgb, TileOptions(tile=96 - 15, overlap=32)).rgb
     np.testing.assert_allclose(restored, expected, atol=1e-5)
-    with pytest.raises(DeblurExportError, match=r"takes 1x3x16x16 to 2x3x96x96, not 1x3x60x130"):
+    with pytest.raises(DeblurExportError, match=r"accepts 1x3x16x16 to 2x3x96x96, not 1x3x60x130"):
         restorer.restore(rgb, TileOptions(tile=0))
     with pytest.raises(DeblurExportError, match=r"failed on 1x3x50x20.*no reason"):
         restorer.restore(rgb[:50, :20], TileOptions())

@@ -1,9 +1,8 @@
-"""The proof that an engine computes in the precision that was asked for.
+"""Checks that an engine computes in the requested precision.
 
-A strongly typed network states the type of every layer; what the built engine shows must agree
-with it, and both must be what the user asked for. The silent failures that this catches are a
-file that never was converted, a parser that passes over its int8 pairs, and a builder that drops
-the types.
+A strongly typed network states the type of every layer; the types that the built engine shows must
+agree with it, and both must be what the user asked for. This detects three silent failures: a file
+that was never converted, a parser that ignores its QDQ pairs, and a builder that drops the types.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ from deblur_export.engine_record import Census
 from deblur_export.errors import CheckFailedError
 from deblur_export.precision import PRECISIONS, EnginePrecision
 
-# Share of the arithmetic layers that must have the precision asked for: what is kept in float32
-# on purpose (sampling positions, states of a scan, small matrix products) is the smaller part.
-LEAST_SHARE = 0.5
-# An engine may fuse and split layers, which moves its shares against those of the network.
+# Minimum fraction of the arithmetic layers that must have the requested precision: the layers that
+# stay in float32 on purpose (sampling positions, states of a scan, small matrix products) are the
+# minority.
+MIN_FRACTION = 0.5
+# An engine may fuse and split layers, so that its fractions differ from those of the network.
 FUSION = 0.1
 
 # How TensorRT's inspector spells types: "Half", "FP16 NHWC8", "Row major linear BFloat16", ... It
-# may show eight-bit floats, which no file of ours has. A spelling may be part of those before it:
-# "float16" of "bfloat16", and "float" of nearly all.
+# may show eight-bit floats, which no exported file has. A spelling may be contained in one that
+# comes before it: "float16" in "bfloat16", and "float" in nearly all.
 SPELLINGS: Mapping[str, str] = {
     "fp8": r"fp8|float8",
     **{name: PRECISIONS[name].inspector for name in reversed(tuple(PRECISIONS))},
@@ -37,28 +37,28 @@ ARITHMETIC = re.compile(r"conv|gemm|gemv|matmul|matrixmultiply", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Claim:
-    """What a file says of itself: its name for messages, and how many of its convolutions and
-    products are in int8."""
+    """What the manifest of a file states: `file` is its name for messages, `int8_layers` the number
+    of its convolutions and matrix products in int8."""
 
     file: str
     int8_layers: int = 0
 
 
-def prove(
+def check_engine(
     precision: EnginePrecision,
     network: Census,
     engine: Census | None,
     expected: Census,
     claim: Claim,
 ) -> list[str]:
-    """The findings as lines for the user.
+    """Check the precision of an engine and return the findings as lines for the user.
 
     Args:
-        precision: what was asked for.
-        network: the parsed, strongly typed layers.
-        engine: what the built engine shows; None if it shows nothing.
-        expected: what it shows if it keeps every type of the file.
-        claim: of the file.
+        precision: the requested one.
+        network: counts of the parsed, strongly typed layers.
+        engine: counts of the layers that the built engine shows; None if it shows none.
+        expected: what `engine` is if the builder kept every type of the file.
+        claim: what the manifest of the file states.
 
     Raises:
         CheckFailedError: the network or the engine does not compute in `precision`.
@@ -68,13 +68,13 @@ def prove(
     else:
         _check_network(precision, network, claim.file)
     if engine is None:
-        return [str(network), "the engine itself shows no types; the proof is the network's alone"]
+        return [str(network), "the engine itself shows no types; only the network was checked"]
     for part in precision.split("+"):
-        if engine.share(part) < expected.share(part) - FUSION:
+        if engine.fraction(part) < expected.fraction(part) - FUSION:
             raise CheckFailedError(
                 f"{claim.file}: asked for {precision}, but the built engine is not ({engine}; with "
-                f"the file's types {expected.share(part):.0%} would be {part}); the engine was not "
-                "kept"
+                f"the file's types {expected.fraction(part):.0%} would be {part}); the engine was "
+                "not kept"
             )
     return [str(network), str(engine)]
 
@@ -82,7 +82,7 @@ def prove(
 def _check_network(precision: EnginePrecision, network: Census, name: str) -> None:
     if precision == "fp32":
         _refuse_other(precision, network, name, REDUCED)
-    elif network.share(precision) < LEAST_SHARE:
+    elif network.fraction(precision) < MIN_FRACTION:
         raise CheckFailedError(
             f"{name}: asked for {precision}, but the graph is not {precision} ({network}); "
             f"export it with deblur-export onnx --precision {precision}; the engine was not kept"
@@ -90,7 +90,7 @@ def _check_network(precision: EnginePrecision, network: Census, name: str) -> No
 
 
 def _check_int8_network(precision: EnginePrecision, network: Census, claim: Claim) -> None:
-    """The layers that the file has in int8 are in int8, and what is left has the type it should."""
+    """Check that the int8 layers of the file are parsed as int8, and the others in their type."""
     found = network.counts.get("int8", 0)
     if found != claim.int8_layers or not found:
         raise CheckFailedError(
@@ -101,7 +101,10 @@ def _check_int8_network(precision: EnginePrecision, network: Census, claim: Clai
     if high == "int8":
         others = [other for other in REDUCED if other != "int8"]
         _refuse_other(precision, network, claim.file, others)
-    elif network.share("int8") + network.share(high) < LEAST_SHARE or high not in network.counts:
+    elif (
+        network.fraction("int8") + network.fraction(high) < MIN_FRACTION
+        or high not in network.counts
+    ):
         raise CheckFailedError(
             f"{claim.file}: asked for {precision}, but what int8 leaves is not {high} ({network}); "
             "the engine was not kept"
@@ -111,7 +114,7 @@ def _check_int8_network(precision: EnginePrecision, network: Census, claim: Clai
 def _refuse_other(
     precision: EnginePrecision, network: Census, name: str, others: Sequence[str]
 ) -> None:
-    reduced = [other for other in others if network.share(other)]
+    reduced = [other for other in others if network.fraction(other)]
     if reduced:
         raise CheckFailedError(
             f"{name}: asked for {precision}, but it holds {', '.join(reduced)} ({network}); "
@@ -120,11 +123,12 @@ def _refuse_other(
 
 
 def inspected(information: str) -> Census | None:
-    """The arithmetic layers in the JSON of TensorRT's engine inspector, by their first input.
+    """Count the arithmetic layers in the JSON of TensorRT's engine inspector by the type of their
+    first input.
 
-    Where no layer has the name of a convolution or matrix product, as in an engine that was fused
-    into one piece, all layers with floating-point inputs count. None without types, which is what
-    an engine of lower profiling verbosity gives.
+    If no layer has the name of a convolution or matrix product, as in an engine that was fused
+    into one layer, all layers with floating-point inputs count. Returns None without types, as
+    for an engine of lower profiling verbosity.
     """
     layers = [layer for layer in json.loads(information)["Layers"] if isinstance(layer, dict)]
     arithmetic = [layer for layer in layers if ARITHMETIC.search(layer.get("LayerType", ""))]
@@ -138,7 +142,8 @@ def inspected(information: str) -> Census | None:
 
 
 def _input_precision(layer: Mapping[str, Any]) -> str | None:
-    """TensorRT 10 has one field for format and type, TensorRT 11 one each."""
+    """The precision of the first input: TensorRT 10 has one field for format and type, TensorRT 11
+    two."""
     for tensor in layer.get("Inputs", ())[:1]:
         text = tensor.get("Datatype") or tensor.get("Format/Datatype") or ""
         for precision, spelling in SPELLINGS.items():

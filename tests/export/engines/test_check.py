@@ -1,4 +1,4 @@
-"""The proof of an engine's precision, on counts of layers and on what the inspector says."""
+"""Checks of the precision of an engine, on counts of layers and on what the inspector says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from deblur_export.engine_record import Census
 from deblur_export.errors import CheckFailedError
-from deblur_export.export.engines.proof import Claim, inspected, prove
+from deblur_export.export.engines.check import Claim, check_engine, inspected
 
 
 def census(**counts: int) -> Census:
@@ -43,22 +43,22 @@ MIXED = census(int8=60, fp16=14, fp32=2)
         ("int8+fp16", MIXED, census(int8=60, fp32=16), r"18% would be fp16"),
     ],
 )
-def test_proof_fails(precision: str, network: Census, engine: Census | None, words: str) -> None:
+def test_check_fails(precision: str, network: Census, engine: Census | None, words: str) -> None:
     claim = Claim("net.onnx", 60)
     with pytest.raises(CheckFailedError, match=words) as caught:
-        prove(precision, network, engine, network, claim)  # type: ignore[arg-type]
+        check_engine(precision, network, engine, network, claim)  # type: ignore[arg-type]
     assert "the engine was not kept" in str(caught.value)
 
 
-def test_proof_holds_and_says_what_it_rests_on() -> None:
+def test_check_passes_and_says_what_it_is_based_on() -> None:
     network, claim = census(fp16=70, fp32=6), Claim("net.onnx")
-    lines = prove("fp16", network, census(fp16=28, fp32=4), network, claim)
+    lines = check_engine("fp16", network, census(fp16=28, fp32=4), network, claim)
     assert lines == ["layers: 70 fp16, 6 fp32 of 76", "layers: 28 fp16, 4 fp32 of 32"]
-    alone = prove("fp32", census(fp32=76), None, network, claim)
-    assert "the proof is the network's alone" in alone[1]
+    alone = check_engine("fp32", census(fp32=76), None, network, claim)
+    assert "only the network was checked" in alone[1]
     # The largest weights need not be int8 as often as all layers are: the file says which are.
     weights = census(int8=10, fp16=22)
-    assert len(prove("int8+fp16", MIXED, weights, weights, Claim("net.onnx", 60))) == 2
+    assert len(check_engine("int8+fp16", MIXED, weights, weights, Claim("net.onnx", 60))) == 2
 
 
 def layer(kind: str, **tensor: str) -> dict[str, object]:

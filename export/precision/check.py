@@ -1,4 +1,4 @@
-"""Does a graph compute in the precision it claims? Counted in multiply-adds, from its types."""
+"""Verify the precision that a graph computes in by its types, in fractions of multiply-adds."""
 
 from __future__ import annotations
 
@@ -18,46 +18,52 @@ from deblur_export.precision import PRECISIONS, GraphPrecision
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = CONVOLUTIONS | {"MatMul", "Gemm"}
-# Of the multiply-adds of all convolutions: what is left are heads of offsets, masks and rankings.
-LEAST_SHARE = 0.95
-SIDE = 64  # pixels of the image that the multiply-adds are counted on, where sizes are free
+# Of the multiply-adds of all convolutions. The rest are heads of offsets, masks and rankings.
+MIN_FRACTION = 0.95
+SIDE = 64  # side in pixels of the image that multiply-adds are counted on if sizes are dynamic
 
 
 @dataclass(frozen=True)
-class Proof:
-    """Shares, 0..1, of the multiply-adds that are in the low precision; inside the loops and
-    branches of function bodies nothing is counted."""
+class PrecisionCheck:
+    """How much of a graph computes in a low precision. Nothing is counted inside the loops and
+    branches of function bodies.
+
+    Attributes:
+        precision: the low precision.
+        convolutions, products: fractions, 0..1, of the multiply-adds of convolutions, and of
+            convolutions and matrix products, in this precision.
+    """
 
     precision: GraphPrecision
     convolutions: float
     products: float
 
     def rounded(self) -> MultiplyAdds:
-        """As the manifest says it."""
+        """The fractions as the manifest records them."""
         return MultiplyAdds(round(self.convolutions, 4), round(self.products, 4))
 
 
 def check_precision(
     model: ir.Model,
     precision: GraphPrecision,
-    least: float = LEAST_SHARE,
+    min_fraction: float = MIN_FRACTION,
     refused: Collection[str] = (),
-) -> Proof:
+) -> PrecisionCheck:
     """Count the multiply-adds of convolutions and matrix products by type.
 
-    A product is in the low precision if both of its factors are: what an input was cast to
-    counts, not what the node is called. Bodies of custom ops are counted with the rest, but for
-    their box and one-hot filters, which only sum and shift.
+    A product is in the low precision if both of its factors are: the type after Casts counts, not
+    the name of the node. Bodies of custom ops are included, except their box and one-hot filters,
+    which only sum and shift.
 
     Args:
         model: the graph.
-        precision: what it shall be in.
-        least: share of the convolutions' multiply-adds that shall be in it.
-        refused: operators that the target's builder does not take in it, see `Target.refused`;
-            theirs need not be.
+        precision: the precision that it must have.
+        min_fraction: smallest fraction, 0..1, of the convolutions' multiply-adds in it.
+        refused: operators that the builder of the target does not support in this precision, see
+            `Target.refused`; they are not required to have it.
 
     Raises:
-        CheckFailedError: fewer are.
+        CheckFailedError: the fraction is smaller.
     """
     whole = inlined(message_of(model))
     types, macs = element_types(whole), multiply_adds(whole)
@@ -70,21 +76,23 @@ def check_precision(
         total[0] += macs[node.output[0]] * all(types[name] == wanted for name in node.input[:2])
         total[1] += macs[node.output[0]]
     convolutions, others = totals[True], totals[False]
-    proof = Proof(
+    check = PrecisionCheck(
         precision,
-        _share(*convolutions),
-        _share(convolutions[0] + others[0], convolutions[1] + others[1]),
+        _fraction(*convolutions),
+        _fraction(convolutions[0] + others[0], convolutions[1] + others[1]),
     )
-    if _share(convolutions[0], convolutions[1] - excused) < least:
+    if _fraction(convolutions[0], convolutions[1] - excused) < min_fraction:
         raise CheckFailedError(
-            f"only {proof.convolutions:.1%} of the convolutions' multiply-adds are in {precision}, "
-            f"not {least:.0%}; export again with deblur-export onnx --precision {precision}, or "
-            "keep fewer tensors in float32"
+            f"only {check.convolutions:.1%} of the convolutions' multiply-adds are in {precision}, "
+            f"not {min_fraction:.0%}; export again with deblur-export onnx --precision "
+            f"{precision}, or keep fewer tensors in float32"
         )
-    return proof
+    return check
 
 
 def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The convolutions and matrix products of a graph whose functions are inlined, without those
+    whose weight is a constant of a function body."""
     fixed = set[str]()
     for node in model.graph.node:
         if node.op_type == "Constant" or (node.op_type == "CastLike" and node.input[0] in fixed):
@@ -92,13 +100,13 @@ def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [n for n in model.graph.node if n.op_type in PRODUCTS and n.input[1] not in fixed]
 
 
-def _share(part: int, whole: int) -> float:
+def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else 1.0
 
 
 def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-adds by the name of the first output, from one run in float32; the model has its
-    functions inlined."""
+    """Multiply-adds by the name of the first output, from the shapes of a run in float32; the
+    functions of the model are inlined."""
     nodes = products(model)
     names = dict.fromkeys(name for n in nodes for name in (*n.input[:2], n.output[0]))
     shapes = _shapes(model, list(names))

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from deblur_export.errors import CheckFailedError
-from deblur_export.export.precision.proof import check_precision
+from deblur_export.export.precision.check import check_precision
 from deblur_export.precision import LOW, PRECISIONS, GraphPrecision
 
 
