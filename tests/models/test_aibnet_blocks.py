@@ -289,7 +289,7 @@ def test_folds_are_exact_and_complete(normalize_qk: bool) -> None:
     if normalize_qk:
         declined = dict(reports[-1].declined)
         assert set(declined) == {"block.sfem.b", "hfs.b"}
-        assert "norm of the queries" in declined["hfs.b"]
+        assert "normalizing the queries" in declined["hfs.b"]
 
 
 def test_second_fold_changes_nothing() -> None:

@@ -121,7 +121,7 @@ def test_kept_nodes_and_their_reasons(typed: Typed) -> None:
     assert by_node["encoders.0.0.sca.0/ReduceMean"].startswith("sums")
     assert by_node["mask_predictor.head.4/MatMul"].startswith("decides")
     assert by_node["motion_analyzer.flow/Conv"].startswith("coordinates")
-    assert by_node["crop/Slice"].startswith("the image itself")
+    assert by_node["crop/Slice"].startswith("the output image")
     assert "encoders.0.0.conv1/Conv" not in by_node
     assert "encoders.0.0.norm1/LayerNormalization" not in by_node
 

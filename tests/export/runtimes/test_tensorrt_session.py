@@ -192,7 +192,7 @@ def test_an_engine_is_verified_and_a_wrong_one_fails(
 def test_choices_that_an_engine_hides_are_told() -> None:
     assert note_on_choices(load_model("nafnet", "tiny", "random:0").net) == ()
     (note,) = note_on_choices(load_model("m2aenet", "tiny", "random:0").net)
-    assert note.endswith("under its own: mask")
+    assert note.endswith("made their own: mask")
 
 
 def test_an_engine_restores_photos_in_tiles_where_they_are_too_large(
