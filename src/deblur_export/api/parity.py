@@ -85,7 +85,7 @@ def verify(
     if pairs is not None:
         drop = parity.MAX_DROP if max_psnr_drop is None else max_psnr_drop
         shape = artifact.manifest.input.shape
-        ground_truth = parity.TruthCheck(open_pairs(Path(pairs), shape), drop)
+        ground_truth = parity.GroundTruthCheck(open_pairs(Path(pairs), shape), drop)
     with TORCH_LOCK:
         report = parity.verify(
             artifact,
