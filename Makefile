@@ -10,6 +10,7 @@ DEMO ?= demo
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.installed-$(EXTRAS)
+NATIVE = $(shell find plugins/csrc tests/plugins -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test test-all lint
 
@@ -38,4 +39,5 @@ test-all: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy

@@ -139,7 +139,7 @@ def compute(spec: OpSpec, *tensors: Tensor | None, **attributes: int) -> Tensor:
     values = spec.bind({k: t.shape for k, t in given.items() if t is not None}, attributes)
     output, tensor = spec.output
     y = torch.empty(evaluate_shape(tensor.shape, values), dtype=_DTYPES[tensor.type])
-    _call(spec, function, values, {**given, output: y, "features": _NCHW})
+    _call(spec, function, values, {**given, output: y, "layout": _NCHW})
     return y
 
 

@@ -10,9 +10,9 @@ from deblur_export.plugins.parameters import NativeFunction
 from deblur_export.plugins.shapes import Values, evaluate
 from deblur_export.plugins.spec import OpSpec
 
-# What the features of a CPU function lie like, and what the tensors of type "T" of a CUDA function
+# The layout of the feature maps of a CPU function, and what the tensors of type "T" of a CUDA function
 # hold: codes of the headers.
-_CODES = ("features", "type")
+_CODES = ("layout", "type")
 
 
 def c_types(spec: OpSpec, function: NativeFunction, arguments: str) -> list[Any]:

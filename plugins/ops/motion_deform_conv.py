@@ -219,7 +219,7 @@ SPEC = OpSpec(
     },
     specialize=_body,
     cpu=NativeFunction(
-        "deblur_motion_deform_conv", "features x offset plan weight bias y n c h w gate threads"
+        "deblur_motion_deform_conv", "layout x offset plan weight bias y n c h w gate threads"
     ),
     cuda=NativeFunction(
         "deblur_cuda_motion_deform_conv",

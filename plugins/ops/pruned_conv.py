@@ -242,7 +242,7 @@ SPEC = OpSpec(
         "portable, openvino, rtx": "the dense form: two convolutions of every pixel, then Where",
     },
     cpu=NativeFunction(
-        "deblur_pruned_conv", "features x mask weight1 bias1 weight2 bias2 y n c h w threads"
+        "deblur_pruned_conv", "layout x mask weight1 bias1 weight2 bias2 y n c h w threads"
     ),
     cuda=NativeFunction(
         "deblur_cuda_pruned_conv",

@@ -150,7 +150,7 @@ SPEC = OpSpec(
     specialize=body,
     cpu=NativeFunction(
         "deblur_selective_scan",
-        "features u delta A B C D z delta_bias y n d states length delta_softplus threads",
+        "layout u delta A B C D z delta_bias y n d states length delta_softplus threads",
     ),
     cuda=NativeFunction(
         "deblur_cuda_selective_scan",

@@ -63,7 +63,7 @@ def fitting(
 ) -> Arguments:
     """The arguments of a call, by name, with sizes that fit; `others` replace some of them."""
     fixed: Arguments = {"workspace": POINTER, "workspace_bytes": 2**40}
-    fixed |= {"features": 0, "type": 0, "threads": None, "stream": None}
+    fixed |= {"layout": 0, "type": 0, "threads": None, "stream": None}
     for name, attribute in spec.attributes.items():
         fixed[name] = attribute.values[0] if attribute.values else SYMBOLS.get(name)
     fixed |= spec.constants | others

@@ -1,3 +1,5 @@
+// Detects the instruction sets of the processor, and the functions of deblur_cpu.h that belong to
+// no op.
 #include "dispatch.h"
 
 #include <stdlib.h>
@@ -9,7 +11,7 @@
 #error "tell the instruction sets of the processor apart for this compiler"
 #endif
 
-// GCC 9 does not know the name.
+// GCC 9 does not know the name "avx512bf16".
 #if defined(__clang__) || __GNUC__ >= 10
 #define DEBLUR_ASKS_FOR_BF16
 #endif
@@ -20,7 +22,8 @@ static const char* const kNames[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
 
 static Isa best_isa() {
 #if defined(DEBLUR_X86)
-  __builtin_cpu_init();  // these look at what the operating system saves as well
+  // These also check that the operating system saves the registers.
+  __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
@@ -33,6 +36,8 @@ static Isa best_isa() {
   return Isa::scalar;
 }
 
+// The environment is read in every call, so that a process may change it; the processor is
+// asked once.
 Isa chosen_isa() {
   static const Isa best = best_isa();
   const char* wish = getenv("DEBLUR_ISA");

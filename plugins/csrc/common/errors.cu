@@ -1,3 +1,4 @@
+// The functions of deblur_cuda.h that belong to no op.
 #include "launch.cuh"
 
 int32_t deblur_cuda_version(void) { return DEBLUR_CUDA_VERSION; }

@@ -1,4 +1,5 @@
-// Numbers below 1e-38 count as zero while this lives: states fade out, and such operands are slow.
+// While an object of this class lives, numbers below 1e-38 count as zero in this thread: states
+// fade out, and arithmetic with subnormal numbers is slow.
 #pragma once
 
 #if defined(__SSE__) || defined(_M_X64)

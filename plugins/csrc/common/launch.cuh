@@ -1,11 +1,12 @@
-// Kernels, and the stream that they are queued on.
+// How CUDA kernels are written, launched and given memory.
 //
-// A kernel is a struct of its arguments with kThreads, a trivial type Shared, and
+// A kernel is a struct of its arguments with kThreads, a trivial type Shared (its shared memory),
+// and
 //   template <typename Block> DEBLUR_FN void operator()(Block& block, Shared& shared) const
-// for one thread. `block` has index, thread and threads, sync() and add() (an atomic sum in shared
-// memory), and nothing else of the device is used, but for the tensor cores (mma.h):
-// with -DDEBLUR_EMULATION a C++ compiler makes of the same source a library that runs on the
-// processor (../emulation), so that every index is tested without a GPU.
+// which one thread runs. `block` has index, thread and threads, sync() (a barrier of the block) and
+// add() (an atomic sum in shared memory). Nothing else of the device is used but the tensor cores
+// (mma.h). Hence, with -DDEBLUR_EMULATION, a C++ compiler makes of the same source a library that
+// runs on the processor (../emulation), so that every index is tested without a GPU.
 #pragma once
 
 #include <stdint.h>
@@ -13,7 +14,7 @@
 #include "../deblur_cuda.h"
 #include "number.cuh"
 
-// A bound on the device, and a small one for the processor, so that small cases reach it.
+// A bound on the device; the emulation takes a smaller one, so that small test cases reach it.
 #if defined(DEBLUR_EMULATION)
 #define DEBLUR_BOUND(device, processor) processor
 #else
@@ -37,7 +38,7 @@ struct Block {
   __device__ void add(int* to, int value) const { atomicAdd(to, value); }
 };
 
-// Blocks that a processor must have the registers for: kResident, where a kernel has it.
+// How many blocks a multiprocessor must have the registers for: kResident, where a kernel has it.
 template <typename Kernel, typename = void>
 constexpr int kResident = 1;
 template <typename Kernel>
@@ -51,6 +52,7 @@ __global__ void __launch_bounds__(Kernel::kThreads, kResident<Kernel>)
   kernel(block, shared);
 }
 
+// Launches kernels on a stream, and keeps the first error; after an error nothing more is launched.
 class Queue {
  public:
   explicit Queue(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
@@ -59,6 +61,7 @@ class Queue {
   void launch(const Kernel& kernel, int64_t blocks, int threads = Kernel::kThreads) {
     static_assert(sizeof(typename Kernel::Shared) <= 48 * 1024, "static shared memory");
     if (code_ != DEBLUR_CUDA_OK || blocks == 0) return;
+    // A grid has at most 2^31 - 1 blocks in its first dimension, the only one that is used.
     if (blocks > INT32_MAX) {
       code_ = DEBLUR_CUDA_BAD_SIZE;
       return;
@@ -89,7 +92,7 @@ class Queue {
 
 namespace deblur {
 
-// function(T{}) for the type that `type` names.
+// Calls function(T{}) for the element type that `type` names.
 template <typename Function>
 int32_t with_type(int32_t type, const Function& function) {
   switch (type) {
@@ -106,14 +109,15 @@ int32_t with_type(int32_t type, const Function& function) {
 inline bool is_type(int32_t type) { return type >= DEBLUR_F32 && type <= DEBLUR_BF16; }
 inline int64_t size_of(int32_t type) { return type == DEBLUR_F32 ? 4 : 2; }
 
-// Hands out parts of a workspace; without memory it only adds up what they take.
+// Divides a workspace into parts, each a multiple of 256 bytes from its beginning; without memory
+// it only adds up their sizes.
 class Workspace {
  public:
   explicit Workspace(void* memory = nullptr) : memory_(static_cast<char*>(memory)) {}
   template <typename T>
   T* take(int64_t count) {
     char* part = memory_ == nullptr ? nullptr : memory_ + bytes_;
-    bytes_ += round_to(count * static_cast<int64_t>(sizeof(T)), 256);
+    bytes_ += round_up(count * static_cast<int64_t>(sizeof(T)), 256);
     return reinterpret_cast<T*>(part);
   }
   int64_t bytes() const { return bytes_; }
@@ -123,7 +127,8 @@ class Workspace {
   int64_t bytes_ = 0;
 };
 
-// Whether a workspace has `needed` bytes (negative: for sizes that are refused).
+// Checks that a workspace has `needed` bytes, which are negative for sizes that are refused;
+// returns an error code.
 inline int32_t check_workspace(const void* workspace, int64_t bytes, int64_t needed) {
   if (needed < 0) return DEBLUR_CUDA_BAD_SIZE;
   if (needed == 0) return DEBLUR_CUDA_OK;

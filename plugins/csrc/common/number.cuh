@@ -1,4 +1,5 @@
-// What tensors hold: float, half and bfloat16, on the device and on the processor alike.
+// The element types of CUDA tensors, float, half and bfloat16: the same code for the device and for
+// the processor.
 #pragma once
 
 #include <math.h>
@@ -27,7 +28,7 @@ struct Half {
 struct Bfloat {
   uint16_t bits;
 };
-// As the tensor cores know them.
+// The types that the tensor cores' functions take.
 #if defined(__CUDACC__)
 using NativeHalf = __half;
 using NativeBfloat = __nv_bfloat16;
@@ -47,29 +48,32 @@ DEBLUR_FN float float_of(uint32_t bits) {
   return x;
 }
 
-DEBLUR_FN float number(float x) { return x; }
-DEBLUR_FN float number(Bfloat x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
-DEBLUR_FN float number(Half x) {
+// Exact for every type.
+DEBLUR_FN float to_float(float x) { return x; }
+DEBLUR_FN float to_float(Bfloat x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
+DEBLUR_FN float to_float(Half x) {
 #if defined(__CUDA_ARCH__)
   return __half2float(__ushort_as_half(x.bits));
 #else
+  // Infinity and NaN keep their fraction; subnormal numbers are multiples of 2^-24; for the others
+  // the exponent is biased by 127 instead of 15.
   const uint32_t sign = (x.bits & 0x8000u) << 16, rest = x.bits & 0x7FFFu;
   if (rest >= 0x7C00u) return float_of(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
-  const float size = rest < 0x400u ? static_cast<float>(rest) * 0x1p-24f
-                                   : float_of((rest << 13) + (112u << 23));
+  const float size =
+      rest < 0x400u ? static_cast<float>(rest) * 0x1p-24f : float_of((rest << 13) + (112u << 23));
   return sign != 0 ? -size : size;
 #endif
 }
 
-// The nearest number of type T, the even one of two; beyond its range infinite.
+// x rounded to type T: to the nearest, ties to even; infinite beyond its range.
 template <typename T>
-DEBLUR_FN T rounded(float x);
+DEBLUR_FN T from_float(float x);
 template <>
-DEBLUR_FN float rounded<float>(float x) {
+DEBLUR_FN float from_float<float>(float x) {
   return x;
 }
 template <>
-DEBLUR_FN Bfloat rounded<Bfloat>(float x) {
+DEBLUR_FN Bfloat from_float<Bfloat>(float x) {
 #if defined(__CUDA_ARCH__)
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
 #else
@@ -79,10 +83,12 @@ DEBLUR_FN Bfloat rounded<Bfloat>(float x) {
 #endif
 }
 template <>
-DEBLUR_FN Half rounded<Half>(float x) {
+DEBLUR_FN Half from_float<Half>(float x) {
 #if defined(__CUDA_ARCH__)
   return {__half_as_ushort(__float2half_rn(x))};
 #else
+  // NaN; then the magnitude: what rounds to 65536 or more is infinite, numbers below 2^-14 are
+  // rounded to multiples of 2^-24, the others lose 13 bits of their fraction.
   const uint16_t sign = static_cast<uint16_t>(bits_of(x) >> 16 & 0x8000u);
   if (x != x) return {static_cast<uint16_t>(sign | 0x7E00u)};
   const float size = fabsf(x);
@@ -99,39 +105,41 @@ DEBLUR_FN Half rounded<Half>(float x) {
 #endif
 }
 
-// Four neighbours, aligned so that they are one load and one store.
+// Four neighbouring elements, aligned so that they are one load and one store. A pointer that is
+// given to load4, store4 or copy4 must be aligned to 4 * sizeof(T).
 template <typename T>
-struct alignas(4 * sizeof(T)) Four {
+struct alignas(4 * sizeof(T)) Vec4 {
   T item[4];
 };
 template <typename T>
-DEBLUR_FN Four<float> load_four(const T* from) {
-  const Four<T> raw = *reinterpret_cast<const Four<T>*>(from);
-  return {number(raw.item[0]), number(raw.item[1]), number(raw.item[2]), number(raw.item[3])};
+DEBLUR_FN Vec4<float> load4(const T* from) {
+  const Vec4<T> raw = *reinterpret_cast<const Vec4<T>*>(from);
+  return {to_float(raw.item[0]), to_float(raw.item[1]), to_float(raw.item[2]),
+          to_float(raw.item[3])};
 }
 template <typename T>
-DEBLUR_FN void store_four(T* to, Four<float> x) {
-  *reinterpret_cast<Four<T>*>(to) = {rounded<T>(x.item[0]), rounded<T>(x.item[1]),
-                                     rounded<T>(x.item[2]), rounded<T>(x.item[3])};
+DEBLUR_FN void store4(T* to, Vec4<float> x) {
+  *reinterpret_cast<Vec4<T>*>(to) = {from_float<T>(x.item[0]), from_float<T>(x.item[1]),
+                                     from_float<T>(x.item[2]), from_float<T>(x.item[3])};
 }
 template <typename T>
-DEBLUR_FN void copy_four(T* to, const T* from) {
-  *reinterpret_cast<Four<T>*>(to) = *reinterpret_cast<const Four<T>*>(from);
+DEBLUR_FN void copy4(T* to, const T* from) {
+  *reinterpret_cast<Vec4<T>*>(to) = *reinterpret_cast<const Vec4<T>*>(from);
 }
-// a * x + sum
-DEBLUR_FN Four<float> fma_four(float a, Four<float> x, Four<float> sum) {
+// a * x + sum, element by element.
+DEBLUR_FN Vec4<float> fma4(float a, Vec4<float> x, Vec4<float> sum) {
   DEBLUR_UNROLL
   for (int i = 0; i < 4; ++i) sum.item[i] = fmaf(a, x.item[i], sum.item[i]);
   return sum;
 }
-DEBLUR_FN Four<float> fma_four(Four<float> a, Four<float> x, Four<float> sum) {
+DEBLUR_FN Vec4<float> fma4(Vec4<float> a, Vec4<float> x, Vec4<float> sum) {
   DEBLUR_UNROLL
   for (int i = 0; i < 4; ++i) sum.item[i] = fmaf(a.item[i], x.item[i], sum.item[i]);
   return sum;
 }
 
 DEBLUR_FN int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-DEBLUR_FN int64_t round_to(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+DEBLUR_FN int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 DEBLUR_FN int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 DEBLUR_FN int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 

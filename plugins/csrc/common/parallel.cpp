@@ -1,3 +1,4 @@
+// The thread pool: tasks are numbers, which idle threads take from a shared counter.
 #include "parallel.h"
 
 #include <atomic>
@@ -10,7 +11,7 @@
 
 namespace deblur {
 
-struct Team::Workers {
+struct ThreadPool::Workers {
   std::mutex mutex;
   std::condition_variable wake, done;
   std::vector<std::thread> threads;
@@ -24,7 +25,8 @@ struct Team::Workers {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(data, i);
   }
 
-  // `seen` is the last round that is none of this thread's business.
+  // The loop of a thread: waits for the next round, takes tasks until none is left, says so. `seen`
+  // is the last round in which this thread has no part.
   void serve(int64_t seen) {
     std::unique_lock<std::mutex> lock(mutex);
     for (;;) {
@@ -38,7 +40,8 @@ struct Team::Workers {
     }
   }
 
-  // As many as the system grants; the work is done even by the caller alone.
+  // Starts threads until there are `count`, or as many as the system grants: the caller takes tasks
+  // too and would finish them alone.
   void start(int64_t count) {
     try {
       threads.reserve(static_cast<size_t>(count));
@@ -49,6 +52,7 @@ struct Team::Workers {
     }
   }
 
+  // Wakes all threads to end, and joins them.
   ~Workers() {
     {
       std::lock_guard<std::mutex> lock(mutex);
@@ -59,18 +63,18 @@ struct Team::Workers {
   }
 };
 
-Team::Team(const deblur_threads* threads) : size_(1) {
+ThreadPool::ThreadPool(const deblur_threads* threads) : size_(1) {
   if (threads == nullptr || threads->count < 2) return;
   constexpr int64_t kMost = 1024;
   size_ = threads->count < kMost ? threads->count : kMost;
-  if (threads->run != nullptr) outside_ = threads;
+  if (threads->run != nullptr) runtime_ = threads;
 }
 
-Team::~Team() { delete workers_; }
+ThreadPool::~ThreadPool() { delete workers_; }
 
-void Team::run(int64_t tasks, Task task, void* data) {
-  if (outside_ != nullptr && tasks > 1) {
-    outside_->run(outside_->runtime, tasks, task, data);
+void ThreadPool::run(int64_t tasks, Task task, void* data) {
+  if (runtime_ != nullptr && tasks > 1) {
+    runtime_->run(runtime_->runtime, tasks, task, data);
     return;
   }
   if (size_ > 1 && tasks > 1 && workers_ == nullptr) workers_ = new (std::nothrow) Workers;
@@ -78,22 +82,24 @@ void Team::run(int64_t tasks, Task task, void* data) {
     for (int64_t i = 0; i < tasks; ++i) task(data, i);
     return;
   }
-  Workers& team = *workers_;
+  Workers& workers = *workers_;
   const int64_t useful = (tasks < size_ ? tasks : size_) - 1;
-  if (static_cast<int64_t>(team.threads.size()) < useful) team.start(useful);
+  if (static_cast<int64_t>(workers.threads.size()) < useful) workers.start(useful);
+  // Announce a round, take part in it, then wait until every thread has noticed that no task is
+  // left.
   {
-    std::lock_guard<std::mutex> lock(team.mutex);
-    team.tasks = tasks;
-    team.task = task;
-    team.data = data;
-    team.next.store(0, std::memory_order_relaxed);
-    team.busy = static_cast<int64_t>(team.threads.size());
-    ++team.round;
+    std::lock_guard<std::mutex> lock(workers.mutex);
+    workers.tasks = tasks;
+    workers.task = task;
+    workers.data = data;
+    workers.next.store(0, std::memory_order_relaxed);
+    workers.busy = static_cast<int64_t>(workers.threads.size());
+    ++workers.round;
   }
-  team.wake.notify_all();
-  team.take_tasks();
-  std::unique_lock<std::mutex> lock(team.mutex);
-  team.done.wait(lock, [&] { return team.busy == 0; });
+  workers.wake.notify_all();
+  workers.take_tasks();
+  std::unique_lock<std::mutex> lock(workers.mutex);
+  workers.done.wait(lock, [&] { return workers.busy == 0; });
 }
 
 }  // namespace deblur

@@ -1,4 +1,4 @@
-// The threads of one call, its own or those of the runtime that called.
+// The threads of one call: its own, or those of the runtime that called.
 #pragma once
 
 #include <stdint.h>
@@ -9,14 +9,15 @@ namespace deblur {
 
 using Task = void (*)(void* data, int64_t index);
 
-// Threads are made at the first `run` that needs them and joined by the destructor: nothing
-// outlives the call, so that a process may fork or unload the library at any time.
-class Team {
+// A thread pool that lives as long as one call. Threads are started by the first `run` that needs
+// them and joined by the destructor: nothing outlives the call, so that a process may fork or
+// unload the library at any time.
+class ThreadPool {
  public:
-  explicit Team(const deblur_threads* threads);
-  ~Team();
-  Team(const Team&) = delete;
-  Team& operator=(const Team&) = delete;
+  explicit ThreadPool(const deblur_threads* threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
 
   // How many tasks can run at once.
   int64_t size() const { return size_; }
@@ -27,14 +28,14 @@ class Team {
  private:
   struct Workers;
   int64_t size_;
-  const deblur_threads* outside_ = nullptr;
+  const deblur_threads* runtime_ = nullptr;
   Workers* workers_ = nullptr;
 };
 
-// body(i) for i < tasks. Of internal linkage, because every instruction set has its own.
+// Calls body(i) for i < tasks. It has internal linkage, because every instruction set has its own.
 template <typename Body>
-static inline void parallel_for(Team& team, int64_t tasks, const Body& body) {
-  team.run(
+static inline void parallel_for(ThreadPool& pool, int64_t tasks, const Body& body) {
+  pool.run(
       tasks, [](void* data, int64_t index) { (*static_cast<const Body*>(data))(index); },
       const_cast<Body*>(&body));
 }

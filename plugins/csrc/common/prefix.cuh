@@ -1,15 +1,18 @@
-// Prefix sums over the threads of a block.
+// Prefix sums over the threads of a block (Hillis and Steele: log2(threads) rounds, each thread
+// adds the sum that ends `step` threads before it).
 #pragma once
 
 #include "number.cuh"
 
 namespace deblur {
 
-// Sum of the values of the threads before this one; `total` that of all. room [2 * threads].
+// Returns the sum of the values of the threads before this one, and the sum of all in `total`. All
+// threads of the block call it together. scratch [2 * threads] of shared memory: a round reads one
+// half and writes the other, so that it needs one barrier only.
 template <typename Block>
-DEBLUR_FN int sum_before(Block& block, int* room, int value, int* total) {
+DEBLUR_FN int sum_before(Block& block, int* scratch, int value, int* total) {
   const int last = block.threads - 1;
-  int *from = room, *to = room + block.threads;
+  int *from = scratch, *to = scratch + block.threads;
   from[block.thread] = value;
   for (int step = 1; step < block.threads; step *= 2) {
     block.sync();
@@ -20,6 +23,7 @@ DEBLUR_FN int sum_before(Block& block, int* room, int value, int* total) {
     to = old;
   }
   block.sync();
+  // The last barrier lets the caller use `scratch` again.
   *total = from[last];
   const int sum = from[block.thread] - value;
   block.sync();

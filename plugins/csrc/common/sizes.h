@@ -1,4 +1,4 @@
-// Sizes of tensors, checked.
+// Checked sizes of tensors.
 #pragma once
 
 #include <stdint.h>
@@ -7,8 +7,9 @@
 
 namespace deblur {
 
-// The number of elements, or -1 if an extent is negative or their bytes do not fit 48 bits.
-static inline int64_t product(std::initializer_list<int64_t> extents) {
+// The number of elements of a tensor, or -1 if an extent is negative or the product is above 2^46,
+// so that sizes in bytes and sums of several sizes cannot overflow.
+static inline int64_t element_count(std::initializer_list<int64_t> extents) {
   constexpr int64_t kMost = INT64_C(1) << 46;
   int64_t count = 1;
   bool empty = false;

@@ -1,4 +1,4 @@
-// Small transposes between channel-major tensors and rows of channels.
+// Transposes between tensors with the channels first and rows of channels.
 #pragma once
 
 #include "vec.h"
@@ -7,6 +7,8 @@ namespace deblur {
 namespace DEBLUR_TARGET {
 
 #if defined(__AVX2__)
+// A block of 8 x 8 in registers: interleave pairs of rows, then pairs of pairs, then swap the
+// halves.
 DEBLUR_INLINE void transpose_8x8(const float* from, int64_t from_stride, float* to,
                                  int64_t to_stride) {
   __m256 r[8], s[8];
@@ -35,7 +37,9 @@ static inline void transpose(const float* from, int64_t from_stride, int64_t row
 #if defined(__AVX2__)
   full_rows = rows / 8 * 8;
   full_columns = columns / 8 * 8;
-  if (from_stride > to_stride) {  // the inner loop stays within the rows that lie far apart
+  // Blocks of 8 x 8. The inner loop stays within the rows that lie far apart, because each of them
+  // is a page of its own.
+  if (from_stride > to_stride) {
     for (int64_t i = 0; i < full_rows; i += 8)
       for (int64_t j = 0; j < full_columns; j += 8)
         transpose_8x8(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
@@ -45,6 +49,7 @@ static inline void transpose(const float* from, int64_t from_stride, int64_t row
         transpose_8x8(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
   }
 #endif
+  // What is left at the right and at the bottom.
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = i < full_rows ? full_columns : 0; j < columns; ++j)
       to[j * to_stride + i] = from[i * from_stride + j];

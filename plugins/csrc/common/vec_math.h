@@ -10,12 +10,10 @@ namespace deblur {
 namespace DEBLUR_TARGET {
 
 constexpr float kLog2E = 1.44269504088896341f;
-
 constexpr float kLog2ERest = 1.92596299e-8f;  // log2(e) - kLog2E
 
-// 2^x for a finite x. Below 2^-126 it is 0 (or what is left of it), from 2^128 on infinite; NaN
-// stays NaN. 2^f is 1 + f q(f), so that the error of a decay near 1 is small beside its distance
-// from 1.
+// 2^x for a finite x. Below 2^-126 it is 0 or subnormal, from 2^128 on infinite; NaN stays NaN. 2^f
+// is 1 + f q(f), so that the error of a decay near 1 is small compared with its distance from 1.
 DEBLUR_INLINE Vec exp2(Vec x) {
   const Split parts = split(x);
   const Vec f = parts.rest;
@@ -28,7 +26,8 @@ DEBLUR_INLINE Vec exp2(Vec x) {
   return times_power(fma(p, f, set(1.0f)), parts);
 }
 
-// The rounding of x log2(e) is made good afterwards: 2^r = 1 + r log(2) for a tiny r.
+// e^x = 2^(x log2(e)). The product is rounded; what was lost, r, is added again afterwards as
+// 2^r = 1 + r log(2), which holds for a tiny r.
 DEBLUR_INLINE Vec exp(Vec x) {
   x = min(set(100.0f), max(set(-100.0f), x));
   const Vec y = x * set(kLog2E);
@@ -37,7 +36,8 @@ DEBLUR_INLINE Vec exp(Vec x) {
   return fma(power, rest * set(0.69314718f), power);
 }
 
-// log(1 + exp(x)), and x itself above 20, as torch has it; small results keep their digits.
+// log(1 + exp(x)), and x itself above 20, as in PyTorch; small results keep their relative
+// precision.
 DEBLUR_INLINE Vec softplus(Vec x) {
   const Vec t = exp(set(0.0f) - abs(x));
   const Vec s = t / (set(2.0f) + t);  // log(1 + t) = 2 atanh(t / (2 + t))
@@ -52,6 +52,7 @@ DEBLUR_INLINE Vec softplus(Vec x) {
   return where_greater(x, set(20.0f), x, y);
 }
 
+// x / (1 + exp(-x)).
 DEBLUR_INLINE Vec silu(Vec x) { return x / (set(1.0f) + exp(set(0.0f) - x)); }
 
 }  // namespace DEBLUR_TARGET

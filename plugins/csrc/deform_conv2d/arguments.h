@@ -1,4 +1,4 @@
-// DeformConv2d and DeformConv2dAt: what the kernels of all instruction sets take.
+// The arguments of DeformConv2d's and DeformConv2dAt's CPU kernels, one for each instruction set.
 #pragma once
 
 #include <stdint.h>
@@ -9,7 +9,9 @@
 
 namespace deblur {
 
-// At the pixels listed in `index`, or at all of them where it is null; `pixels` of each image.
+// x [n, c, h, w]; offset [n, 2 kernel^2, pixels]; weight [outputs, c, kernel^2]; bias [outputs];
+// mask [n, kernel^2, pixels]; y [n, outputs, pixels]. `index` [n, pixels] lists the pixels; null:
+// all of them, in their order.
 struct DeformArguments {
   const float *x, *offset, *weight, *bias, *mask;
   const int64_t* index;
@@ -20,4 +22,4 @@ struct DeformArguments {
 
 }  // namespace deblur
 
-DEBLUR_DECLARE(int32_t deform_conv2d(const DeformArguments&, Team&))
+DEBLUR_DECLARE(int32_t deform_conv2d(const DeformArguments&, ThreadPool&))

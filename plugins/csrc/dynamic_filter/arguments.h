@@ -1,4 +1,4 @@
-// DynamicFilter: what the kernels of all instruction sets take.
+// The arguments of DynamicFilter's CPU kernels, one for each instruction set.
 #pragma once
 
 #include <stdint.h>
@@ -17,4 +17,4 @@ struct FilterArguments {
 
 }  // namespace deblur
 
-DEBLUR_DECLARE(int32_t dynamic_filter(const FilterArguments&, Team&))
+DEBLUR_DECLARE(int32_t dynamic_filter(const FilterArguments&, ThreadPool&))

@@ -1,11 +1,14 @@
-// DynamicFilter: a thread an output.
+// The CUDA kernel of DynamicFilter3 and DynamicFilter5, the dynamic low-pass of FSNet (Cui et al.,
+// "Image Restoration via Frequency Selection", TPAMI 2024): every plane has a filter of its own,
+// and the image is mirrored at its border. One thread for each output.
 #pragma once
 
 #include "../common/launch.cuh"
 
 namespace deblur {
 
-// Where a position beyond the border lies, to and fro.
+// The position that is mirrored to `position`, which may lie any distance beyond the border [0,
+// size). The last pixel is not repeated.
 DEBLUR_FN int64_t mirrored(int64_t position, int64_t size) {
   const int64_t span = 2 * (size - 1);
   if (span == 0) return 0;
@@ -13,6 +16,8 @@ DEBLUR_FN int64_t mirrored(int64_t position, int64_t size) {
   return smaller(phase, span - phase);
 }
 
+// x and y [planes, h, w]; weight [planes, kernel^2]. A block computes neighbouring pixels of one
+// plane.
 template <typename T>
 struct DynamicFilter {
   static constexpr int kThreads = 256;
@@ -32,9 +37,10 @@ struct DynamicFilter {
   DEBLUR_FN void operator()(Block& block, Shared& shared) const {
     const int64_t plane = block.index / per_plane();
     const int64_t pixel = block.index % per_plane() * kThreads + block.thread;
+    // The filter of the plane, which all threads of the block read.
     const int taps = kernel * kernel;
     if (block.thread < taps)
-      shared.weight[block.thread] = number(weight[plane * taps + block.thread]);
+      shared.weight[block.thread] = to_float(weight[plane * taps + block.thread]);
     block.sync();
     if (pixel >= h * w) return;
     const T* own = x + plane * h * w;
@@ -42,9 +48,9 @@ struct DynamicFilter {
     for (int tap = 0; tap < taps; ++tap) {
       const int64_t line = mirrored(pixel / w + tap / kernel - kernel / 2, h);
       const int64_t column = mirrored(pixel % w + tap % kernel - kernel / 2, w);
-      sum = fmaf(shared.weight[tap], number(own[line * w + column]), sum);
+      sum = fmaf(shared.weight[tap], to_float(own[line * w + column]), sum);
     }
-    y[plane * h * w + pixel] = rounded<T>(sum);
+    y[plane * h * w + pixel] = from_float<T>(sum);
   }
 };
 

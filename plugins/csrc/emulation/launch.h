@@ -1,7 +1,9 @@
-// The CUDA kernels on the processor, in place of common/launch.cuh's device: block after block, every thread of a block a fiber
-// that runs until it waits for the others. What a kernel reads from shared memory before it was
-// written is NaN, and so is most of what a missing barrier lets it read; deblur_emulate_backwards
-// turns the order of the threads round, which tells the rest.
+// The CUDA device on the processor, in place of the one in common/launch.cuh. Blocks run one after
+// the other; the threads of a block are fibers, each of which runs until it waits for the others.
+//
+// A missing barrier shows: shared memory is filled with NaN before a block starts, so that a kernel
+// which reads what was not written yet gets NaN. deblur_emulate_backwards lets the last thread of a
+// block run first, which finds the cases that the usual order hides.
 #pragma once
 
 #include <setjmp.h>
@@ -42,11 +44,14 @@ class Block {
     if (_setjmp(here_) == 0) _longjmp(*home_, 1);
   }
 
-  ucontext_t start_;  // used once: a jump costs a tenth of what swapping contexts does
+  // Used once, to start on a stack of its own: later switches are jumps, which cost a tenth of
+  // swapping contexts.
+  ucontext_t start_;
   jmp_buf here_, *home_;
   bool started_ = false, done_ = false;
 };
 
+// The blocks of one launch: one set of fibers and one shared memory, which all blocks use in turn.
 template <typename Kernel>
 class Grid {
  public:
@@ -64,6 +69,8 @@ class Grid {
     }
   }
 
+  // Runs one block: all threads to the next barrier, again and again, until they are done. It is an
+  // error if some threads are done while others wait at a barrier.
   void run(int64_t index) {
     memset(static_cast<void*>(&shared_), 0xFF, sizeof shared_);
     const int count = static_cast<int>(threads_.size());
@@ -88,7 +95,8 @@ class Grid {
  private:
   static constexpr size_t kStack = 32768;
 
-  // A function of its own, because a jump back spoils the locals of the one that it returns to.
+  // A function of its own, because the jump back leaves the local variables of the function it
+  // returns to undefined.
   __attribute__((noinline)) void resume(Block& block) {
     if (_setjmp(home_) != 0) return;
     nvcuda::wmma::running_thread = block.thread;
@@ -114,6 +122,7 @@ class Grid {
   typename Kernel::Shared shared_;
 };
 
+// Runs a launch at once; the stream has no meaning.
 class Queue {
  public:
   explicit Queue(void*) {}

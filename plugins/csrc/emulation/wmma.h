@@ -1,7 +1,7 @@
-// The part of CUDA's nvcuda::wmma that common/product.cuh uses, on the processor: 16 x 16 x 16. The
-// first lane holds what a warp does; its order against barriers is that of the device. What the
-// device asks of addresses and pitches (CUDA C++ Programming Guide, warp matrix functions) is
-// checked, since it is not told there.
+// The part of CUDA's nvcuda::wmma that common/gemm.cuh uses, on the processor, for 16 x 16 x 16
+// alone. The first lane of a warp does the work of all; its order against barriers is that of the
+// device. What the device demands of addresses and pitches (CUDA C++ Programming Guide, warp matrix
+// functions) is checked here, because the device itself does not report it.
 #pragma once
 
 #include <stdint.h>
@@ -50,7 +50,7 @@ void load_matrix_sync(fragment<matrix_a, 16, 16, 16, T, row_major>& to, const T*
   check(from, pitch);
   if (!first_lane()) return;
   for (int i = 0; i < 16; ++i)
-    for (int k = 0; k < 16; ++k) to.item[i][k] = deblur::number(from[i * pitch + k]);
+    for (int k = 0; k < 16; ++k) to.item[i][k] = deblur::to_float(from[i * pitch + k]);
 }
 template <typename T>
 void load_matrix_sync(fragment<matrix_b, 16, 16, 16, T, col_major>& to, const T* from,
@@ -58,7 +58,7 @@ void load_matrix_sync(fragment<matrix_b, 16, 16, 16, T, col_major>& to, const T*
   check(from, pitch);
   if (!first_lane()) return;
   for (int j = 0; j < 16; ++j)
-    for (int k = 0; k < 16; ++k) to.item[k][j] = deblur::number(from[j * pitch + k]);
+    for (int k = 0; k < 16; ++k) to.item[k][j] = deblur::to_float(from[j * pitch + k]);
 }
 
 template <typename T>

@@ -1,4 +1,4 @@
-// LocalMean: what the kernels of all instruction sets take.
+// The arguments of LocalMean's CPU kernels, one for each instruction set.
 #pragma once
 
 #include <stdint.h>
@@ -17,4 +17,4 @@ struct MeanArguments {
 
 }  // namespace deblur
 
-DEBLUR_DECLARE(int32_t local_mean(const MeanArguments&, Team&))
+DEBLUR_DECLARE(int32_t local_mean(const MeanArguments&, ThreadPool&))

@@ -1,4 +1,5 @@
-// MotionDeformConv of bfloat16 features with the channels last, by products of pairs.
+// MotionDeformConv for NHWC in bfloat16, by the instruction VDPBF16PS, which multiplies pairs of
+// bfloat16 and adds both products to a float32.
 #pragma once
 
 #include "../common/buffer.h"
@@ -9,30 +10,33 @@
 namespace deblur {
 namespace DEBLUR_TARGET {
 
-// The products are those of two corners that lie side by side, by their factors, which are rounded.
-// Interleaving two rows of a block of channels leaves them in two vectors in another order, which
-// its weights have as well.
+// A pair is the upper two or the lower two corners of a sample, multiplied by their interpolation
+// factors, which are rounded to bfloat16. The rows of both corners are interleaved for that,
+// channel by channel, which leaves the channels of a block in two vectors in another order; the
+// weights and the bias are stored in that order too.
 class Pairs {
  public:
   Pairs(const float* weight, const float* bias, int64_t c, bool gate)
       : parts_(gate ? 2 : 1),
         outputs_(c / parts_),
         memory_((outputs_ + kBlock - 1) / kBlock * kBlock * parts_ * (kMotionTaps + 1)) {
+    // Block by block of channels: the bias (as tap -1), then every tap, each for all parts, in the
+    // interleaved order.
     float* to = memory_.data();
     for (int64_t first = 0; to != nullptr && first < outputs_; first += kBlock)
       for (int64_t tap = -1; tap < kMotionTaps; ++tap)
         for (int64_t part = 0; part < parts_; ++part)
-          for (int64_t place = 0; place < kBlock; ++place, ++to) {
-            const int64_t output = first + in_block(place), channel = part * outputs_ + output;
+          for (int64_t position = 0; position < kBlock; ++position, ++to) {
+            const int64_t output = first + in_block(position), channel = part * outputs_ + output;
             if (output >= outputs_) *to = 0.0f;
             else *to = tap < 0 ? bias[channel] : weight[channel * kMotionTaps + tap];
           }
   }
   explicit operator bool() const { return static_cast<bool>(memory_); }
 
-  // The pixels of a slice, a few at a time and block by block of their channels: the weights of a
-  // block and the rows around these pixels stay in the nearest cache. The rows from `ahead` on
-  // are needed soon.
+  // Computes the pixels of a slice, a tile at a time and block by block of their channels: the
+  // weights of a block and the rows around the tile stay in the L1 cache. The rows of x from
+  // `ahead` on are needed soon and are prefetched.
   void convolve_slice(const Image<Bf16>& image, const Slice& slice, int64_t count,
                       const Bf16* ahead, Bf16* out) const {
     const Factors factors(slice);
@@ -52,7 +56,8 @@ class Pairs {
   static constexpr int64_t kBlock = 2 * kWidth;  // channels
   static constexpr int64_t kTile = 8;            // pixels
 
-  // The corners of the samples of a pixel; inside the image, the first one tells the others.
+  // The corners of the samples of a pixel; where all are inside the image, only the first is set,
+  // from which the others follow.
   struct Sources {
     const Bf16* at[kMotionTaps][4];
     bool inside;
@@ -65,27 +70,30 @@ class Pairs {
     }
   };
 
-  // Pairs of the factors of a slice: of its upper and of its lower corners.
+  // The factors of a slice as pairs of bfloat16: [tap][upper or lower corners][pixel].
   struct Factors {
     float row[kMotionTaps][2][kSlice];
 
+    // The left corner in the lower half of a lane, the right corner in the upper half.
     explicit Factors(const Slice& slice) {
       for (int64_t tap = 0; tap < kMotionTaps; ++tap)
         for (int64_t corner = 0; corner < 4; corner += 2)
           for (int64_t i = 0; i < kSlice; i += kWidth) {
-            const __m512i left = rounded(load(slice.factor[tap][corner] + i));
-            const __m512i right = rounded(load(slice.factor[tap][corner + 1] + i));
+            const __m512i left = round_to_bf16(load(slice.factor[tap][corner] + i));
+            const __m512i right = round_to_bf16(load(slice.factor[tap][corner + 1] + i));
             _mm512_storeu_si512(row[tap][corner / 2] + i,
                                 _mm512_or_si512(left, _mm512_slli_epi32(right, 16)));
           }
     }
   };
 
-  static int64_t in_block(int64_t place) {
-    return place % kWidth / 4 * 8 + place / kWidth * 4 + place % 4;
+  // The channel of a block that the interleaved order has at a position.
+  static int64_t in_block(int64_t position) {
+    return position % kWidth / 4 * 8 + position / kWidth * 4 + position % 4;
   }
 
-  // Pixels [start, start + count) of a slice.
+  // Pixels [start, start + count) of a slice. With the gate, `Parts` is 2: both halves of the
+  // channels are computed together and multiplied.
   template <int Parts>
   void convolve_tile(const Image<Bf16>& image, const Sources* sources, const Factors& factors,
                      int64_t start, int64_t count, Bf16* out) const {
@@ -100,25 +108,28 @@ class Pairs {
           convolve<Parts, true, true>(image, sources[i].at, factor, weights, first, rest, to);
         else if (sources[i].inside)
           convolve<Parts, true, false>(image, sources[i].at, factor, weights, first, rest, to);
-        else
-          convolve<Parts, false, false>(image, sources[i].at, factor, weights, first, rest, to);
+        else convolve<Parts, false, false>(image, sources[i].at, factor, weights, first, rest, to);
       }
       weights += (kMotionTaps + 1) * Parts * kBlock;
     }
   }
 
-  // Two rows of a block, of which not `Whole` has `rest` alone, interleaved.
-  struct Both { Vec low, high; };
+  // Two rows of a block of channels, interleaved. Only a `Whole` block is loaded without the mask.
+  struct Both {
+    Vec low, high;
+  };
   template <bool Whole>
   DEBLUR_INLINE Both interleave(const Bf16* a, const Bf16* b, __mmask32 rest) {
     __m512i x = Whole ? _mm512_loadu_si512(a) : _mm512_maskz_loadu_epi16(rest, a);
     __m512i y = Whole ? _mm512_loadu_si512(b) : _mm512_maskz_loadu_epi16(rest, b);
-    __asm__("" : "+v"(x), "+v"(y));  // each is loaded once
+    // Keeps the compiler from loading each of them twice, as operands of both instructions below.
+    __asm__("" : "+v"(x), "+v"(y));
     return {{_mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y))},
             {_mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y))}};
   }
 
-  // A block of a pixel. factor as in Factors; weights [bias, then taps][Parts][kBlock].
+  // One block of channels of one pixel. factor as in Factors; weights [bias, then taps][Parts]
+  // [kBlock]. `Inside`: all samples are inside the image.
   template <int Parts, bool Inside, bool Whole>
   DEBLUR_INLINE_METHOD void convolve(const Image<Bf16>& image, const Bf16* const (*at)[4],
                                      const float* factor, const float* weights, int64_t first,
@@ -146,13 +157,13 @@ class Pairs {
     }
     Both y = sum[0];
     if (Parts == 2) y = {y.low * sum[Parts - 1].low, y.high * sum[Parts - 1].high};
-    const __m512i all = _mm512_packus_epi32(rounded(y.low), rounded(y.high));
+    const __m512i all = _mm512_packus_epi32(round_to_bf16(y.low), round_to_bf16(y.high));
     if (Whole) _mm512_storeu_si512(out, all);
     else _mm512_mask_storeu_epi16(out, rest, all);
   }
 
   int64_t parts_, outputs_;
-  Floats memory_;
+  FloatBuffer memory_;
 };
 
 }  // namespace DEBLUR_TARGET

@@ -11,7 +11,8 @@
 #define DEBLUR_TEXT_OF(x) #x
 #define DEBLUR_TEXT(x) DEBLUR_TEXT_OF(x)
 
-// Read from the file, without loading it, by what looks for a library that fits.
+// plugins/libraries/openvino.py reads this text from the file, without loading the library, to find
+// one that was made for the OpenVINO at hand.
 extern "C" DEBLUR_API const char deblur_openvino_made_for[];
 const char deblur_openvino_made_for[] =
     "deblur ops " DEBLUR_TEXT(DEBLUR_CPU_VERSION) " for OpenVINO " DEBLUR_TEXT(
@@ -23,7 +24,7 @@ namespace {
 
 using Extensions = std::vector<ov::Extension::Ptr>;
 
-// How a node of this name in an ONNX file becomes an Op.
+// Adds the conversion of ONNX nodes of this name to an Op.
 template <class Op>
 void read_as(Extensions& list, const std::string& name, const Attributes& fixed = {}) {
   list.push_back(std::make_shared<ov::frontend::onnx::ConversionExtension>(
@@ -43,7 +44,7 @@ Extensions extensions() {
   Extensions list;
   add<SelectiveScan, MotionDeformConv, DeformConv2d, DeformConv2dAt, PrunedConv>(list);
   add<PixelGather, PixelScatter, TopPixels, LocalMean, DynamicFilter, SamplingGrid>(list);
-  // Files have the size of the window in the name of the op.
+  // In ONNX files the name of these ops ends with the size of the window.
   for (int64_t kernel : {3, 5})
     read_as<DynamicFilter>(list, "DynamicFilter" + std::to_string(kernel), {{"kernel", kernel}});
   for (int64_t kernel = 3; kernel <= 384; kernel *= 2)

@@ -1,4 +1,5 @@
-// The ops that compute features, by the kernels of deblur_cpu.h.
+// The ops that compute feature maps, SelectiveScan and the convolutions: the shape of the output,
+// and the call of the kernel of deblur_cpu.h.
 #include "ops.h"
 
 namespace deblur_openvino {
@@ -8,7 +9,7 @@ using ov::PartialShape;
 
 namespace {
 
-// Where the axes of images lie; `last` with the channels last.
+// The axes of images: NCHW, or NHWC with `last`.
 struct Axes {
   explicit Axes(bool last) : c(last ? 3 : 1), h(last ? 1 : 2), w(last ? 2 : 3) {}
   size_t c, h, w;
@@ -29,7 +30,7 @@ PartialShape SelectiveScan::output_shape(const Shapes& inputs) const {
   NODE_VALIDATION_CHECK(this, inputs.size() == size_t{6} + gate + bias, "it has ", inputs.size(),
                         " inputs");
   const auto expect_sequence = [&](const char* name, size_t input, Dimension& channels) {
-    if (last()) expect(name, inputs[input], {&n, &length, &channels});
+    if (channels_last()) expect(name, inputs[input], {&n, &length, &channels});
     else expect(name, inputs[input], {&n, &channels, &length});
   };
   expect_sequence("u", 0, d);
@@ -40,17 +41,17 @@ PartialShape SelectiveScan::output_shape(const Shapes& inputs) const {
   expect("D", inputs[5], {&d});
   if (gate) expect_sequence("z", 6, d);
   if (bias) expect("delta_bias", inputs[size_t{6} + gate], {&d});
-  return last() ? PartialShape{n, length, d} : PartialShape{n, d, length};
+  return channels_last() ? PartialShape{n, length, d} : PartialShape{n, d, length};
 }
 
 int32_t SelectiveScan::compute(const Arguments& x, const Values& y,
                                const deblur_threads* threads) const {
   const bool gate = attribute("gate") != 0, bias = attribute("bias") != 0;
-  return deblur_selective_scan(
-      kind(x[0]), x[0].data, x[1].data, x[2].floats(), x[3].data, x[4].data, x[5].floats(),
-      gate ? x[6].data : nullptr, bias ? x[size_t{6} + gate].floats() : nullptr, y.data,
-      x[0].size(0), x[2].size(0), x[2].size(1), x[0].size(last() ? 1 : 2),
-      static_cast<int32_t>(attribute("delta_softplus")), threads);
+  return deblur_selective_scan(layout(x[0]), x[0].data, x[1].data, x[2].floats(), x[3].data,
+                               x[4].data, x[5].floats(), gate ? x[6].data : nullptr,
+                               bias ? x[size_t{6} + gate].floats() : nullptr, y.data, x[0].size(0),
+                               x[2].size(0), x[2].size(1), x[0].size(channels_last() ? 1 : 2),
+                               static_cast<int32_t>(attribute("delta_softplus")), threads);
 }
 
 PartialShape MotionDeformConv::output_shape(const Shapes& inputs) const {
@@ -60,7 +61,7 @@ PartialShape MotionDeformConv::output_shape(const Shapes& inputs) const {
   expect("offset", inputs[1], {&n, &fields, &h, &w});
   expect("weight", inputs[2], {&c, &one, &side, &side});
   expect("bias", inputs[3], {&c});
-  const Axes axes(last());
+  const Axes axes(channels_last());
   if (attribute("gate") == 0) return axes.shape(n, c, h, w);
   NODE_VALIDATION_CHECK(this, attribute("gate") == 1, "gate is ", attribute("gate"));
   NODE_VALIDATION_CHECK(this, c.is_dynamic() || c.get_length() % 2 == 0, "x has ", c,
@@ -70,8 +71,8 @@ PartialShape MotionDeformConv::output_shape(const Shapes& inputs) const {
 
 int32_t MotionDeformConv::compute(const Arguments& x, const Values& y,
                                   const deblur_threads* threads) const {
-  const Axes axes(last());
-  return deblur_motion_deform_conv(kind(x[0]), x[0].data, x[1].floats(), nullptr, x[2].floats(),
+  const Axes axes(channels_last());
+  return deblur_motion_deform_conv(layout(x[0]), x[0].data, x[1].floats(), nullptr, x[2].floats(),
                                    x[3].floats(), y.data, x[0].size(0), x[0].size(axes.c),
                                    x[0].size(axes.h), x[0].size(axes.w),
                                    static_cast<int32_t>(attribute("gate")), threads);
@@ -92,8 +93,7 @@ int32_t DeformConv2d::compute(const Arguments& x, const Values& y,
                               const deblur_threads* threads) const {
   return deblur_deform_conv2d(x[0].floats(), x[1].floats(), x[2].floats(), x[3].floats(),
                               x[4].floats(), nullptr, y.floats(), x[0].size(0), x[0].size(1),
-                              x[0].size(2), x[0].size(3), x[2].size(0),
-                              x[0].size(2) * x[0].size(3),
+                              x[0].size(2), x[0].size(3), x[2].size(0), x[0].size(2) * x[0].size(3),
                               static_cast<int32_t>(attribute("kernel")), threads);
 }
 
@@ -112,9 +112,9 @@ PartialShape DeformConv2dAt::output_shape(const Shapes& inputs) const {
 int32_t DeformConv2dAt::compute(const Arguments& x, const Values& y,
                                 const deblur_threads* threads) const {
   return deblur_deform_conv2d(x[0].floats(), x[1].floats(), x[2].floats(), x[3].floats(),
-                              x[4].floats(), x[5].numbers(), y.floats(), x[0].size(0),
-                              x[0].size(1), x[0].size(2), x[0].size(3), x[2].size(0),
-                              x[5].size(1), static_cast<int32_t>(attribute("kernel")), threads);
+                              x[4].floats(), x[5].numbers(), y.floats(), x[0].size(0), x[0].size(1),
+                              x[0].size(2), x[0].size(3), x[2].size(0), x[5].size(1),
+                              static_cast<int32_t>(attribute("kernel")), threads);
 }
 
 PartialShape PrunedConv::output_shape(const Shapes& inputs) const {
@@ -127,13 +127,13 @@ PartialShape PrunedConv::output_shape(const Shapes& inputs) const {
   expect("bias1", inputs[3], {&twice});
   expect("weight2", inputs[4], {&twice, &one, &side, &side});
   expect("bias2", inputs[5], {&twice});
-  return Axes(last()).shape(n, c, h, w);
+  return Axes(channels_last()).shape(n, c, h, w);
 }
 
 int32_t PrunedConv::compute(const Arguments& x, const Values& y,
                             const deblur_threads* threads) const {
-  const Axes axes(last());
-  return deblur_pruned_conv(kind(x[0]), x[0].data, x[1].floats(), x[2].floats(), x[3].floats(),
+  const Axes axes(channels_last());
+  return deblur_pruned_conv(layout(x[0]), x[0].data, x[1].floats(), x[2].floats(), x[3].floats(),
                             x[4].floats(), x[5].floats(), y.data, x[0].size(0), x[0].size(axes.c),
                             x[0].size(axes.h), x[0].size(axes.w), threads);
 }

@@ -1,5 +1,5 @@
-// What the ops of the extension have in common: shapes that must fit, the layout of features,
-// tensors in other types than the kernels take, and the threads of OpenVINO.
+// The base class of the OpenVINO ops: the checks of shapes, the layout of feature maps, and the
+// conversion of tensors whose type the kernels do not accept.
 #pragma once
 
 #include <stdint.h>
@@ -18,12 +18,12 @@
 
 namespace deblur_openvino {
 
-// An input or the output of one evaluation: dense, of float32 or int64; features in the layout
-// "last" perhaps of bfloat16.
+// An input or the output of one evaluation: dense, of float32 or int64. Feature maps with the
+// channels last may also be bfloat16.
 struct Values {
   ov::Shape shape;
   void* data = nullptr;
-  bool low = false;  // bfloat16
+  bool is_bf16 = false;
 
   float* floats() const { return static_cast<float*>(data); }
   int64_t* numbers() const { return static_cast<int64_t*>(data); }
@@ -36,12 +36,13 @@ using Attributes = std::map<std::string, int64_t>;
 // An op with one output and integer attributes.
 class Node : public ov::op::Op {
  public:
-  // Takes inputs and attributes from a node of an ONNX file and returns its outputs; `fixed` are
-  // attributes that follow from its name.
+  // Reads inputs and attributes from a node of an ONNX file and returns its outputs; `fixed` has
+  // the attributes that follow from the name of the node.
   //
-  // OpenVINO keeps features channels-last and turns them for nodes that it does not know. Where the
-  // shapes are fixed, it leaves out a change of layout before a Transpose that takes it back: then
-  // features pass through two of them, and the node gets what is there ("last" is 1).
+  // OpenVINO keeps feature maps in NHWC and transposes them for nodes that it does not know. Where
+  // shapes are fixed, it removes such a conversion together with a Transpose that reverts it.
+  // Hence, with fixed shapes, feature maps pass through two Transposes and the node gets them in
+  // NHWC, as they are (its attribute "last" is 1).
   ov::OutputVector read(const ov::frontend::NodeContext& node, const Attributes& fixed);
 
   void validate_and_infer_types() final;
@@ -55,21 +56,23 @@ class Node : public ov::op::Op {
       : attributes_(std::move(attributes)), least_(least), most_(most) {}
 
   int64_t attribute(const char* name) const { return attributes_.at(name); }
-  bool last() const {
+  bool channels_last() const {
     const auto found = attributes_.find("last");
     return found != attributes_.end() && found->second != 0;
   }
-  // What deblur_cpu.h calls such features.
-  int32_t kind(const Values& features) const {
-    return !last() ? DEBLUR_FIRST : features.low ? DEBLUR_LAST_BF16 : DEBLUR_LAST;
+  // The `layout` of deblur_cpu.h for the feature maps of this node.
+  int32_t layout(const Values& features) const {
+    return !channels_last() ? DEBLUR_NCHW : features.is_bf16 ? DEBLUR_NHWC_BF16 : DEBLUR_NHWC;
   }
 
-  // Which inputs of those that may be left out are there; by their place in the ONNX node.
-  virtual void mark_input(size_t place) { (void)place; }
-  // Whether an input has features that the op takes in either layout; the output is like them.
-  virtual bool takes_features(size_t input) const { return (void)input, false; }
-  // Whether an input holds pixel numbers and no values.
-  virtual bool takes_numbers(size_t input) const { return (void)input, false; }
+  // Called for every input that the ONNX node has, with its position there: notes which of the
+  // optional ones are present.
+  virtual void mark_input(size_t position) { (void)position; }
+  // Whether an input is a feature map that the op accepts in NCHW and NHWC; the output has the same
+  // layout.
+  virtual bool is_features(size_t input) const { return (void)input, false; }
+  // Whether an input holds pixel numbers instead of values.
+  virtual bool is_index(size_t input) const { return (void)input, false; }
   // By default that of the first input.
   virtual ov::element::Type output_type() const { return get_input_element_type(0); }
   // The shape of the output. Throws where those of the inputs do not fit (`expect`).
@@ -78,11 +81,11 @@ class Node : public ov::op::Op {
   virtual int32_t compute(const Arguments& inputs, const Values& y,
                           const deblur_threads* threads) const = 0;
 
-  // Throws unless `shape` has these sizes; a size that one of the two does not know yet is taken
-  // from the other.
+  // Throws unless `shape` has these sizes. A size that is unknown on one side is taken from the
+  // other.
   void expect(const char* name, const ov::PartialShape& shape,
               std::initializer_list<ov::Dimension*> sizes) const;
-  // The same for features, in the layout of this node.
+  // The same for a feature map, in the layout of this node.
   void expect_images(const char* name, const ov::PartialShape& shape, ov::Dimension& n,
                      ov::Dimension& c, ov::Dimension& h, ov::Dimension& w) const;
 

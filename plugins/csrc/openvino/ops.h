@@ -5,23 +5,24 @@
 
 namespace deblur_openvino {
 
-// What every op says: see Node.
-#define DEBLUR_OPENVINO_METHODS(Class)                              \
-  DEBLUR_OPENVINO_OP(Class)                                         \
- protected:                                                         \
-  ov::PartialShape output_shape(const Shapes& inputs) const final;  \
-  int32_t compute(const Arguments& inputs, const Values& y, const deblur_threads* threads) const final;
+// What every op declares; Node has the documentation.
+#define DEBLUR_OPENVINO_METHODS(Class)                                                     \
+  DEBLUR_OPENVINO_OP(Class)                                                                \
+ protected:                                                                                \
+  ov::PartialShape output_shape(const Shapes& inputs) const final;                         \
+  int32_t compute(const Arguments& inputs, const Values& y, const deblur_threads* threads) \
+      const final;
 
 class SelectiveScan final : public Node {
  public:
   SelectiveScan() : Node(6, 8, {{"delta_softplus", 0}, {"gate", 0}, {"bias", 0}, {"last", 0}}) {}
   DEBLUR_OPENVINO_METHODS(SelectiveScan)
-  bool takes_features(size_t input) const final {
+  bool is_features(size_t input) const final {
     return input < 2 || input == 3 || input == 4 || (input == 6 && attribute("gate") != 0);
   }
-  void mark_input(size_t place) final {
-    if (place == 6) attributes_["gate"] = 1;
-    if (place == 7) attributes_["bias"] = 1;
+  void mark_input(size_t position) final {
+    if (position == 6) attributes_["gate"] = 1;
+    if (position == 7) attributes_["bias"] = 1;
   }
 };
 
@@ -30,7 +31,7 @@ class MotionDeformConv final : public Node {
  public:
   MotionDeformConv() : Node(4, 4, {{"group", 0}, {"gate", 0}, {"last", 0}}) {}
   DEBLUR_OPENVINO_METHODS(MotionDeformConv)
-  bool takes_features(size_t input) const final { return input == 0; }
+  bool is_features(size_t input) const final { return input == 0; }
 };
 
 class DeformConv2d final : public Node {
@@ -43,28 +44,28 @@ class DeformConv2dAt final : public Node {
  public:
   DeformConv2dAt() : Node(6, 6, {{"kernel", 0}}) {}
   DEBLUR_OPENVINO_METHODS(DeformConv2dAt)
-  bool takes_numbers(size_t input) const final { return input == 5; }
+  bool is_index(size_t input) const final { return input == 5; }
 };
 
 class PrunedConv final : public Node {
  public:
   PrunedConv() : Node(6, 6, {{"group", 0}, {"last", 0}}) {}
   DEBLUR_OPENVINO_METHODS(PrunedConv)
-  bool takes_features(size_t input) const final { return input == 0; }
+  bool is_features(size_t input) const final { return input == 0; }
 };
 
 class PixelGather final : public Node {
  public:
   PixelGather() : Node(2, 2, {{"kernel", 0}}) {}
   DEBLUR_OPENVINO_METHODS(PixelGather)
-  bool takes_numbers(size_t input) const final { return input == 1; }
+  bool is_index(size_t input) const final { return input == 1; }
 };
 
 class PixelScatter final : public Node {
  public:
   PixelScatter() : Node(3, 3) {}
   DEBLUR_OPENVINO_METHODS(PixelScatter)
-  bool takes_numbers(size_t input) const final { return input == 1; }
+  bool is_index(size_t input) const final { return input == 1; }
 };
 
 class TopPixels final : public Node {

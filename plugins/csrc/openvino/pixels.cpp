@@ -1,4 +1,5 @@
-// The ops that pick and filter pixels, by the kernels of deblur_cpu.h.
+// The ops that select and filter pixels: the shape of the output, and the call of the kernel of
+// deblur_cpu.h.
 #include "ops.h"
 
 namespace deblur_openvino {
@@ -26,8 +27,8 @@ PartialShape PixelGather::output_shape(const Shapes& inputs) const {
 
 int32_t PixelGather::compute(const Arguments& x, const Values& y,
                              const deblur_threads* threads) const {
-  return deblur_pixel_gather(x[0].floats(), x[1].numbers(), y.floats(), x[0].size(0),
-                             x[0].size(1), x[0].size(2), x[0].size(3), x[1].size(0),
+  return deblur_pixel_gather(x[0].floats(), x[1].numbers(), y.floats(), x[0].size(0), x[0].size(1),
+                             x[0].size(2), x[0].size(3), x[1].size(0),
                              static_cast<int32_t>(attribute("kernel")), threads);
 }
 
@@ -42,8 +43,8 @@ PartialShape PixelScatter::output_shape(const Shapes& inputs) const {
 int32_t PixelScatter::compute(const Arguments& x, const Values& y,
                               const deblur_threads* threads) const {
   return deblur_pixel_scatter(x[0].floats(), x[1].numbers(), x[2].floats(), y.floats(),
-                              x[0].size(0), x[0].size(1), x[0].size(2), x[0].size(3),
-                              x[1].size(0), threads);
+                              x[0].size(0), x[0].size(1), x[0].size(2), x[0].size(3), x[1].size(0),
+                              threads);
 }
 
 PartialShape TopPixels::output_shape(const Shapes& inputs) const {
@@ -86,9 +87,8 @@ PartialShape DynamicFilter::output_shape(const Shapes& inputs) const {
 
 int32_t DynamicFilter::compute(const Arguments& x, const Values& y,
                                const deblur_threads* threads) const {
-  return deblur_dynamic_filter(x[0].floats(), x[1].floats(), y.floats(), planes(x[0]),
-                               x[0].size(2), x[0].size(3),
-                               static_cast<int32_t>(attribute("kernel")), threads);
+  return deblur_dynamic_filter(x[0].floats(), x[1].floats(), y.floats(), planes(x[0]), x[0].size(2),
+                               x[0].size(3), static_cast<int32_t>(attribute("kernel")), threads);
 }
 
 PartialShape SamplingGrid::output_shape(const Shapes& inputs) const {

@@ -1,5 +1,5 @@
-// The threads of OpenVINO: those of the task arena in which it evaluates a node. There are no
-// others, so that what the user says about their number holds here too.
+// The threads of OpenVINO: those of the TBB arena in which it evaluates a node. The kernels start
+// no others, so that the number of threads that the user asked OpenVINO for holds here too.
 #pragma once
 
 #include <stdint.h>

@@ -1,11 +1,14 @@
-// PixelGather and PixelScatter: a thread a value.
+// The CUDA kernels of PixelGather and PixelScatter (M2AENet, arXiv:2507.07708, Sec. 3.2): listed
+// pixels of a feature map as rows, and back. One thread for each value.
 #pragma once
 
 #include "../common/launch.cuh"
 
 namespace deblur {
 
-// Elements are moved as they are: T only has their size.
+// x [n, c, h, w]; index [pixels], numbers (image * h + y) * w + x; rows [pixels, kernel^2, c].
+// Values are moved as they are, so that T only has their size. Zeros where a neighbour or a listed
+// number is outside the images.
 template <typename T>
 struct PixelGather {
   static constexpr int kThreads = 256;
@@ -23,6 +26,7 @@ struct PixelGather {
   DEBLUR_FN void operator()(Block& block, Shared&) const {
     const int64_t i = block.index * kThreads + block.thread;
     if (i >= values()) return;
+    // The channel, tap and listed pixel of this value, and the neighbour that it is copied from.
     const int64_t taps = kernel * kernel, channel = i % c, tap = i / c % taps;
     const int64_t pixel = index[i / (c * taps)];
     const int64_t image = pixel / (h * w), line = pixel / w % h + tap / kernel - kernel / 2;
@@ -33,7 +37,9 @@ struct PixelGather {
   }
 };
 
-// Into a copy of the base; threads follow the list, whose neighbours are mostly neighbours in y.
+// Writes rows [pixels, c] to the listed pixels of y [n, c, area], which is a copy of the base
+// already. Neighbouring threads have neighbouring entries of the list, which are mostly neighbours
+// in y too.
 template <typename T>
 struct PixelScatter {
   static constexpr int kThreads = 256;

@@ -1,4 +1,5 @@
-// Which pixels a mask asks for, and where their rows lie.
+// The pixels of the dilated mask of PrunedConv on the CPU: a masked pixel needs the 1x1 result of
+// its 3x3 neighbourhood.
 #pragma once
 
 #include <stdint.h>
@@ -8,49 +9,53 @@
 
 namespace deblur {
 
-constexpr float kMasked = 0.5f;  // a mask value above it asks for the pixel
+constexpr float kMaskThreshold = 0.5f;  // a pixel with a larger mask value is computed
 
-// Pixels of the dilated mask (3 x 3) of one image, numbered row by row: those whose 1x1 result is
-// needed. `slots` is the map of their numbers plus one, 0 elsewhere, with a border of one pixel.
-class Neighbours {
+// The dilated mask of one image: the sorted list of its pixels, and a map of the image, with a
+// border of one pixel, that holds the position of a pixel in the list plus one, or 0 if it is not
+// listed.
+class DilatedMask {
  public:
-  Neighbours(int64_t h, int64_t w)
-      : h_(h), w_(w), numbers_((h + 2) * (w + 2)), list_(h * w), firsts_(2 * (h + 1)) {}
+  DilatedMask(int64_t h, int64_t w)
+      : h_(h), w_(w), map_((h + 2) * (w + 2)), list_(h * w), line_starts_(2 * (h + 1)) {}
 
-  explicit operator bool() const { return numbers_ && list_ && firsts_; }
+  explicit operator bool() const { return map_ && list_ && line_starts_; }
 
-  void find(const float* mask, Team& team) {
-    int32_t* slots = reinterpret_cast<int32_t*>(numbers_.data());
-    for (int64_t x = 0; x < w_ + 2; ++x) slots[x] = slots[(h_ + 1) * (w_ + 2) + x] = 0;
-    parallel_for(team, h_, [&](int64_t y) { firsts()[y + 1] = mark_row(mask, y); });
-    firsts()[0] = 0;
-    for (int64_t y = 0; y < h_; ++y) firsts()[y + 1] += firsts()[y];
-    parallel_for(team, h_, [&](int64_t y) { number_row(y); });
+  // Lists the pixels of mask [h, w]: marks and counts them line by line, adds the counts up, then
+  // numbers them, again line by line.
+  void find(const float* mask, ThreadPool& pool) {
+    int32_t* map = reinterpret_cast<int32_t*>(map_.data());
+    for (int64_t x = 0; x < w_ + 2; ++x) map[x] = map[(h_ + 1) * (w_ + 2) + x] = 0;
+    parallel_for(pool, h_, [&](int64_t y) { line_starts()[y + 1] = mark_row(mask, y); });
+    line_starts()[0] = 0;
+    for (int64_t y = 0; y < h_; ++y) line_starts()[y + 1] += line_starts()[y];
+    parallel_for(pool, h_, [&](int64_t y) { number_row(y); });
   }
 
-  // Rows [begin, end) hold the numbers [first(begin), first(end)).
-  int64_t first(int64_t row) const {
-    return row < 0 ? 0 : firsts()[row < h_ ? row : h_];
-  }
-  // Pixels by number, y * w + x.
+  // How many pixels are listed before a row: rows [begin, end) have the positions [first(begin),
+  // first(end)).
+  int64_t first(int64_t row) const { return row < 0 ? 0 : line_starts()[row < h_ ? row : h_]; }
+  // The list, of pixels y * w + x.
   const int32_t* list() const { return reinterpret_cast<const int32_t*>(list_.data()); }
-  // Numbers plus one around pixel (y, x): rows of w + 2, the corner above it to the left first.
+  // The map around pixel (y, x), from its upper left neighbour on; a row of the map has w + 2
+  // values.
   const int32_t* around(int64_t y, int64_t x) const {
-    return reinterpret_cast<const int32_t*>(numbers_.data()) + y * (w_ + 2) + x;
+    return reinterpret_cast<const int32_t*>(map_.data()) + y * (w_ + 2) + x;
   }
 
  private:
-  int64_t* firsts() const { return reinterpret_cast<int64_t*>(firsts_.data()); }
+  int64_t* line_starts() const { return reinterpret_cast<int64_t*>(line_starts_.data()); }
   int32_t* row(int64_t y) const {
-    return reinterpret_cast<int32_t*>(numbers_.data()) + (y + 1) * (w_ + 2);
+    return reinterpret_cast<int32_t*>(map_.data()) + (y + 1) * (w_ + 2);
   }
 
-  // Sets row y of the map to 1 in the dilated mask, 0 elsewhere; returns how many are 1.
+  // Sets row y of the map to 1 in the dilated mask, 0 elsewhere; returns how many are 1. It dilates
+  // vertically, by an OR of three mask rows, then horizontally.
   int64_t mark_row(const float* mask, int64_t y) {
     int32_t* marks = row(y);
     for (int64_t x = 0; x < w_ + 2; ++x) marks[x] = 0;
     for (int64_t near = y > 0 ? y - 1 : 0; near < h_ && near <= y + 1; ++near)
-      for (int64_t x = 0; x < w_; ++x) marks[x + 1] |= mask[near * w_ + x] > kMasked;
+      for (int64_t x = 0; x < w_; ++x) marks[x + 1] |= mask[near * w_ + x] > kMaskThreshold;
     int64_t count = 0;
     int32_t before = 0;
     for (int64_t x = 1; x <= w_; ++x) {
@@ -62,9 +67,10 @@ class Neighbours {
     return count;
   }
 
+  // Writes the pixels of row y to the list and their positions to the map.
   void number_row(int64_t y) {
     int32_t *marks = row(y), *list = reinterpret_cast<int32_t*>(list_.data());
-    int64_t number = firsts()[y];
+    int64_t number = line_starts()[y];
     for (int64_t x = 0; x < w_; ++x) {
       if (marks[x + 1] == 0) continue;
       list[number++] = static_cast<int32_t>(y * w_ + x);
@@ -73,7 +79,7 @@ class Neighbours {
   }
 
   int64_t h_, w_;
-  Floats numbers_, list_, firsts_;
+  FloatBuffer map_, list_, line_starts_;
 };
 
 }  // namespace deblur

@@ -1,12 +1,14 @@
-// PrunedConv: rows of the dilated mask's pixels times the 1x1 weights; then, at masked pixels, the
-// depth-wise 3x3 over the rows of their neighbours, and the gate.
+// The CPU kernel of PrunedConv (M2AENet, arXiv:2507.07708, Sec. 3.2 and Eq. 5; the formula is in
+// kernel.cuh): the pixels of the dilated mask are gathered as rows and multiplied by the 1x1
+// weights; then, at the masked pixels, follow the depth-wise 3x3 convolution over the rows of their
+// neighbours and the gate.
 //
-// Bands of image rows bound what is held of the wide result. Row 0 of a band is zero: it stands
-// for everything outside the image (inside, a masked pixel's neighbours are all in the list).
+// Bands of image rows bound the memory of the hidden rows. Row 0 of a band is zero: it stands for
+// everything outside the image (inside, the neighbours of a masked pixel are all in the list).
 #include <string.h>
 
+#include "../common/bf16.h"
 #include "../common/buffer.h"
-#include "../common/features.h"
 #include "../common/gemm.h"
 #include "../common/transpose.h"
 #include "arguments.h"
@@ -16,14 +18,14 @@ namespace deblur {
 namespace DEBLUR_TARGET {
 namespace {
 
-constexpr int64_t kTile = 4 * kRows;    // pixels of a matrix product by one thread
-constexpr int64_t kRun = 32;            // masked pixels whose results are turned at a time
-constexpr int64_t kHeld = int64_t{1} << 20;  // floats of a band a thread, unless one row has more
+constexpr int64_t kTile = 4 * kRows;  // pixels of a matrix gemm by one thread
+constexpr int64_t kRun = 32;  // masked pixels whose results are transposed to NCHW at a time
+constexpr int64_t kMostHidden = int64_t{1}
+                                << 20;  // floats of a band a thread, unless one row has more
 constexpr int64_t kTaps = 9;
 
-int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// The weights as the kernels read them; both halves of the channels are padded to vectors.
+// The weights in the order in which the kernels read them; each half of the 2c hidden channels is
+// filled up to whole vectors, of `half` channels.
 class Weights {
  public:
   Weights(const PrunedArguments& a, bool in_pairs)
@@ -32,6 +34,8 @@ class Weights {
         depth(in_pairs ? (a.c + 1) / 2 : a.c),
         pairs(in_pairs),
         memory_(2 * half * (depth + 2 + kTaps)) {
+    // The matrix of the 1x1 convolution in panels, then its bias, the taps of the depth-wise
+    // convolution, and its bias; zero in lanes without a channel.
     if (!memory_) return;
     matrix = memory_.data();
     bias1 = matrix + 2 * half * depth;
@@ -55,45 +59,46 @@ class Weights {
   }
   explicit operator bool() const { return static_cast<bool>(memory_); }
 
-  // rows [count][depth] -> out [count][2 * half].
+  // The 1x1 convolution: rows [count][depth] -> out [count][2 * half].
   void multiply(const float* rows, int64_t count, float* out) const {
 #if defined(DEBLUR_PAIRS)
     if (pairs)
-      return product<OfPairs>(rows, depth, count, depth, matrix, bias1, panels, out, 2 * half);
+      return gemm<Bf16PairFma>(rows, depth, count, depth, matrix, bias1, panels, out, 2 * half);
 #endif
-    product(rows, depth, count, depth, matrix, bias1, panels, out, 2 * half);
+    gemm(rows, depth, count, depth, matrix, bias1, panels, out, 2 * half);
   }
 
   int64_t half, panels;
-  int64_t depth;  // floats of a row: channels, or pairs of them in bfloat16
+  int64_t depth;  // floats of a gathered row: channels, or pairs of them in bfloat16
   bool pairs;
   float *matrix = nullptr, *bias1 = nullptr, *taps = nullptr, *bias2 = nullptr;
 
  private:
-  Floats memory_;
+  FloatBuffer memory_;
 };
 
-// Length of the run of neighbouring numbers that `list` begins with.
+// Length of the run of neighbouring pixels that `list` begins with.
 int64_t run_length(const int32_t* list, int64_t count) {
   int64_t length = 1;
   while (length < count && list[length] == list[0] + length) ++length;
   return length;
 }
 
-// Rows [count][c] of the listed pixels of x [c, pixels], or [pixels, c].
-void gather_first(const float* x, int64_t pixels, int64_t c, const int32_t* list, int64_t count,
-            float* rows) {
+// Writes the listed pixels of x [c, pixels] (NCHW) or [pixels, c] (NHWC) to rows [count][c].
+// Neighbouring pixels of NCHW are transposed together.
+void gather_nchw(const float* x, int64_t pixels, int64_t c, const int32_t* list, int64_t count,
+                 float* rows) {
   for (int64_t i = 0, length; i < count; i += length) {
     length = run_length(list + i, count - i);
     transpose(x + list[i], pixels, c, length, rows + i * c, c);
   }
 }
 template <class T>
-void gather_last(const T* x, int64_t c, const int32_t* list, int64_t count, float* rows) {
+void gather_nhwc(const T* x, int64_t c, const int32_t* list, int64_t count, float* rows) {
   for (int64_t i = 0; i < count; ++i) copy(x + list[i] * c, c, rows + i * c);
 }
 
-// The same rows in pairs of bfloat16, of which the last may be half empty.
+// The same, as rows of pairs of bfloat16; with an odd c the last pair ends with a zero.
 void gather_pairs(const Bf16* x, int64_t c, const int32_t* list, int64_t count, float* rows) {
   const int64_t depth = (c + 1) / 2;
   for (int64_t i = 0; i < count; ++i) {
@@ -102,7 +107,8 @@ void gather_pairs(const Bf16* x, int64_t c, const int32_t* list, int64_t count, 
   }
 }
 
-// The gated result of one pixel; `near` the nine rows of its neighbourhood.
+// The depth-wise convolution and the gate at one pixel, out [half]; `near` has the nine hidden rows
+// of its neighbourhood.
 DEBLUR_INLINE void convolve(const Weights& weights, const float* const* near, float* out) {
   const int64_t half = weights.half;
   for (int64_t c = 0; c < half; c += kWidth) {
@@ -116,17 +122,18 @@ DEBLUR_INLINE void convolve(const Weights& weights, const float* const* near, fl
   }
 }
 
-// The wide rows of a band, the first of which has the number `first`.
+// The hidden rows of a band: row 0 is zero, row 1 belongs to the pixel at position `first` of the
+// list.
 struct Hidden {
   const Weights& weights;
-  const Neighbours& neighbours;
+  const DilatedMask& dilated;
   const float* rows;
   int64_t first, w;
 
-  // The gated result [half] of a masked pixel.
+  // The result [half] of the masked pixel (y, x).
   void convolve_at(int64_t y, int64_t x, float* out) const {
     const float* near[kTaps];
-    const int32_t* numbers = neighbours.around(y, x);
+    const int32_t* numbers = dilated.around(y, x);
     for (int64_t tap = 0; tap < kTaps; ++tap) {
       const int64_t number = numbers[tap / 3 * (w + 2) + tap % 3];
       near[tap] = rows + (number == 0 ? 0 : number - first) * 2 * weights.half;
@@ -135,103 +142,114 @@ struct Hidden {
   }
 };
 
-// One row of an image: x * x everywhere, then the masked pixels. `scratch` holds kRun results.
-void finish_first(const PrunedArguments& a, const Hidden& hidden, const float* x, const float* mask,
-                  float* y, int64_t row, float* scratch) {
+// Writes one row of y: x x everywhere, then the masked pixels. `scratch` holds kRun results, which
+// are transposed to NCHW together.
+void finish_nchw(const PrunedArguments& a, const Hidden& hidden, const float* x, const float* mask,
+                 float* y, int64_t row, float* scratch) {
   const int64_t pixels = a.h * a.w, half = hidden.weights.half;
   for (int64_t c = 0, at = row * a.w; c < a.c; ++c, at += pixels) square(x + at, a.w, y + at);
   const float* masked = mask + row * a.w;
   for (int64_t begin = 0; begin < a.w;) {
     int64_t end = begin;
-    for (; end < a.w && end < begin + kRun && masked[end] > kMasked; ++end)
+    for (; end < a.w && end < begin + kRun && masked[end] > kMaskThreshold; ++end)
       hidden.convolve_at(row, end, scratch + (end - begin) * half);
     transpose(scratch, half, end - begin, a.c, y + row * a.w + begin, pixels);
     begin = end > begin ? end : begin + 1;
   }
 }
 template <class T>
-void finish_last(const PrunedArguments& a, const Hidden& hidden, const T* x, const float* mask,
+void finish_nhwc(const PrunedArguments& a, const Hidden& hidden, const T* x, const float* mask,
                  T* y, int64_t row, float* scratch) {
   square(x + row * a.w * a.c, a.w * a.c, y + row * a.w * a.c);
   for (int64_t pixel = row * a.w; pixel < (row + 1) * a.w; ++pixel) {
-    if (!(mask[pixel] > kMasked)) continue;
+    if (!(mask[pixel] > kMaskThreshold)) continue;
     hidden.convolve_at(row, pixel - row * a.w, scratch);
     copy(scratch, a.c, y + pixel * a.c);
   }
 }
 
-// One image of the tensors, of whichever kind.
+// One image of x and y, in the layout and type of the call.
 struct Image {
   const PrunedArguments& a;
-  int64_t begin;  // its first value
+  int64_t begin;  // position of its first value
 
   void gather(const int32_t* list, int64_t count, bool pairs, float* rows) const {
     if (pairs) gather_pairs(x<Bf16>(), a.c, list, count, rows);
-    else if (a.features == DEBLUR_FIRST)
-      gather_first(x<float>(), a.h * a.w, a.c, list, count, rows);
-    else if (a.features == DEBLUR_LAST) gather_last(x<float>(), a.c, list, count, rows);
-    else gather_last(x<Bf16>(), a.c, list, count, rows);
+    else if (a.layout == DEBLUR_NCHW) gather_nchw(x<float>(), a.h * a.w, a.c, list, count, rows);
+    else if (a.layout == DEBLUR_NHWC) gather_nhwc(x<float>(), a.c, list, count, rows);
+    else gather_nhwc(x<Bf16>(), a.c, list, count, rows);
   }
   void finish(const Hidden& hidden, const float* mask, int64_t row, float* scratch) const {
-    if (a.features == DEBLUR_FIRST)
-      finish_first(a, hidden, x<float>(), mask, y<float>(), row, scratch);
-    else if (a.features == DEBLUR_LAST)
-      finish_last(a, hidden, x<float>(), mask, y<float>(), row, scratch);
-    else
-      finish_last(a, hidden, x<Bf16>(), mask, y<Bf16>(), row, scratch);
+    if (a.layout == DEBLUR_NCHW) finish_nchw(a, hidden, x<float>(), mask, y<float>(), row, scratch);
+    else if (a.layout == DEBLUR_NHWC)
+      finish_nhwc(a, hidden, x<float>(), mask, y<float>(), row, scratch);
+    else finish_nhwc(a, hidden, x<Bf16>(), mask, y<Bf16>(), row, scratch);
   }
 
  private:
-  template <class T> const T* x() const { return static_cast<const T*>(a.x) + begin; }
-  template <class T> T* y() const { return static_cast<T*>(a.y) + begin; }
+  template <class T>
+  const T* x() const {
+    return static_cast<const T*>(a.x) + begin;
+  }
+  template <class T>
+  T* y() const {
+    return static_cast<T*>(a.y) + begin;
+  }
 };
 
-// The rows from `begin` on whose neighbours fit into the memory of a band; at least one.
-int64_t band_end(const Neighbours& neighbours, int64_t begin, int64_t h, int64_t most) {
+// The end of the band of rows that begins at `begin`: as many rows as have at most `most` listed
+// pixels with their neighbours above and below, but at least one.
+int64_t band_end(const DilatedMask& dilated, int64_t begin, int64_t h, int64_t most) {
   int64_t end = begin + 1;
-  while (end < h && neighbours.first(end + 2) - neighbours.first(begin - 1) <= most) ++end;
+  while (end < h && dilated.first(end + 2) - dilated.first(begin - 1) <= most) ++end;
   return end;
 }
 
 }  // namespace
 
-int32_t pruned_conv(const PrunedArguments& a, Team& team) {
-  const bool pairs = a.features == DEBLUR_LAST_BF16 && chosen_isa() == Isa::avx512_bf16;
+int32_t pruned_conv(const PrunedArguments& a, ThreadPool& pool) {
+  // bfloat16 is multiplied in pairs where the processor can; the hidden rows are float32 in any
+  // case.
+  const bool pairs = a.layout == DEBLUR_NHWC_BF16 && chosen_isa() == Isa::avx512_bf16;
   const Weights weights(a, pairs);
-  Neighbours neighbours(a.h, a.w);
-  if (!weights || !neighbours) return DEBLUR_NO_MEMORY;
-  const int64_t pixels = a.h * a.w, wide = 2 * weights.half;
-  const int64_t held = kHeld * team.size() / wide, three = 3 * a.w;
+  DilatedMask dilated(a.h, a.w);
+  if (!weights || !dilated) return DEBLUR_NO_MEMORY;
+  // The memory of a band: `most` hidden rows, at least those of three image rows, which one row of
+  // results needs; and scratch for every task.
+  const int64_t pixels = a.h * a.w, row_stride = 2 * weights.half;
+  const int64_t held = kMostHidden * pool.size() / row_stride, three = 3 * a.w;
   const int64_t most = held > three ? held : three;  // pixels of a band with its neighbours
-  const int64_t tasks = 4 * team.size();
+  const int64_t tasks = 4 * pool.size();
   const int64_t scratch = kTile * a.c > kRun * weights.half ? kTile * a.c : kRun * weights.half;
-  Floats hidden((at_most(most, pixels) + 1) * wide), memory(tasks * scratch);
+  FloatBuffer hidden((at_most(most, pixels) + 1) * row_stride), memory(tasks * scratch);
   if (!hidden || !memory) return DEBLUR_NO_MEMORY;
-  memset(hidden.data(), 0, sizeof(float) * static_cast<size_t>(wide));
+  memset(hidden.data(), 0, sizeof(float) * static_cast<size_t>(row_stride));
 
   for (int64_t image = 0; image < a.n; ++image) {
     const Image own = {a, image * a.c * pixels};
     const float* mask = a.mask + image * pixels;
-    neighbours.find(mask, team);
+    dilated.find(mask, pool);
     for (int64_t begin = 0, end; begin < a.h; begin = end) {
-      end = band_end(neighbours, begin, a.h, most);
-      const int64_t first = neighbours.first(begin - 1);
-      const int64_t count = neighbours.first(end + 1) - first;
+      end = band_end(dilated, begin, a.h, most);
+      const int64_t first = dilated.first(begin - 1);
+      const int64_t count = dilated.first(end + 1) - first;
       const int64_t tiles = (count + kTile - 1) / kTile;
-      parallel_for(team, at_most(tasks, tiles), [&](int64_t task) {
+      // Tiles of listed pixels: gather their rows and multiply them by the 1x1 weights.
+      parallel_for(pool, at_most(tasks, tiles), [&](int64_t task) {
         const int64_t all = at_most(tasks, tiles);
         float* rows = memory.data() + task * scratch;
         for (int64_t tile = tiles * task / all; tile < tiles * (task + 1) / all; ++tile) {
           const int64_t start = tile * kTile, some = at_most(count - start, kTile);
-          own.gather(neighbours.list() + first + start, some, pairs, rows);
-          weights.multiply(rows, some, hidden.data() + (start + 1) * wide);
+          own.gather(dilated.list() + first + start, some, pairs, rows);
+          weights.multiply(rows, some, hidden.data() + (start + 1) * row_stride);
         }
       });
       const int64_t parts = at_most(tasks, end - begin);
-      parallel_for(team, parts, [&](int64_t task) {
+      // Rows of the band: the depth-wise convolution at masked pixels, x x elsewhere.
+      parallel_for(pool, parts, [&](int64_t task) {
         const int64_t last = begin + (end - begin) * (task + 1) / parts;
         for (int64_t row = begin + (end - begin) * task / parts; row < last; ++row)
-          own.finish({weights, neighbours, hidden.data(), first, a.w}, mask, row,
+          own.finish({weights, dilated, hidden.data(), first, a.w}, mask, row,
                      memory.data() + task * scratch);
       });
     }

@@ -1,10 +1,13 @@
-// SamplingGrid: a thread an output.
+// The CUDA kernel of SamplingGrid: the positions at which MotionDeformConv samples, in the
+// coordinates of GridSample (align_corners = 0), ((2 x + 1) / w - 1, (2 y + 1) / h - 1). One thread
+// for each position.
 #pragma once
 
 #include "../common/launch.cuh"
 
 namespace deblur {
 
+// offset [n, 18, h, w], (dy, dx) of each tap; grid [9, n, h, w, 2].
 struct SamplingGrid {
   static constexpr int kThreads = 256;
   static constexpr int64_t kTaps = 9;
@@ -19,6 +22,7 @@ struct SamplingGrid {
   DEBLUR_FN void operator()(Block& block, Shared&) const {
     const int64_t i = block.index * kThreads + block.thread;
     if (i >= kTaps * n * h * w) return;
+    // The tap, image and pixel of this position; dy and dx of a tap are two planes of the offsets.
     const int64_t x = i % w, y = i / w % h, image = i / (h * w) % n, tap = i / (h * w * n);
     const float* down = offset + ((image * kTaps + tap) * 2 * h + y) * w + x;
     const float row = static_cast<float>(y + tap / 3 - 1);

@@ -1,37 +1,42 @@
+// deblur_cuda_selective_scan of deblur_cuda.h: checks its arguments, divides the workspace and
+// launches the three phases.
 #include "kernel.cuh"
 
 #include "../common/sizes.h"
 
 namespace {
 
-using deblur::product;
+using deblur::element_count;
 using deblur::Queue;
 
 constexpr int64_t kMostStates = 64;
-// So many states of all channels occupy a large GPU by themselves: one phase, half the work.
+// With so many states in all, a large GPU is fully occupied by whole sequences: one phase is
+// enough, which is half the work.
 constexpr int64_t kEnough = DEBLUR_BOUND(int64_t{1} << 21, 4096);
 
 bool fits(int64_t n, int64_t d, int64_t states, int64_t length) {
-  return length >= 1 && states >= 1 && states <= kMostStates && product({n, d, length}) >= 0 &&
-         product({n, states, length}) >= 0 && product({d, states}) >= 0 &&
-         product({n, d, states}) >= 0;
+  return length >= 1 && states >= 1 && states <= kMostStates &&
+         element_count({n, d, length}) >= 0 && element_count({n, states, length}) >= 0 &&
+         element_count({d, states}) >= 0 && element_count({n, d, states}) >= 0;
 }
 
-template <typename T, int Held>
+// Launches the phases; a thread holds `States` states.
+template <typename T, int States>
 void scan(Queue& queue, const deblur::ScanArguments<T>& a) {
   const int64_t groups = a.n * deblur::ceil_div(a.d, deblur::kLanes);
-  const int threads = deblur::kLanes * static_cast<int>(deblur::ceil_div(a.states, Held));
+  const int threads = deblur::kLanes * static_cast<int>(deblur::ceil_div(a.states, States));
   if (a.chunks > 1) {
-    queue.launch(deblur::ScanChunk<T, Held, false>{a}, groups * (a.chunks - 1), threads);
-    using Carry = deblur::ScanCarry<T>;
+    queue.launch(deblur::ScanChunk<T, States, false>{a}, groups * (a.chunks - 1), threads);
+    using Carry = deblur::CarryChunkStates<T>;
     queue.launch(Carry{a}, deblur::ceil_div(a.n * a.states * a.d, Carry::kThreads));
   }
-  queue.launch(deblur::ScanChunk<T, Held, true>{a}, groups * a.chunks, threads);
+  queue.launch(deblur::ScanChunk<T, States, true>{a}, groups * a.chunks, threads);
 }
 
 }  // namespace
 
-// The chunks but the last are at most as many as the root of the length.
+// Chunk states [n, chunks - 1, states, d] and sums of delta [n, chunks - 1, d]. Without its last
+// one a sequence has at most sqrt(length) chunks, which never shrinks when the length grows.
 int64_t deblur_cuda_selective_scan_workspace(int32_t type, int64_t n, int64_t d, int64_t states,
                                              int64_t length) {
   if (!deblur::is_type(type) || !fits(n, d, states, length)) return -1;
@@ -53,6 +58,7 @@ int32_t deblur_cuda_selective_scan(int32_t type, const void* u, const float* del
   if (!deblur::is_type(type)) return DEBLUR_CUDA_BAD_ARGUMENT;
   if (n * d == 0) return DEBLUR_CUDA_OK;
   if (!u || !delta || !A || !B || !C || !D || !y) return DEBLUR_CUDA_NO_TENSOR;
+  // `whole`: one chunk for the whole sequence, which needs no workspace.
   const bool whole = n * d * states >= kEnough || length <= deblur::kShortestChunk;
   const int64_t needed =
       whole ? 0 : deblur_cuda_selective_scan_workspace(type, n, d, states, length);
@@ -61,16 +67,32 @@ int32_t deblur_cuda_selective_scan(int32_t type, const void* u, const float* del
   const int64_t steps = whole ? length : deblur::chunk_steps(length);
   const int64_t chunks = deblur::ceil_div(length, steps);
   deblur::Workspace memory(workspace);
-  float* carried = memory.take<float>(n * (chunks - 1) * states * d);
-  float* sums = memory.take<float>(n * (chunks - 1) * d);
+  float* chunk_state = memory.take<float>(n * (chunks - 1) * states * d);
+  float* chunk_delta = memory.take<float>(n * (chunks - 1) * d);
   return deblur::with_type(type, [&](auto value) {
     using T = decltype(value);
-    const deblur::ScanArguments<T> a = {
-        static_cast<const T*>(u), static_cast<const T*>(B), static_cast<const T*>(C),
-        static_cast<const T*>(z), delta, A, D, delta_bias, static_cast<T*>(y), carried, sums,
-        n, d, states, length, steps, chunks, delta_softplus == 1};
+    const deblur::ScanArguments<T> a = {static_cast<const T*>(u),
+                                        static_cast<const T*>(B),
+                                        static_cast<const T*>(C),
+                                        static_cast<const T*>(z),
+                                        delta,
+                                        A,
+                                        D,
+                                        delta_bias,
+                                        static_cast<T*>(y),
+                                        chunk_state,
+                                        chunk_delta,
+                                        n,
+                                        d,
+                                        states,
+                                        length,
+                                        steps,
+                                        chunks,
+                                        delta_softplus == 1};
+    // A thread holds 8 states where four warps are enough for all of them, else 16, which needs
+    // twice the registers.
     Queue queue(stream);
-    if (states > 8 * deblur::kParts) scan<T, 16>(queue, a);
+    if (states > 8 * deblur::kWarps) scan<T, 16>(queue, a);
     else scan<T, 8>(queue, a);
     return queue.code();
   });

@@ -1,4 +1,4 @@
-// SelectiveScan: what the kernels of all instruction sets take.
+// The arguments of SelectiveScan's CPU kernels, one for each instruction set.
 #pragma once
 
 #include <stdint.h>
@@ -8,19 +8,21 @@
 
 namespace deblur {
 
+// u, delta, z and y [n, d, length], B and C [n, states, length], or with the channels last; A
+// [d, states]; D and delta_bias [d].
 struct ScanArguments {
-  int32_t features;  // of u, delta, enter, read, gate and y: DEBLUR_FIRST, ...
+  int32_t layout;  // of u, delta, B, C, z and y: DEBLUR_NCHW, ...
   const void *u, *delta;
-  const float* rates;
-  const void *enter, *read;
-  const float* skip;
-  const void* gate;   // may be null
-  const float* bias;  // may be null
+  const float* A;
+  const void *B, *C;
+  const float* D;
+  const void* z;            // may be null
+  const float* delta_bias;  // may be null
   void* y;
   int64_t n, d, states, length;
-  bool softplus;
+  bool delta_softplus;
 };
 
 }  // namespace deblur
 
-DEBLUR_DECLARE(int32_t selective_scan(const ScanArguments&, Team&))
+DEBLUR_DECLARE(int32_t selective_scan(const ScanArguments&, ThreadPool&))

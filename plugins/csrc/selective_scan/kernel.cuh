@@ -1,11 +1,22 @@
-// SelectiveScan in three phases: every chunk of the sequence but the last from a state of zero,
-// which gives its end states and the sum of its steps; the states are carried from chunk to chunk;
-// every chunk from its right state, which gives the outputs. The decay over a chunk is
-// 2^(rate * sum of its steps): nothing is divided, and no logarithm is taken.
+// The CUDA kernels of SelectiveScan, the recurrence of Mamba (Gu and Dao 2023, arXiv:2312.00752,
+// Sec. 3.2, Alg. 2), with delta after its bias and softplus:
 //
-// A block has 32 channels of one chunk, a lane each, and a warp for every `Held` states, which a
-// thread keeps in registers through the chunk. Tiles of 32 steps pass through shared memory: they
-// are read and written along the sequence and used along the channels.
+//   h_t[d, s] = exp(delta_t[d] A[d, s]) h_{t-1}[d, s] + delta_t[d] u_t[d] B_t[s]
+//   y_t[d]    = (sum_s C_t[s] h_t[d, s] + D[d] u_t[d]) silu(z_t[d])
+//
+// The sequence is cut into chunks, and there are three phases:
+//   1. ScanChunk<.., false>: every chunk but the last starts from a state of zero. It leaves its
+//   end
+//      state (the chunk state) and the sum of its deltas.
+//   2. CarryChunkStates: the chunk states are carried from chunk to chunk.
+//   3. ScanChunk<.., true>: every chunk starts from its true state and writes its outputs.
+// The decay over a whole chunk is exp(A sum(delta)), so that nothing is divided and no logarithm is
+// taken: a decay that underflows to zero does no harm.
+//
+// A block computes 32 channels of one chunk. Each lane of a warp has one of the channels, and each
+// warp has `States` of the states, which its threads keep in registers throughout the chunk. Tiles
+// of 32 steps pass through shared memory: global memory is read and written along the sequence
+// (coalesced), while the recurrence reads the tile along the channels.
 #pragma once
 
 #include "../common/launch.cuh"
@@ -13,143 +24,175 @@
 
 namespace deblur {
 
-constexpr int kLanes = 32;
+constexpr int kLanes = 32;  // channels of a block, one for each lane
 constexpr int kTileSteps = 32;
-constexpr int kParts = 4;  // warps of a block, at most
+constexpr int kWarps = 4;  // of a block, at most
+// One more than the tile is wide: the lanes of a warp, which read a column, hit different banks.
 constexpr int kPitch = kTileSteps + 1;
 
+// u, delta, z and y [n, d, length]; B and C [n, states, length]; A [d, states]; D and delta_bias
+// [d]. All are row-major; u, B, C, z and y hold T, the others float32.
 template <typename T>
 struct ScanArguments {
-  const T *u, *enter, *read, *gate;  // gate and bias may be null
-  const float *delta, *rates, *skip, *bias;
+  const T *u, *B, *C, *z;  // z and delta_bias may be null
+  const float *delta, *A, *D, *delta_bias;
   T* y;
-  float *carried, *sums;  // [n, chunks - 1, states, d] and [n, chunks - 1, d]
-  int64_t n, d, states, length, steps, chunks;
-  bool softplus;
+  float *chunk_state, *chunk_delta;  // [n, chunks - 1, states, d] and [n, chunks - 1, d]
+  int64_t n, d, states, length;
+  int64_t steps, chunks;  // steps of a chunk, chunks of the sequence
+  bool delta_softplus;
 };
 
-template <int Held, bool Last>
+// The shared memory of a block: 32 steps of its channels and of all states. What only the outputs
+// need has no size in phase 1.
+template <int States, bool Outputs>
 struct ScanTile {
-  static constexpr int kStatesPitch = kParts * Held + 4;  // rows stay aligned to 16 bytes
-  alignas(16) float enter[kTileSteps * kStatesPitch];
-  alignas(16) float read[Last ? kTileSteps * kStatesPitch : 4];
-  float step[kLanes * kPitch], entering[kLanes * kPitch];
-  float value[Last ? kLanes * kPitch : 1];
-  float sum[Last ? kParts * kTileSteps * kPitch : 1];  // over the states of each warp
+  // Rows of B and C are aligned to 16 bytes, for loads of four states at once.
+  static constexpr int kStatesPitch = kWarps * States + 4;
+  alignas(16) float B[kTileSteps * kStatesPitch];                // [step][state]
+  alignas(16) float C[Outputs ? kTileSteps * kStatesPitch : 4];  // [step][state]
+  float delta[kLanes * kPitch], delta_u[kLanes * kPitch];        // [channel][step]
+  float u[Outputs ? kLanes * kPitch : 1];                        // [channel][step]
+  // [warp][step][channel]: sum of C h over the states of one warp.
+  float y[Outputs ? kWarps * kTileSteps * kPitch : 1];
 };
 
-// One chunk of 32 channels: its end state, or from its right state (Last) its outputs.
-template <typename T, int Held, bool Last>
+// Scans one chunk of 32 channels: from a state of zero to its chunk state (phase 1), or, with
+// `Outputs`, from its true state to y (phase 3).
+template <typename T, int States, bool Outputs>
 struct ScanChunk {
-  static constexpr int kThreads = kLanes * kParts;
-  using Shared = ScanTile<Held, Last>;
+  static constexpr int kThreads = kLanes * kWarps;
+  using Shared = ScanTile<States, Outputs>;
   ScanArguments<T> a;
 
   template <typename Block>
   DEBLUR_FN void operator()(Block& block, Shared& tile) const {
-    const int lane = block.thread % kLanes, part = block.thread / kLanes;
-    const int64_t chunks = Last ? a.chunks : a.chunks - 1, groups = ceil_div(a.d, kLanes);
-    // Neighbouring blocks read the same steps of B and C.
+    // What this block computes. Neighbouring blocks have neighbouring channels of the same chunk:
+    // they read the same steps of B and C, which come from the L2 cache for all but the first.
+    const int lane = block.thread % kLanes, warp = block.thread / kLanes;
+    const int64_t chunks = Outputs ? a.chunks : a.chunks - 1, groups = ceil_div(a.d, kLanes);
     const int64_t group = block.index % groups, chunk = block.index / groups % chunks;
     const int64_t image = block.index / (chunks * groups);
     const int64_t first = group * kLanes, channel = first + lane;
     const int64_t begin = chunk * a.steps, end = smaller(begin + a.steps, a.length);
 
-    float rate[Held], state[Held], total = 0.0f;
+    // This thread's states of its channel, in registers until the chunk ends. A gets a factor of
+    // log2(e), so that the decay is a power of two. States that only fill up the last warp have
+    // A = B = C = 0: they stay zero and add nothing. Lanes without a channel compute numbers that
+    // nobody reads.
+    float A[States], h[States], delta_sum = 0.0f;
     const int64_t before = image * (a.chunks - 1) + chunk - 1;
     DEBLUR_UNROLL
-    for (int i = 0; i < Held; ++i) {
-      const int64_t s = part * Held + i;
+    for (int i = 0; i < States; ++i) {
+      const int64_t s = warp * States + i;
       const bool used = channel < a.d && s < a.states;
-      rate[i] = used ? kLog2E * a.rates[channel * a.states + s] : 0.0f;
-      state[i] = Last && used && chunk > 0 ? a.carried[(before * a.states + s) * a.d + channel]
-                                           : 0.0f;
+      A[i] = used ? kLog2E * a.A[channel * a.states + s] : 0.0f;
+      h[i] = Outputs && used && chunk > 0 ? a.chunk_state[(before * a.states + s) * a.d + channel]
+                                          : 0.0f;
     }
     for (int64_t at = begin; at < end; at += kTileSteps) {
+      // Stage a tile of the inputs; no thread may read it before all have written their part.
       const int count = static_cast<int>(smaller(kTileSteps, end - at));
       load(block, tile, image, first, at, count);
       block.sync();
+      // The recurrence itself, one step after the other. Four states at a time, because B and C
+      // come as 128-bit loads; all lanes of a warp read the same address, which is a broadcast.
       for (int t = 0; t < count; ++t) {
-        const float step = tile.step[lane * kPitch + t], x = tile.entering[lane * kPitch + t];
-        const float *enter = tile.enter + t * Shared::kStatesPitch + part * Held,
-                    *read = tile.read + t * Shared::kStatesPitch + part * Held;
-        float sum = 0.0f;
+        const float delta = tile.delta[lane * kPitch + t],
+                    delta_u = tile.delta_u[lane * kPitch + t];
+        const float *B = tile.B + t * Shared::kStatesPitch + warp * States,
+                    *C = tile.C + t * Shared::kStatesPitch + warp * States;
+        float y = 0.0f;
         DEBLUR_UNROLL
-        for (int four = 0; four < Held; four += 4) {
-          const Four<float> b = load_four(enter + four);
-          const Four<float> c = Last ? load_four(read + four) : b;
+        for (int four = 0; four < States; four += 4) {
+          const Vec4<float> b = load4(B + four);
+          const Vec4<float> c = Outputs ? load4(C + four) : b;
           DEBLUR_UNROLL
           for (int i = 0; i < 4; ++i) {
-            float& h = state[four + i];
-            h = fmaf(decay_of(step * rate[four + i]), h, x * b.item[i]);
-            if (Last) sum = fmaf(h, c.item[i], sum);
+            float& state = h[four + i];
+            state = fmaf(decay_of(delta * A[four + i]), state, delta_u * b.item[i]);
+            if (Outputs) y = fmaf(state, c.item[i], y);
           }
         }
-        if (Last) tile.sum[(part * kTileSteps + t) * kPitch + lane] = sum;
-        else total += step;
+        if (Outputs) tile.y[(warp * kTileSteps + t) * kPitch + lane] = y;
+        else delta_sum += delta;
       }
+      // The sums of all warps must be there before y is put together. No barrier follows: what
+      // write_outputs() reads of u is overwritten by the same thread, and y only behind the next
+      // one.
       block.sync();
-      if (Last) finish(block, tile, image, first, at, count);
+      if (Outputs) write_outputs(block, tile, image, first, at, count);
     }
-    if constexpr (!Last) {
+    // Phase 1 ends with the chunk state of every thread. delta is the same for all states of a
+    // channel, so that one warp writes its sum.
+    if constexpr (!Outputs) {
       if (channel >= a.d) return;
       DEBLUR_UNROLL
-      for (int i = 0; i < Held; ++i) {
-        const int64_t s = part * Held + i;
-        if (s < a.states) a.carried[((before + 1) * a.states + s) * a.d + channel] = state[i];
+      for (int i = 0; i < States; ++i) {
+        const int64_t s = warp * States + i;
+        if (s < a.states) a.chunk_state[((before + 1) * a.states + s) * a.d + channel] = h[i];
       }
-      if (part == 0) a.sums[(before + 1) * a.d + channel] = total;
+      if (warp == 0) a.chunk_delta[(before + 1) * a.d + channel] = delta_sum;
     }
   }
 
  private:
-  // Steps [at, at + count): a warp reads 32 steps of a channel or of a state.
+  // Loads steps [at, at + count) into the tile. The lanes of a warp read 32 neighbouring steps of
+  // one channel or of one state, which is one coalesced access.
   template <typename Block>
   DEBLUR_FN void load(const Block& block, Shared& tile, int64_t image, int64_t first, int64_t at,
                       int count) const {
-    const int t = block.thread % kLanes, part = block.thread / kLanes;
-    const int parts = block.threads / kLanes;
-    for (int row = part; row < kLanes; row += parts) {
+    const int t = block.thread % kLanes, warp = block.thread / kLanes;
+    const int warps = block.threads / kLanes;
+    // Channels: delta after bias and softplus, and its product with u, which all states need.
+    for (int row = warp; row < kLanes; row += warps) {
       const int64_t channel = first + row, from = (image * a.d + channel) * a.length + at + t;
       if (t >= count || channel >= a.d) continue;
-      float step = a.delta[from];
-      if (a.bias != nullptr) step += a.bias[channel];
-      if (a.softplus) step = softplus(step);
-      const float u = number(a.u[from]);
-      tile.step[row * kPitch + t] = step;
-      tile.entering[row * kPitch + t] = step * u;
-      if (Last) tile.value[row * kPitch + t] = u;
+      float delta = a.delta[from];
+      if (a.delta_bias != nullptr) delta += a.delta_bias[channel];
+      if (a.delta_softplus) delta = softplus(delta);
+      const float u = to_float(a.u[from]);
+      tile.delta[row * kPitch + t] = delta;
+      tile.delta_u[row * kPitch + t] = delta * u;
+      if (Outputs) tile.u[row * kPitch + t] = u;
     }
-    for (int64_t s = part; s < parts * Held; s += parts) {
+    // States: transposed, so that the states of one step lie side by side.
+    for (int64_t s = warp; s < warps * States; s += warps) {
       const int64_t from = (image * a.states + s) * a.length + at + t;
       const bool used = s < a.states && t < count;
-      tile.enter[t * Shared::kStatesPitch + s] = used ? number(a.enter[from]) : 0.0f;
-      if (Last) tile.read[t * Shared::kStatesPitch + s] = used ? number(a.read[from]) : 0.0f;
+      tile.B[t * Shared::kStatesPitch + s] = used ? to_float(a.B[from]) : 0.0f;
+      if (Outputs) tile.C[t * Shared::kStatesPitch + s] = used ? to_float(a.C[from]) : 0.0f;
     }
   }
 
-  // Every thread at the channels and steps that it loaded: the next tile may overwrite them.
+  // Writes y of steps [at, at + count): adds the skip term D u and the sums of all warps, and
+  // applies the gate. Every thread handles the channels and steps that it loaded, hence the next
+  // tile may be loaded without a barrier in between.
   template <typename Block>
-  DEBLUR_FN void finish(const Block& block, const Shared& tile, int64_t image, int64_t first,
-                        int64_t at, int count) const {
-    const int t = block.thread % kLanes, part = block.thread / kLanes;
-    const int parts = block.threads / kLanes;
-    for (int row = part; row < kLanes; row += parts) {
+  DEBLUR_FN void write_outputs(const Block& block, const Shared& tile, int64_t image, int64_t first,
+                               int64_t at, int count) const {
+    const int t = block.thread % kLanes, warp = block.thread / kLanes;
+    const int warps = block.threads / kLanes;
+    for (int row = warp; row < kLanes; row += warps) {
       const int64_t channel = first + row, to = (image * a.d + channel) * a.length + at + t;
       if (t >= count || channel >= a.d) continue;
-      float y = a.skip[channel] * tile.value[row * kPitch + t];
-      for (int p = 0; p < parts; ++p) y += tile.sum[(p * kTileSteps + t) * kPitch + row];
-      if (a.gate != nullptr) y *= silu(number(a.gate[to]));
-      a.y[to] = rounded<T>(y);
+      float y = a.D[channel] * tile.u[row * kPitch + t];
+      for (int p = 0; p < warps; ++p) y += tile.y[(p * kTileSteps + t) * kPitch + row];
+      if (a.z != nullptr) y *= silu(to_float(a.z[to]));
+      a.y[to] = from_float<T>(y);
     }
   }
 };
 
-// The states at the end of every chunk, in place of those it ended in from a state of zero.
+// Phase 2: replaces the chunk states, which were computed from a state of zero, by the true states
+// at the end of the chunks. One thread for each state of each channel goes through the chunks:
+// h_chunk = exp(A delta_sum) h_chunk-1 + chunk_state.
 template <typename T>
-struct ScanCarry {
+struct CarryChunkStates {
   static constexpr int kThreads = 64;
-  static constexpr int kTogether = 16;  // chunks that are read before the first is used
+  // Chunks that are read before the first of them is used: their loads are independent, so that the
+  // latency of global memory is paid once for 16 chunks and not for each.
+  static constexpr int kTogether = 16;
   struct Shared {};
   ScanArguments<T> a;
 
@@ -159,23 +202,25 @@ struct ScanCarry {
     if (id >= a.n * a.states * a.d) return;
     const int64_t channel = id % a.d, s = id / a.d % a.states, image = id / (a.d * a.states);
     const int64_t chunks = a.chunks - 1, stride = a.states * a.d;
-    const float rate = kLog2E * a.rates[channel * a.states + s];
-    float* ends = a.carried + (image * chunks * a.states + s) * a.d + channel;
-    const float* sums = a.sums + image * chunks * a.d + channel;
+    const float A = kLog2E * a.A[channel * a.states + s];
+    float* states = a.chunk_state + (image * chunks * a.states + s) * a.d + channel;
+    const float* delta_sums = a.chunk_delta + image * chunks * a.d + channel;
     float h = 0.0f;
     for (int64_t first = 0; first < chunks; first += kTogether) {
-      float end[kTogether], sum[kTogether];
+      // Read a group of chunks; behind the last chunk the loads repeat it and are not used.
+      float end[kTogether], delta_sum[kTogether];
       DEBLUR_UNROLL
       for (int i = 0; i < kTogether; ++i) {
         const int64_t chunk = smaller(first + i, chunks - 1);
-        end[i] = ends[chunk * stride];
-        sum[i] = sums[chunk * a.d];
+        end[i] = states[chunk * stride];
+        delta_sum[i] = delta_sums[chunk * a.d];
       }
+      // Carry the state through them.
       DEBLUR_UNROLL
       for (int i = 0; i < kTogether; ++i) {
         if (first + i >= chunks) return;
-        h = fmaf(decay_of(rate * sum[i]), h, end[i]);
-        ends[(first + i) * stride] = h;
+        h = fmaf(decay_of(A * delta_sum[i]), h, end[i]);
+        states[(first + i) * stride] = h;
       }
     }
   }

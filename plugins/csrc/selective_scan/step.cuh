@@ -1,4 +1,4 @@
-// The numbers of one step of the scan.
+// The functions of one step of SelectiveScan on the GPU, and the length of its chunks.
 #pragma once
 
 #include "../common/number.cuh"
@@ -7,9 +7,9 @@ namespace deblur {
 
 constexpr float kLog2E = 1.44269504088896341f;
 
-// 2^x, the decay of a state. Near 1 the distance from 1 has to be exact, since it adds up over many
-// steps, and the special function unit rounds the decay itself: there it is 1 + x p(x), whose error
-// is 6e-10. Nothing is added where x is infinite, and NaN stays NaN.
+// 2^x, the decay of a state for x = delta A log2(e). A decay near 1 needs an exact distance from 1,
+// because its error adds up over many steps, but the special function unit rounds the decay itself:
+// for |x| < 1/8 it is 1 + x p(x), whose error is 6e-10. NaN stays NaN.
 DEBLUR_FN float decay_of(float x) {
   float p = 1.33335581e-3f;
   p = fmaf(p, x, 9.61812911e-3f);
@@ -26,13 +26,14 @@ DEBLUR_FN float decay_of(float x) {
   return fabsf(x) < 0.125f ? near_one : far;
 }
 
-// log(1 + exp(x)), and x itself above 20, as torch has it.
+// log(1 + exp(x)), and x itself above 20, as in PyTorch.
 DEBLUR_FN float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 
 DEBLUR_FN float silu(float x) { return x / (1.0f + expf(-x)); }
 
-// Steps of a chunk: about the square root of the length, so that chunks and the steps inside grow
-// alike, and enough blocks remain for large images with few channels and small ones with many.
+// Steps of a chunk: about the square root of the length, so that the number of chunks and the steps
+// of a chunk grow alike. That leaves enough blocks for large images with few channels and for small
+// ones with many.
 constexpr int64_t kShortestChunk = 128;
 DEBLUR_FN int64_t chunk_steps(int64_t length) {
   int64_t steps = kShortestChunk;

@@ -1,3 +1,4 @@
+// Makes plugins from the attributes of an ONNX node or of a serialised engine.
 #include <algorithm>
 #include <utility>
 
@@ -10,6 +11,7 @@ namespace {
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 
+// The value of an attribute, which may come as int32 or int64.
 int32_t integer(const Op& op, const PluginField& field) {
   if (field.length == 1 && field.data != nullptr) {
     if (field.type == PluginFieldType::kINT32) return *static_cast<const int32_t*>(field.data);
@@ -20,6 +22,7 @@ int32_t integer(const Op& op, const PluginField& field) {
   throw Misfit(op, std::string("attribute ") + field.name + " is not one integer");
 }
 
+// Whether an attribute may have this value.
 bool may_have(const Attribute& attribute, int32_t value) {
   const auto& values = attribute.values;
   return values.empty() ? value > 0 : std::count(values.begin(), values.end(), value) != 0;
@@ -38,8 +41,8 @@ std::vector<int32_t> values_of(const Op& op, const nvinfer1::PluginFieldCollecti
     }
     const int32_t value = field == end ? 0 : integer(op, *field);
     if (!may_have(attribute, value)) {
-      throw Misfit(op, std::string("attribute ") + attribute.name + " cannot be " +
-                           std::to_string(value));
+      throw Misfit(
+          op, std::string("attribute ") + attribute.name + " cannot be " + std::to_string(value));
     }
     values.push_back(value);
   }

@@ -1,9 +1,9 @@
 // How TensorRT finds the plugins.
 //
-// IPluginRegistry::loadLibrary (trtexec --dynamicPlugins, deblur-export trt) asks getCreators. Others
-// merely load the library (trtexec --staticPlugins, polygraphy --plugins, Triton): for them it
-// registers itself with the TensorRT that is loaded already, which is looked up so that the library
-// is not linked to one.
+// IPluginRegistry::loadLibrary (trtexec --dynamicPlugins, deblur-export trt) asks getCreators.
+// Others merely load the library (trtexec --staticPlugins, polygraphy --plugins, Triton): for them
+// it registers itself with the TensorRT that is loaded already, which is looked up so that the
+// library is not linked to one.
 #include <vector>
 
 #if defined(__linux__)
@@ -26,7 +26,7 @@
 #define DEBLUR_TEXT_OF(value) #value
 #define DEBLUR_TEXT(value) DEBLUR_TEXT_OF(value)
 
-// Tells the library apart before it is loaded.
+// plugins/libraries/tensorrt.py reads this text from the file, before the library is loaded.
 DEBLUR_EXPORT const char deblur_plugins_made_for[] =
     "deblur plugins " DEBLUR_TEXT(DEBLUR_PLUGINS_VERSION) " for TensorRT " DEBLUR_TEXT(
         NV_TENSORRT_MAJOR) "." DEBLUR_TEXT(NV_TENSORRT_MINOR);
@@ -37,6 +37,8 @@ namespace {
 using nvinfer1::IPluginCreatorInterface;
 using nvinfer1::IPluginRegistry;
 
+// One creator for each op. They live as long as the process, because registries keep pointers to
+// them.
 const std::vector<IPluginCreatorInterface*>& creators() {
   static const std::vector<IPluginCreatorInterface*> all = [] {
     std::vector<IPluginCreatorInterface*> made;
@@ -65,8 +67,8 @@ bool called_by(const char* file) {
   return false;
 }
 
-// The registry of a TensorRT of this release that is loaded, or NULL; also NULL while it is TensorRT
-// that loads this library: it will ask for the creators, and may hold a lock until then.
+// The registry of a TensorRT of this release that is loaded, or NULL; also NULL while it is
+// TensorRT that loads this library: it will ask for the creators, and may hold a lock until then.
 IPluginRegistry* loaded_registry() {
   IPluginRegistry* registry = nullptr;
   dl_iterate_phdr(
@@ -93,6 +95,7 @@ IPluginRegistry* loaded_registry() {
   return registry;
 }
 
+// Runs when the library is loaded.
 __attribute__((constructor)) void register_self() {
   guarded(false, [] {
     own_registry = loaded_registry();
@@ -110,7 +113,7 @@ DEBLUR_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
   deblur_tensorrt::set_logger_finder(finder);
 }
 
-// Whoever asks registers them: they leave the registry that they have put themselves into.
+// The caller registers what it gets: the creators leave the registry that they registered with.
 DEBLUR_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   using namespace deblur_tensorrt;
   if (own_registry != nullptr) {

@@ -1,3 +1,4 @@
+// Where the log of log.h goes: to the logger that TensorRT names, or to stderr.
 #include "log.h"
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// What goes wrong is said in one line to TensorRT's logger, or to stderr where it has none.
+// Errors are written as one line to TensorRT's logger, or to stderr where it has none.
 #pragma once
 
 #include <exception>

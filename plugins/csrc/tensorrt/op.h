@@ -1,4 +1,4 @@
-// What TensorRT has to know about an op of domain `deblur`, as data; ops.cpp holds all of them.
+// What TensorRT needs to know about an op of domain `deblur`, as data; ops.cpp has all of them.
 #pragma once
 
 #include <stddef.h>
@@ -18,8 +18,8 @@ struct Tensor {
   const char* name;
   Kind kind;
   const char* shape;  // see shapes.h
-  // May be left out. Such inputs follow the others and differ in their number of axes, by which they
-  // are told apart.
+  // May be left out. Such inputs follow the others and differ in their number of axes, by which
+  // they are told apart.
   bool optional = false;
 };
 
@@ -29,10 +29,10 @@ struct Attribute {
   char letter;
   std::vector<int32_t> values;  // those it may have; empty for any positive one
   bool optional = false;        // 0 where it is left out
-  int32_t more = 0;             // the letter is the value and this
+  int32_t more = 0;             // added to the value for the letter
 };
 
-// One evaluation. Inputs have the places of Op::inputs, NULL where one is left out.
+// One evaluation. `inputs` is in the order of Op::inputs, NULL where one is left out.
 struct Call {
   const Letters<Numbers>& letters;
   int32_t type;  // of deblur_cuda.h

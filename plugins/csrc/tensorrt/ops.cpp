@@ -1,3 +1,4 @@
+// The table of the ops: their tensors, attributes and workspaces, and the calls of deblur_cuda.h.
 #include "op.h"
 
 #include "../deblur_cuda.h"
@@ -14,6 +15,8 @@ int64_t at(const Sizes& sizes, char letter) { return *sizes.get(letter); }
 // Letters: n images, c channels, h x w pixels, l steps, d channels and s states of a scan, o
 // outputs, p listed pixels, g groups, k a side of the kernel, r a ratio, b a flag, e the channels
 // that a gate makes one of.
+
+// clang-format off: every op has one tensor or attribute in a line, whatever its length.
 
 Op selective_scan() {
   return {"SelectiveScan",
@@ -150,6 +153,7 @@ Op pixel_scatter() {
           }};
 }
 
+// The size of the kernel follows from the name of the op.
 Op dynamic_filter(const char* name, int64_t kernel) {
   return {name,
           {{"x", T, "n g h w"}, {"weight", T, "n g k*k"}},
@@ -163,6 +167,7 @@ Op dynamic_filter(const char* name, int64_t kernel) {
           nullptr, 'k', kernel};
 }
 
+// The size of the window follows from the name of the op.
 Op local_mean(const char* name, int64_t kernel) {
   return {name,
           {{"x", T, "n c h w"}},
@@ -203,6 +208,8 @@ Op top_pixels() {
                                           pixels / (c.size('r') * c.size('r')), c.stream);
           }};
 }
+
+// clang-format on
 
 }  // namespace
 

@@ -42,7 +42,7 @@ class Plugin final : public nvinfer1::IPluginV3,
                           const nvinfer1::DimsExprs* shape_inputs, int32_t shape_input_count,
                           nvinfer1::DimsExprs* outputs, int32_t output_count,
                           nvinfer1::IExprBuilder& builder) noexcept override;
-  bool supportsFormatCombination(int32_t place, const nvinfer1::DynamicPluginTensorDesc* tensors,
+  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors,
                                  int32_t input_count, int32_t output_count) noexcept override;
   int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t input_count,
                           const nvinfer1::DynamicPluginTensorDesc* outputs,
@@ -69,9 +69,11 @@ class Plugin final : public nvinfer1::IPluginV3,
   std::string timing_cache_id_;
   std::vector<nvinfer1::PluginField> fields_;
   nvinfer1::PluginFieldCollection collection_{};
-  Places places_;  // as onShapeChange found them: enqueue is not told how many inputs there are
+  Positions
+      positions_;  // as onShapeChange found them: enqueue is not told how many inputs there are
 };
 
+// Makes plugins of one op.
 class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
   explicit Creator(const Op& op);

@@ -28,7 +28,7 @@ Vector noise(int64_t count, float scale = 1.0f) {
 
 using Call = std::function<int32_t(float* y, const deblur_threads* threads)>;
 
-// The largest difference to the first result, as a share of the largest output.
+// The largest difference from the first result, as a fraction of the largest output.
 double spread(const Call& call, size_t outputs) {
   Vector first;
   double worst = 0, largest = 1e-30;
@@ -49,12 +49,12 @@ double spread(const Call& call, size_t outputs) {
   return worst / largest;
 }
 
-using Features = std::function<int32_t(int32_t kind, const void* x, void* y,
-                                       const deblur_threads* threads)>;
+using LayoutCall =
+    std::function<int32_t(int32_t layout, const void* x, void* y, const deblur_threads* threads)>;
 
-// Of a call whose features lie the other way round: values that bfloat16 holds, which both types
-// must take to nearly the same result (eight bits).
-double last(const Vector& x, size_t outputs, const Features& call) {
+// The same for feature maps with the channels last. Their values are such as bfloat16 holds, so
+// that both types must give nearly the same result (eight bits).
+double spread_nhwc(const Vector& x, size_t outputs, const LayoutCall& call) {
   std::vector<uint16_t> low(x.size()), result(outputs);
   Vector wide(x.size()), y(outputs);
   for (size_t i = 0; i < x.size(); ++i) {
@@ -66,14 +66,14 @@ double last(const Vector& x, size_t outputs, const Features& call) {
   }
   const double worst = spread(
       [&](float* out, const deblur_threads* threads) {
-        return call(DEBLUR_LAST, wide.data(), out, threads);
+        return call(DEBLUR_NHWC, wide.data(), out, threads);
       },
       outputs);
   double largest = 1e-30, difference = 0;
   for (const char* isa : {"scalar", "avx2", "avx512", "avx512_bf16"}) {
     setenv("DEBLUR_ISA", isa, 1);
-    if (call(DEBLUR_LAST, wide.data(), y.data(), nullptr) != DEBLUR_OK) std::abort();
-    if (call(DEBLUR_LAST_BF16, low.data(), result.data(), nullptr) != DEBLUR_OK) std::abort();
+    if (call(DEBLUR_NHWC, wide.data(), y.data(), nullptr) != DEBLUR_OK) std::abort();
+    if (call(DEBLUR_NHWC_BF16, low.data(), result.data(), nullptr) != DEBLUR_OK) std::abort();
     for (size_t i = 0; i < outputs; ++i) {
       const uint32_t bits = static_cast<uint32_t>(result[i]) << 16;
       float value;
@@ -88,29 +88,29 @@ double last(const Vector& x, size_t outputs, const Features& call) {
 }
 
 double scan(int64_t n, int64_t d, int64_t s, int64_t length, bool gate) {
-  const Vector u = noise(n * d * length), delta = noise(n * d * length), b = noise(n * s * length);
-  const Vector c = noise(n * s * length), z = noise(n * d * length), skip = noise(d);
-  Vector rates = noise(d * s);
-  for (float& rate : rates) rate = -std::fabs(rate);
+  const Vector u = noise(n * d * length), delta = noise(n * d * length), B = noise(n * s * length);
+  const Vector C = noise(n * s * length), z = noise(n * d * length), D = noise(d);
+  Vector A = noise(d * s);
+  for (float& rate : A) rate = -std::fabs(rate);
   const int64_t wide = n * d * length, narrow = n * s * length;
   const Vector all = noise(3 * wide + 2 * narrow);  // u, delta, z, B, C
-  const double turned = last(all, u.size(), [&](int32_t kind, const void* in, void* y,
-                                                const deblur_threads* threads) {
-    const auto at = [&](int64_t place) {
-      return static_cast<const char*>(in) + place * (kind == DEBLUR_LAST_BF16 ? 2 : 4);
-    };
-    return deblur_selective_scan(kind, at(0), at(wide), rates.data(), at(3 * wide),
-                                 at(3 * wide + narrow), skip.data(), gate ? at(2 * wide) : nullptr,
-                                 nullptr, y, n, d, s, length, 1, threads);
-  });
-  const double first = spread(
+  const double nhwc = spread_nhwc(
+      all, u.size(), [&](int32_t layout, const void* in, void* y, const deblur_threads* threads) {
+        const auto at = [&](int64_t position) {
+          return static_cast<const char*>(in) + position * (layout == DEBLUR_NHWC_BF16 ? 2 : 4);
+        };
+        return deblur_selective_scan(layout, at(0), at(wide), A.data(), at(3 * wide),
+                                     at(3 * wide + narrow), D.data(), gate ? at(2 * wide) : nullptr,
+                                     nullptr, y, n, d, s, length, 1, threads);
+      });
+  const double nchw = spread(
       [&](float* y, const deblur_threads* threads) {
-        return deblur_selective_scan(DEBLUR_FIRST, u.data(), delta.data(), rates.data(), b.data(), c.data(),
-                                     skip.data(), gate ? z.data() : nullptr,
-                                     gate ? skip.data() : nullptr, y, n, d, s, length, 1, threads);
+        return deblur_selective_scan(DEBLUR_NCHW, u.data(), delta.data(), A.data(), B.data(),
+                                     C.data(), D.data(), gate ? z.data() : nullptr,
+                                     gate ? D.data() : nullptr, y, n, d, s, length, 1, threads);
       },
       u.size());
-  return std::fmax(first, turned);
+  return std::fmax(nchw, nhwc);
 }
 
 Vector strange_offsets(int64_t count) {
@@ -127,19 +127,24 @@ double motion(int64_t n, int64_t c, int64_t h, int64_t w, int32_t gate) {
   std::vector<char> plan(static_cast<size_t>(deblur_motion_plan_bytes(n, h, w)));
   if (deblur_motion_plan(offset.data(), plan.data(), n, h, w, nullptr) != 0) std::abort();
   double worst = 0;
-  for (const void* ready : {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
+  for (const void* ready :
+       {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
     worst = std::fmax(worst, spread(
-        [&](float* y, const deblur_threads* threads) {
-          return deblur_motion_deform_conv(DEBLUR_FIRST, x.data(), offset.data(), ready,
-                                           weight.data(), bias.data(), y, n, c, h, w, gate, threads);
-        },
-        x.size() >> gate));
-  for (const void* ready : {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
-    worst = std::fmax(worst, last(x, x.size() >> gate, [&](int32_t kind, const void* in, void* out,
-                                                           const deblur_threads* threads) {
-              return deblur_motion_deform_conv(kind, in, offset.data(), ready, weight.data(),
+                                 [&](float* y, const deblur_threads* threads) {
+                                   return deblur_motion_deform_conv(
+                                       DEBLUR_NCHW, x.data(), offset.data(), ready, weight.data(),
+                                       bias.data(), y, n, c, h, w, gate, threads);
+                                 },
+                                 x.size() >> gate));
+  for (const void* ready :
+       {static_cast<const void*>(nullptr), static_cast<const void*>(plan.data())})
+    worst = std::fmax(worst, spread_nhwc(x, x.size() >> gate,
+                                         [&](int32_t layout, const void* in, void* out,
+                                             const deblur_threads* threads) {
+                                           return deblur_motion_deform_conv(
+                                               layout, in, offset.data(), ready, weight.data(),
                                                bias.data(), out, n, c, h, w, gate, threads);
-            }));
+                                         }));
   return worst;
 }
 
@@ -152,30 +157,29 @@ double deform(int64_t n, int64_t c, int64_t h, int64_t w, int64_t outputs, int32
   return spread(
       [&](float* y, const deblur_threads* threads) {
         return deblur_deform_conv2d(x.data(), offset.data(), weight.data(), bias.data(),
-                                    mask.data(), index.empty() ? nullptr : index.data(), y, n, c,
-                                    h, w, outputs, pixels, k, threads);
+                                    mask.data(), index.empty() ? nullptr : index.data(), y, n, c, h,
+                                    w, outputs, pixels, k, threads);
       },
       static_cast<size_t>(n * outputs * pixels));
 }
 
-double pruned(int64_t n, int64_t c, int64_t h, int64_t w, float share) {
+double pruned(int64_t n, int64_t c, int64_t h, int64_t w, float threshold) {
   const Vector x = noise(n * c * h * w), weight1 = noise(2 * c * c), bias1 = noise(2 * c);
   const Vector weight2 = noise(2 * c * 9), bias2 = noise(2 * c);
   Vector mask = noise(n * h * w);
-  for (float& m : mask) m = m < share ? 1.0f : 0.0f;
-  const double first = spread(
+  for (float& m : mask) m = m < threshold ? 1.0f : 0.0f;
+  const double nchw = spread(
       [&](float* y, const deblur_threads* threads) {
-        return deblur_pruned_conv(DEBLUR_FIRST, x.data(), mask.data(), weight1.data(),
-                                  bias1.data(), weight2.data(), bias2.data(), y, n, c, h, w,
-                                  threads);
+        return deblur_pruned_conv(DEBLUR_NCHW, x.data(), mask.data(), weight1.data(), bias1.data(),
+                                  weight2.data(), bias2.data(), y, n, c, h, w, threads);
       },
       x.size());
-  const double turned = last(x, x.size(), [&](int32_t kind, const void* in, void* out,
-                                              const deblur_threads* threads) {
-    return deblur_pruned_conv(kind, in, mask.data(), weight1.data(), bias1.data(), weight2.data(),
-                              bias2.data(), out, n, c, h, w, threads);
-  });
-  return std::fmax(first, turned);
+  const double nhwc = spread_nhwc(
+      x, x.size(), [&](int32_t layout, const void* in, void* out, const deblur_threads* threads) {
+        return deblur_pruned_conv(layout, in, mask.data(), weight1.data(), bias1.data(),
+                                  weight2.data(), bias2.data(), out, n, c, h, w, threads);
+      });
+  return std::fmax(nchw, nhwc);
 }
 
 // The filters, and the lists against what they must be.
@@ -223,7 +227,8 @@ double scattered(int64_t n, int64_t c, int64_t h, int64_t w) {
   const int64_t last = n * h * w - 1, outside = last + 1;
   Vector y = base;
   const auto call = [&](int64_t index) {
-    return deblur_pixel_scatter(base.data(), &index, pixel.data(), y.data(), n, c, h, w, 1, nullptr);
+    return deblur_pixel_scatter(base.data(), &index, pixel.data(), y.data(), n, c, h, w, 1,
+                                nullptr);
   };
   if (call(outside) != DEBLUR_BAD_NUMBER || call(-1) != DEBLUR_BAD_NUMBER) return 1;
   return call(last) == DEBLUR_OK && y.back() == pixel.back() ? 0 : 1;
@@ -243,7 +248,10 @@ double top(int64_t n, int64_t pixels, int64_t count) {
 
 int main() {
   const int64_t far = std::numeric_limits<int64_t>::max();
-  const struct { const char* name; double spread; } results[] = {
+  const struct {
+    const char* name;
+    double spread;
+  } results[] = {
       {"scan, one step", scan(1, 1, 1, 1, true)},
       {"scan, odd", scan(2, 17, 5, 77, true)},
       {"scan, chunks", scan(1, 3, 9, 1301, false)},

@@ -72,5 +72,5 @@ def test_the_emulation_is_included_under_its_macro_only() -> None:
         for source in SOURCES
         if any("emulation/" in name for name in includes(source))
     }
-    assert set(users) == {"common/launch.cuh", "common/product.cuh"}
+    assert set(users) == {"common/launch.cuh", "common/gemm.cuh"}
     assert all(len(guarded) == 1 for guarded in users.values())

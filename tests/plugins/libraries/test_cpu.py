@@ -333,7 +333,7 @@ def test_missing_tensors_and_attributes_are_refused() -> None:
         assert code(name, None) == 2, name
     for name in ("deblur_motion_deform_conv", "deblur_pruned_conv"):
         assert code(name, None, n=0, c=0, h=0, w=0) == 0
-        assert code(name, features=3) == 3
+        assert code(name, layout=3) == 3
     assert code("deblur_selective_scan", delta_softplus=2) == 3
     assert code("deblur_selective_scan", length=0) == 1
     assert code("deblur_deform_conv2d", kernel=4) == 3

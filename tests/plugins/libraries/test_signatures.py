@@ -109,7 +109,7 @@ def test_tensors_have_the_types_of_the_specification(
 def test_every_argument_has_a_meaning(device: str, spec: OpSpec, function: NativeFunction) -> None:
     values = dict.fromkeys("NCHWDSLOP", 6) | {"ratio": 2}
     known = {*spec.inputs, *spec.outputs, *spec.attributes, *spec.constants, *EXTRA}
-    known |= {"features", "threads"} if device == "cpu" else {"type", "stream"}
+    known |= {"layout", "threads"} if device == "cpu" else {"type", "stream"}
     known |= {"workspace", "workspace_bytes"} if function.workspace else set()
     assert function.arguments.split()[-1] == {"cpu": "threads", "cuda": "stream"}[device]
     for argument in (function.arguments + " " + function.workspace).split():

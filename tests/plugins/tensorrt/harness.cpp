@@ -87,8 +87,8 @@ Dims dims_of(int32_t count, const int64_t* sizes) {
   return dims;
 }
 
-std::vector<PluginTensorDesc> described(int32_t tensors, const int32_t* counts, const int64_t* sizes,
-                                        const int32_t* types) {
+std::vector<PluginTensorDesc> described(int32_t tensors, const int32_t* counts,
+                                        const int64_t* sizes, const int32_t* types) {
   std::vector<PluginTensorDesc> result(static_cast<size_t>(tensors));
   for (int32_t i = 0; i < tensors; ++i) {
     auto& tensor = result[static_cast<size_t>(i)];
@@ -202,8 +202,8 @@ int32_t harness_output_type(void* plugin, int32_t inputs, const int32_t* types) 
   return static_cast<int32_t>(output);
 }
 
-// Whether tensor `place` may be as it is described, while those behind it are not described yet; the
-// output is the last of `tensors`.
+// Whether tensor `place` may be as it is described, while those behind it are not described yet;
+// the output is the last of `tensors`.
 int32_t harness_supports(void* plugin, int32_t place, int32_t tensors, const int32_t* counts,
                          const int64_t* sizes, const int32_t* types, int32_t format) {
   auto all = dynamic(described(tensors, counts, sizes, types));

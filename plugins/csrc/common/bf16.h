@@ -1,4 +1,5 @@
-// Features as the kernels read and write them: float, or bfloat16 in memory and float in registers.
+// Tensors of float or bfloat16: vectors and single values are loaded as float and stored in the
+// type of the tensor.
 #pragma once
 
 #include <string.h>
@@ -8,8 +9,10 @@
 namespace deblur {
 namespace DEBLUR_TARGET {
 
-// The upper half of a float.
-struct Bf16 { uint16_t bits; };
+// A bfloat16: the upper half of a float.
+struct Bf16 {
+  uint16_t bits;
+};
 
 DEBLUR_INLINE float to_float(float x) { return x; }
 DEBLUR_INLINE float to_float(Bf16 x) {
@@ -19,7 +22,7 @@ DEBLUR_INLINE float to_float(Bf16 x) {
   return value;
 }
 
-// To the nearest, ties to even; NaN stays NaN.
+// Rounds to the nearest, ties to even; NaN stays NaN.
 DEBLUR_INLINE void put(float* to, float x) { *to = x; }
 DEBLUR_INLINE void put(Bf16* to, float x) {
   uint32_t bits;
@@ -35,8 +38,9 @@ DEBLUR_INLINE Vec load(const Bf16* p) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
 }
-// The bits of bfloat16 in the lower half of each float.
-DEBLUR_INLINE __m512i rounded(Vec a) {
+// The rounded bfloat16 in the lower half of each 32-bit lane, by whole-number arithmetic, since
+// only avx512_bf16 has an instruction for it.
+DEBLUR_INLINE __m512i round_to_bf16(Vec a) {
   const __m512i bits = _mm512_castps_si512(a.v), one = _mm512_set1_epi32(1);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
   const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
@@ -45,7 +49,7 @@ DEBLUR_INLINE __m512i rounded(Vec a) {
   return _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, up, quiet), 16);
 }
 DEBLUR_INLINE void store(Bf16* p, Vec a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(rounded(a)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(round_to_bf16(a)));
 }
 
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -55,6 +59,8 @@ DEBLUR_INLINE Vec load(const Bf16* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
 }
 DEBLUR_INLINE void store(Bf16* p, Vec a) {
+  // The same rounding as in put(). Packing works within 128-bit halves, so that the halves are
+  // joined afterwards.
   const __m256i bits = _mm256_castps_si256(a.v), one = _mm256_set1_epi32(1);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), one);
   const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
