@@ -10,8 +10,8 @@ from deblur_export.plugins.parameters import NativeFunction
 from deblur_export.plugins.shapes import Values, evaluate
 from deblur_export.plugins.spec import OpSpec
 
-# The layout of the feature maps of a CPU function, and what the tensors of type "T" of a CUDA function
-# hold: codes of the headers.
+# The layout of the feature maps of a CPU function, and what the tensors of type "T" of a CUDA
+# function hold: codes of the headers.
 _CODES = ("layout", "type")
 
 
