@@ -194,7 +194,7 @@ def test_a_run_that_fails_is_told(
 ) -> None:
     if runtime == "openvino":
         request.getfixturevalue("_openvino")
-    session = open_session(exported("nafnet").path, runtime)
+    session = open_session(exported("nafnet").path, runtime, threads=1)
     with pytest.raises(DeblurExportError, match="failed on 1x4x16x16"):
         session.run({"image": np.zeros((1, 4, 16, 16), np.float32)})
 
