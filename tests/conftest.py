@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import onnxruntime
 import pytest
 import torch
 from filelock import FileLock, Timeout
@@ -22,7 +23,26 @@ from deblur_export.models.checkpoint import load_model
 from deblur_export.target import TARGETS, TargetName
 from tests import needs
 
-torch.set_num_threads(1)  # see pytest_configure; systems without core masks profit too
+# Small tensors gain nothing from a second thread, and next to other busy processes waiting threads
+# slow the suite down: torch's tenfold, and those of ONNX Runtime spin.
+torch.set_num_threads(1)
+_load_session = onnxruntime.InferenceSession.__init__
+
+
+def _load_with_one_thread(
+    self: onnxruntime.InferenceSession,
+    model: Any,
+    sess_options: onnxruntime.SessionOptions | None = None,
+    *arguments: Any,
+    **named: Any,
+) -> None:
+    options = sess_options or onnxruntime.SessionOptions()
+    if options.intra_op_num_threads == 0:  # all cores
+        options.intra_op_num_threads = 1
+    _load_session(self, model, options, *arguments, **named)
+
+
+onnxruntime.InferenceSession.__init__ = _load_with_one_thread
 
 Exported = Callable[..., Artifact]
 # Tracing these with dynamic sizes takes 35 to 50 s, with a fixed one a third.
@@ -40,20 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The workers of pytest-xdist start with EncodingWarning on, which pyproject.toml makes an error
     where the code is ours; what they start themselves need not warn of other code.
-
-    A process that runs tests stays on one core, and with it what it starts: the thread pools of
-    ONNX Runtime and PyTorch have one thread then. More would wait spinning, for small tensors and
-    next to other busy processes several times as long as they compute.
     """
-    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
-    if worker:
+    if hasattr(config, "workerinput"):
         os.environ.pop(WARN_ENCODING, None)
     elif getattr(config.option, "numprocesses", None):
         os.environ[WARN_ENCODING] = "1"
-        return  # it only waits for the workers, which would inherit its core
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw") or 0) % len(cores)]})
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
