@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deblur_export.export.restore import Restorer, TileOptions
+from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.libraries import openvino as openvino_library
 from tests.conftest import Exported
 from tests.docs.pages import ROOT
@@ -69,6 +72,29 @@ def test_openvino_only(example: Example, exported: Exported, photo: Path, tmp_pa
         pytest.skip(f"no native ops for OpenVINO: {library.reason}")
     example("openvino_only.py", exported().path, library.path, photo, "restored.png")
     assert_restored(exported, photo, tmp_path / "restored.png")
+
+
+@pytest.mark.slow
+def test_python_api(example: Example, photo: Path, tmp_path: Path) -> None:
+    state = load_model("m2aenet", "tiny", "demo").net.state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    (tmp_path / "photos").mkdir()
+    photo.rename(tmp_path / "photos/photo.png")
+    assert "PASS" in example("python_api.py", "net.pth", "photos", "restored")
+    with Image.open(tmp_path / "restored/photo.png") as image:
+        assert image.size == (45, 33)
+    assert (tmp_path / "parity.html").is_file()
+
+
+@pytest.mark.slow
+def test_int8(example: Example, exported: Exported, photos: Path, tmp_path: Path) -> None:
+    artifact = exported(weights="demo")
+    for suffix in ("", ".json"):
+        shutil.copy(f"{artifact.path}{suffix}", tmp_path / f"net.onnx{suffix}")
+    (tmp_path / "photos").mkdir()
+    for name in ("chelsea.png", "coffee.png"):
+        shutil.copy(photos / name, tmp_path / "photos")
+    assert "PASS" in example("int8.py", "net.onnx", "photos")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime_only.py", "openvino_only.py"])
