@@ -1,6 +1,6 @@
-// The ops that compute feature maps, SelectiveScan and the convolutions: the shape of the output,
-// and the call of the kernel of deblur_cpu.h.
-#include "ops.h"
+// The ops that compute feature maps, SelectiveScan and the convolutions: the node, the shape of its
+// output, and the call of the kernel of deblur_cpu.h.
+#include "extension.h"
 
 namespace deblur_openvino {
 
@@ -23,6 +23,19 @@ struct Axes {
 };
 
 }  // namespace
+
+class SelectiveScan final : public Node {
+ public:
+  SelectiveScan() : Node(6, 8, {{"delta_softplus", 0}, {"gate", 0}, {"bias", 0}, {"last", 0}}) {}
+  DEBLUR_OPENVINO_METHODS(SelectiveScan)
+  bool is_features(size_t input) const final {
+    return input < 2 || input == 3 || input == 4 || (input == 6 && attribute("gate") != 0);
+  }
+  void mark_input(size_t position) final {
+    if (position == 6) attributes_["gate"] = 1;
+    if (position == 7) attributes_["bias"] = 1;
+  }
+};
 
 PartialShape SelectiveScan::output_shape(const Shapes& inputs) const {
   Dimension n, d, length, states;
@@ -54,6 +67,14 @@ int32_t SelectiveScan::compute(const Arguments& x, const Values& y,
                                static_cast<int32_t>(attribute("delta_softplus")), threads);
 }
 
+// The grid that a file may give as a fifth input is for other runtimes.
+class MotionDeformConv final : public Node {
+ public:
+  MotionDeformConv() : Node(4, 4, {{"group", 0}, {"gate", 0}, {"last", 0}}) {}
+  DEBLUR_OPENVINO_METHODS(MotionDeformConv)
+  bool is_features(size_t input) const final { return input == 0; }
+};
+
 PartialShape MotionDeformConv::output_shape(const Shapes& inputs) const {
   Dimension n, c, h, w, fields = 18, one = 1, side = 3;
   if (attribute("group") > 0) c = attribute("group");
@@ -78,6 +99,12 @@ int32_t MotionDeformConv::compute(const Arguments& x, const Values& y,
                                    static_cast<int32_t>(attribute("gate")), threads);
 }
 
+class DeformConv2d final : public Node {
+ public:
+  DeformConv2d() : Node(5, 5, {{"kernel", 0}}) {}
+  DEBLUR_OPENVINO_METHODS(DeformConv2d)
+};
+
 PartialShape DeformConv2d::output_shape(const Shapes& inputs) const {
   const int64_t kernel = attribute("kernel");
   Dimension n, c, h, w, o, side = kernel, fields = 2 * kernel * kernel, taps = kernel * kernel;
@@ -96,6 +123,13 @@ int32_t DeformConv2d::compute(const Arguments& x, const Values& y,
                               x[0].size(2), x[0].size(3), x[2].size(0), x[0].size(2) * x[0].size(3),
                               static_cast<int32_t>(attribute("kernel")), threads);
 }
+
+class DeformConv2dAt final : public Node {
+ public:
+  DeformConv2dAt() : Node(6, 6, {{"kernel", 0}}) {}
+  DEBLUR_OPENVINO_METHODS(DeformConv2dAt)
+  bool is_index(size_t input) const final { return input == 5; }
+};
 
 PartialShape DeformConv2dAt::output_shape(const Shapes& inputs) const {
   const int64_t kernel = attribute("kernel");
@@ -117,6 +151,13 @@ int32_t DeformConv2dAt::compute(const Arguments& x, const Values& y,
                               static_cast<int32_t>(attribute("kernel")), threads);
 }
 
+class PrunedConv final : public Node {
+ public:
+  PrunedConv() : Node(6, 6, {{"group", 0}, {"last", 0}}) {}
+  DEBLUR_OPENVINO_METHODS(PrunedConv)
+  bool is_features(size_t input) const final { return input == 0; }
+};
+
 PartialShape PrunedConv::output_shape(const Shapes& inputs) const {
   Dimension n, c, h, w, twice, one = 1, side = 3;
   if (attribute("group") > 0) twice = attribute("group"), c = attribute("group") / 2;
@@ -136,6 +177,11 @@ int32_t PrunedConv::compute(const Arguments& x, const Values& y,
   return deblur_pruned_conv(layout(x[0]), x[0].data, x[1].floats(), x[2].floats(), x[3].floats(),
                             x[4].floats(), x[5].floats(), y.data, x[0].size(0), x[0].size(axes.c),
                             x[0].size(axes.h), x[0].size(axes.w), threads);
+}
+
+// Adds the ops of this file.
+void add_neural_ops(Extensions& list) {
+  add<SelectiveScan, MotionDeformConv, DeformConv2d, DeformConv2dAt, PrunedConv>(list);
 }
 
 }  // namespace deblur_openvino

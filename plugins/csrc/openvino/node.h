@@ -107,3 +107,11 @@ class Node : public ov::op::Op {
     copy->constructor_validate_and_infer_types();                                               \
     return copy;                                                                                \
   }
+
+// What every op declares; Node has the documentation.
+#define DEBLUR_OPENVINO_METHODS(Class)                                                     \
+  DEBLUR_OPENVINO_OP(Class)                                                                \
+ protected:                                                                                \
+  ov::PartialShape output_shape(const Shapes& inputs) const final;                         \
+  int32_t compute(const Arguments& inputs, const Values& y, const deblur_threads* threads) \
+      const final;
