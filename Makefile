@@ -1,27 +1,45 @@
-# Both commands set up their own virtual environment; nothing else has to be installed first but
-# Python 3.10 or newer and make.
+# `make demo` and `make test` set up their own virtual environment; Python 3.10 or newer and make
+# are enough. CPU-only machines save several GB with
+#   make demo TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev
-# CPU-only machines save several GB with
-#   make demo TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=
 DEMO ?= demo
+# What the tests use: the first of these sets of extras that can be installed on this machine.
+EXTRAS ?= dev,rtx,openvino dev,openvino dev,rtx dev
 
 BIN = $(VENV)/bin
-READY = $(VENV)/.installed-$(EXTRAS)
 NATIVE = $(shell find plugins/csrc tests/plugins -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
+DEMO_READY = $(VENV)/.ready-for-demo
+TESTS_READY = $(VENV)/.ready-for-tests
+KERNELS = $(VENV)/.native-kernels
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all lint style types
 
-$(READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH_INDEX) -r constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	$(PIP) $(TORCH_INDEX) -r constraints.txt
+	$(PIP) -e ".[dev]"
+	touch $@
+
+$(TESTS_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH_INDEX) -r constraints.txt
+	@for extras in $(EXTRAS); do \
+		echo "installing the project with $$extras"; \
+		if $(PIP) -e ".[$$extras]"; then exit 0; fi; \
+		echo "$$extras cannot be installed here"; \
+	done; exit 1
+	touch $(DEMO_READY) $@
+
+# The install compiled the kernels before OpenVINO was there, whose extension is made of them too.
+$(KERNELS): $(TESTS_READY) $(shell find plugins/csrc -type f)
+	$(BIN)/deblur-export plugins build || echo "no native kernels: their tests will be skipped"
 	touch $@
 
 # Blur photos, export M2AENet with its demo weights, prove it equal to PyTorch, restore the photos.
-demo: $(READY)
+demo: $(DEMO_READY)
 	$(BIN)/python bench/photos.py $(DEMO)
 	$(BIN)/deblur-export onnx --model m2aenet --weights demo --local -o $(DEMO)/m2aenet.onnx
 	$(BIN)/deblur-export verify $(DEMO)/m2aenet.onnx --images $(DEMO)/blurred --html $(DEMO)/parity.html
@@ -29,15 +47,19 @@ demo: $(READY)
 	$(BIN)/python bench/demo_picture.py $(DEMO)
 
 # worksteal: neighbouring tests share exports and caches, and so stay in one process.
-test: $(READY)
+test: $(KERNELS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Also the slow tests: the paper variant of M2AENet, long runs.
-test-all: $(READY)
+# The slow tests too: matrices, installs, long runs.
+test-all: $(KERNELS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu"
 
-lint: $(READY)
+lint: style types
+
+style: $(DEMO_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+types: $(DEMO_READY)
 	$(BIN)/mypy
