@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-OURS = "openvino-ours openvino"
+OPTIMIZED = "openvino-optimized openvino"
 NATIVE = "Reference"  # OpenVINO's name for nodes of an extension: our native ops
 LEAST = 0.005  # of a network's time; node types below are left out
 PROFILES = ("network_m2aenet", "profile_algnet")
@@ -55,14 +55,14 @@ def _ops(folder: Path) -> Iterator[Goal]:
     scans = _read(folder, "network_ops")["SelectiveScan D = 64, S = 32, L = 65536"]
     yield Goal(
         "SelectiveScan, L = 65,536: ONNX Runtime's body over native",
-        _median(scans, "ONNX Runtime: ours, portable body") / _median(scans, "native: ours"),
+        _median(scans, "ONNX Runtime: custom op, portable body") / _median(scans, "native: kernel"),
         10,
     )
     ops = _read(folder, "ops")
     motion = ops["motion_deform_conv"]["C = 512, 128 x 128"]
     yield Goal(
         "MotionDeformConv, C = 512, 128 x 128: ONNX Runtime's DeformConv over native",
-        _median(motion, "ONNX Runtime: ours, ort body") / _median(motion, "native: ours"),
+        _median(motion, "ONNX Runtime: custom op, ort body") / _median(motion, "native: kernel"),
         4,
     )
     points = ops["pruned_conv"]["C = 256, 128 x 128"]
@@ -82,9 +82,9 @@ def _ops(folder: Path) -> Iterator[Goal]:
 
 def _networks(folder: Path) -> Iterator[Goal]:
     algnet = _cases(folder, "network_algnet")
-    portable = _seconds(algnet["fp32", None], "ort-ours portable")
+    portable = _seconds(algnet["fp32", None], "ort-optimized portable")
     for (precision, _), case in algnet.items():
-        ratio = portable / _seconds(case, OURS)
+        ratio = portable / _seconds(case, OPTIMIZED)
         yield Goal(f"ALGNet-32: ONNX Runtime portable over OpenVINO {precision}", ratio, 8)
     m2aenet = _cases(folder, "network_m2aenet")
     if (folder / "network_m2aenet_bf16.json").exists():  # more repeats
@@ -92,15 +92,15 @@ def _networks(folder: Path) -> Iterator[Goal]:
     for precision in ("fp32", "bf16"):
         sparse, dense = m2aenet[precision, 0.1], m2aenet[precision, 1.0]
         title = f"M2AENet base at 10 %, OpenVINO {precision}, over"
-        own = _seconds(sparse, OURS)
-        yield Goal(f"{title} its dense form", own / _seconds(dense, OURS), 0.85, below=True)
-        nafnet = _seconds(sparse, f"nafnet:32 {OURS}")
+        own = _seconds(sparse, OPTIMIZED)
+        yield Goal(f"{title} its dense form", own / _seconds(dense, OPTIMIZED), 0.85, below=True)
+        nafnet = _seconds(sparse, f"nafnet:32 {OPTIMIZED}")
         yield Goal(f"{title} NAFNet-32", own / nafnet, 1, below=True)
     for (precision, _), case in _cases(folder, "network_nafnet").items():
-        for runtime, ours in (("ort", "ort-ours portable"), ("openvino", OURS)):
-            if f"{runtime}-plain" in case["peers"] and ours in case["peers"]:
-                ratio = _seconds(case, ours) / _seconds(case, f"{runtime}-plain")
-                title = f"NAFNet-32: {ours}, {precision}, over the plain export"
+        for runtime, optimized in (("ort", "ort-optimized portable"), ("openvino", OPTIMIZED)):
+            if f"{runtime}-plain" in case["candidates"] and optimized in case["candidates"]:
+                ratio = _seconds(case, optimized) / _seconds(case, f"{runtime}-plain")
+                title = f"NAFNet-32: {optimized}, {precision}, over the plain export"
                 yield Goal(title, ratio, 1, below=True)
 
 
@@ -112,8 +112,8 @@ def profiles(folder: Path) -> str:
             continue
         for (precision, share), case in _cases(folder, name).items():
             masked = "" if share is None else f", {100 * share:g} %"
-            for label, figure in case["peers"].items():
-                if label.endswith(OURS) and "profile" in figure:
+            for label, figure in case["candidates"].items():
+                if label.endswith(OPTIMIZED) and "profile" in figure:
                     columns[f"{figure['network']} {precision}{masked}"] = figure["profile"]
     totals = {title: sum(profile.values()) for title, profile in columns.items()}
     kinds = dict.fromkeys(
@@ -134,10 +134,10 @@ def _bound(folder: Path) -> str:
     """How fast ALGNet could be if only its convolutions and scans were left."""
     if not (folder / "profile_algnet.json").exists():
         return ""
-    portable = _seconds(_cases(folder, "network_algnet")["fp32", None], "ort-ours portable")
+    portable = _seconds(_cases(folder, "network_algnet")["fp32", None], "ort-optimized portable")
     bounds = []
     for (precision, _), case in _cases(folder, "profile_algnet").items():
-        profile = case["peers"][OURS]["profile"]
+        profile = case["candidates"][OPTIMIZED]["profile"]
         left = sum(profile.get(kind, 0) for kind in ("Convolution", "GroupConvolution", NATIVE))
         bounds.append(f"{portable / left:.1f} times in {precision}")
     return (

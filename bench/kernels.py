@@ -1,4 +1,4 @@
-"""Measure the CUDA kernels against their peers on this machine's GPU.
+"""Measure the CUDA kernels against their baselines on this machine's GPU.
 
     python bench/kernels.py [--quick] [--json bench/kernels.json] [--plot bench/kernels.png]
 
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import kernel_peers as peers
+import kernel_baselines as baselines
 import torch
 from torch import Tensor
 
@@ -32,7 +32,7 @@ Call = Callable[[], Tensor]
 REPEATS, QUICK_REPEATS = 15, 5
 SAMPLE_MS = 2.0  # a sample repeats its candidate for about this long
 COPY_BYTES = 2**31
-OURS = "ours"
+KERNEL = "deblur_export"
 DTYPES = (torch.float32, torch.float16)
 TAPS = 9
 
@@ -100,15 +100,16 @@ def elapsed(run: Callable[[], object], times: int) -> float:
 
 
 def measure(candidates: dict[str, Call], exact: Tensor, moved: int, repeats: int) -> Result:
-    """Time candidates in turns; a peer that fails is told on stderr and left out."""
+    """Time the candidates in interleaved runs; a baseline that fails is reported on stderr and left
+    out."""
     runs, errors = {}, {}
     for name, call in candidates.items():
         try:
             y = call().double()
             errors[name] = float((y - exact).abs().max() / exact.abs().max())
             runs[name] = captured(call)
-        except Exception as failure:  # whatever a peer raises, it does not end the run
-            if name == OURS:
+        except Exception as failure:  # whatever a baseline raises, it does not end the run
+            if name == KERNEL:
                 raise
             print(f"{name} left out: {failure!r:.200}", file=sys.stderr)
     counts = {
@@ -153,22 +154,22 @@ def bench_scan(d: int, s: int, length: int, dtype: torch.dtype, repeats: int) ->
     with torch.no_grad():
         exact = selective_scan_reference(*doubled(tensors), None, delta_softplus=1)
     candidates: dict[str, Call] = {
-        OURS: lambda: cuda.compute(OPS["SelectiveScan"], *tensors, delta_softplus=1)
+        KERNEL: lambda: cuda.compute(OPS["SelectiveScan"], *tensors, delta_softplus=1)
     }
     moved = size(*tensors) + size(u)
-    return measure(candidates | peers.scan_peers(*tensors), exact, moved, repeats)
+    return measure(candidates | baselines.scan_baselines(*tensors), exact, moved, repeats)
 
 
 def bench_motion(c: int, h: int, w: int, gate: int, dtype: torch.dtype, repeats: int) -> Result:
     x, weight, bias = (t.to(dtype) for t in (randn(1, c, h, w), randn(c, 1, 3, 3), randn(c)))
     offset = 4 * smooth(1, 2 * TAPS, h, w)
     tensors = (x, offset, weight, bias)
-    exact = peers.torch_motion(*doubled(tensors), gate)
+    exact = baselines.torch_motion(*doubled(tensors), gate)
     candidates: dict[str, Call] = {
-        OURS: lambda: cuda.compute(OPS["MotionDeformConv"], *tensors, gate=gate)
+        KERNEL: lambda: cuda.compute(OPS["MotionDeformConv"], *tensors, gate=gate)
     }
     moved = size(*tensors) + size(x) // (1 + gate)
-    return measure(candidates | peers.motion_peers(*tensors, gate), exact, moved, repeats)
+    return measure(candidates | baselines.motion_baselines(*tensors, gate), exact, moved, repeats)
 
 
 def bench_pruned(
@@ -180,10 +181,10 @@ def bench_pruned(
     x, *weights = (randn(*shape).to(dtype) for shape in shapes)
     weights[0] /= c**0.5
     tensors = (x, mask.to(dtype), *weights)
-    exact = peers.dense_pruned(*doubled(tensors))
-    candidates: dict[str, Call] = {OURS: lambda: cuda.compute(OPS["PrunedConv"], *tensors)}
+    exact = baselines.dense_pruned(*doubled(tensors))
+    candidates: dict[str, Call] = {KERNEL: lambda: cuda.compute(OPS["PrunedConv"], *tensors)}
     moved = size(*tensors) + size(x)
-    return measure(candidates | peers.pruned_peers(*tensors), exact, moved, repeats)
+    return measure(candidates | baselines.pruned_baselines(*tensors), exact, moved, repeats)
 
 
 def bench_deform(c: int, h: int, w: int, kernel: int, dtype: torch.dtype, repeats: int) -> Result:
@@ -198,12 +199,12 @@ def bench_deform(c: int, h: int, w: int, kernel: int, dtype: torch.dtype, repeat
         )
     )
     tensors = (x, 2 * smooth(1, 2 * taps, h, w), weight, bias, mask)
-    exact = peers.torch_deform(*doubled(tensors))
+    exact = baselines.torch_deform(*doubled(tensors))
     candidates: dict[str, Call] = {
-        OURS: lambda: cuda.compute(OPS["DeformConv2d"], *tensors, kernel=kernel)
+        KERNEL: lambda: cuda.compute(OPS["DeformConv2d"], *tensors, kernel=kernel)
     }
     moved = size(*tensors) + size(x)
-    return measure(candidates | peers.deform_peers(*tensors), exact, moved, repeats)
+    return measure(candidates | baselines.deform_baselines(*tensors), exact, moved, repeats)
 
 
 def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
@@ -215,10 +216,10 @@ def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
         f"LocalMean{window}, C = 64, 1280 x 720",
         measure(
             {
-                OURS: lambda: cuda.compute(OPS[f"LocalMean{window}"], x),
-                "torch, cumulative sums": lambda: peers.cumulative_mean(x, window),
+                KERNEL: lambda: cuda.compute(OPS[f"LocalMean{window}"], x),
+                "torch, cumulative sums": lambda: baselines.cumulative_mean(x, window),
             },
-            peers.cumulative_mean(x.double(), window),
+            baselines.cumulative_mean(x.double(), window),
             2 * size(x),
             repeats,
         ),
@@ -227,10 +228,10 @@ def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
         f"DynamicFilter{kernel}, C = 64, 1280 x 720",
         measure(
             {
-                OURS: lambda: cuda.compute(OPS[f"DynamicFilter{kernel}"], x, filters),
-                "torch, grouped convolution": lambda: peers.grouped_filter(x, filters, kernel),
+                KERNEL: lambda: cuda.compute(OPS[f"DynamicFilter{kernel}"], x, filters),
+                "torch, grouped convolution": lambda: baselines.grouped_filter(x, filters, kernel),
             },
-            peers.grouped_filter(x.double(), filters.double(), kernel),
+            baselines.grouped_filter(x.double(), filters.double(), kernel),
             2 * size(x) + size(filters),
             repeats,
         ),
@@ -239,10 +240,10 @@ def bench_others(repeats: int) -> Iterator[tuple[str, Result]]:
         "TopPixels, 640 x 360",
         measure(
             {
-                OURS: lambda: cuda.compute(OPS["TopPixels"], scores, ratio=2),
-                "torch, two sorts": lambda: peers.sorted_top(scores, count),
+                KERNEL: lambda: cuda.compute(OPS["TopPixels"], scores, ratio=2),
+                "torch, two sorts": lambda: baselines.sorted_top(scores, count),
             },
-            peers.sorted_top(scores, count).double(),
+            baselines.sorted_top(scores, count).double(),
             size(scores) + 8 * count,
             repeats,
         ),
@@ -319,23 +320,23 @@ def print_table(title: str, result: Result, bandwidth: float) -> None:
 
 
 def plot(results: dict[str, Result], path: Path) -> None:
-    """Bars: how often faster ours is than each peer."""
+    """Bars that show how many times faster the kernel is than each baseline."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
     bars = [
-        (f"{title}\n{name}", timing.median / result.candidates[OURS].median)
+        (f"{title}\n{name}", timing.median / result.candidates[KERNEL].median)
         for title, result in results.items()
         for name, timing in result.candidates.items()
-        if name != OURS
+        if name != KERNEL
     ]
     figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(bars) + 1))
     axes.barh([label for label, _ in bars][::-1], [ratio for _, ratio in bars][::-1])
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xlabel("time of the peer / time of ours")
+    axes.set_xlabel("time of the baseline / time of the kernel")
     axes.tick_params(axis="y", labelsize=6)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

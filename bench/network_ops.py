@@ -62,7 +62,7 @@ def graph_of(
     return ir.Graph(b.inputs, [y], nodes=b.nodes, opset_imports=opsets, name="bench")
 
 
-def ours(op: str, feed: dict[str, np.ndarray], target: TargetName, **attributes: int) -> Call:
+def body(op: str, feed: dict[str, np.ndarray], target: TargetName, **attributes: int) -> Call:
     def build(b: FunctionBody) -> ir.Value:
         b.Node(*b.inputs, **attributes)
         node = b.nodes[-1]
@@ -101,15 +101,19 @@ def bench_scan(d: int, s: int, length: int, repeats: int) -> dict[str, Timing]:
     feed = {name: tensor.numpy() for name, tensor in zip(NAMES, tensors, strict=True)}
     exact = selective_scan_reference(*(t.double() for t in tensors), delta_softplus=0).numpy()
     candidates: dict[str, Call] = {
-        f"ONNX Runtime: ours, {target} body": ours("SelectiveScan", feed, target, delta_softplus=0)
+        f"ONNX Runtime: custom op, {target} body": body(
+            "SelectiveScan", feed, target, delta_softplus=0
+        )
         for target in ("portable", "rtx")
     }
-    candidates["ONNX Runtime: one Scan (peer)"] = session(
+    candidates["ONNX Runtime: one Scan (baseline)"] = session(
         graph_of(feed, TARGETS["portable"].opset, plain_scan), None, feed
     )
-    candidates["torch: ours"] = lambda: selective_scan_reference(*tensors, delta_softplus=0).numpy()
+    candidates["torch: definition"] = lambda: selective_scan_reference(
+        *tensors, delta_softplus=0
+    ).numpy()
     if cpu.available():
-        candidates["native: ours"] = lambda: cpu.compute(
+        candidates["native: kernel"] = lambda: cpu.compute(
             SELECTIVE_SCAN, *tensors, delta_softplus=0
         ).numpy()
     return measure(candidates, exact, repeats)
@@ -134,11 +138,11 @@ def bench_pool(
     feed = {"x": x.numpy()}
     exact = cumulative_sums(x.double(), window).numpy()
     candidates: dict[str, Call] = {
-        f"ONNX Runtime: ours, {target} body": ours(f"LocalMean{window}", feed, target)
+        f"ONNX Runtime: custom op, {target} body": body(f"LocalMean{window}", feed, target)
         for target in ("portable", "ort")
     }
-    candidates["torch: ours"] = lambda: local_mean(x, kernel=window).numpy()
-    candidates["torch: cumulative sums (peer)"] = lambda: cumulative_sums(x, window).numpy()
+    candidates["torch: definition"] = lambda: local_mean(x, kernel=window).numpy()
+    candidates["torch: cumulative sums (baseline)"] = lambda: cumulative_sums(x, window).numpy()
     return measure(candidates, exact, repeats)
 
 

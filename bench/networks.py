@@ -1,11 +1,11 @@
-"""Whole networks at 1280x720 on this machine's CPU, by `deblur-export bench`, peers side by side.
+"""Measure whole networks at 1280x720 on the CPU of this machine with `deblur-export bench`.
 
     python bench/networks.py [NAME ...]
 
-Writes network_NAME.json here, one a run; memory_algnet.json is about the growth of memory with the
-image, profile_algnet.json about where the time goes. `bench/tables.py` makes the tables. Minutes
-each, and several GB: nothing else should run. The networks have random weights, only their time
-counts.
+Writes network_NAME.json here, one for each run; memory_algnet.json shows the growth of memory with
+the image, profile_algnet.json the time by operator. `bench/tables.py` makes the tables. Each run
+needs minutes and several GB, and nothing else should run. The networks have random weights, because
+only their time matters.
 """
 
 from __future__ import annotations
@@ -28,40 +28,42 @@ RANDOM = (
 )
 
 
-def peers(*names: str) -> tuple[str, ...]:
-    return tuple(word for name in names for word in ("--peers", name))
+def candidates(*names: str) -> tuple[str, ...]:
+    return tuple(word for name in names for word in ("--candidates", name))
 
 
 RUNS: dict[str, tuple[str, ...]] = {
     "nafnet": (
         *("--model", "nafnet", "--variant", "32", "--profile", *RANDOM),
-        *peers("torch-eager", "ort-plain", "ort-ours", "openvino-plain", "openvino-ours"),
+        *candidates(
+            "torch-eager", "ort-plain", "ort-optimized", "openvino-plain", "openvino-optimized"
+        ),
     ),
     "m2aenet": (
         *("--model", "m2aenet", "--variant", "base", "--reference", "nafnet:32", *RANDOM),
         *("--coverage", "10", "--coverage", "100", "--profile"),
-        *peers("ort-ours", "openvino-ours"),
+        *candidates("ort-optimized", "openvino-optimized"),
     ),
     # M2AENet against NAFNet is close: more repeats, nothing else in memory.
     "m2aenet_bf16": (
         *("--model", "m2aenet", "--variant", "base", "--reference", "nafnet:32"),
         *("--weights", "random:0", "--size", "720x1280", "--precision", "bf16"),
         *("--coverage", "10", "--coverage", "100", "--repeats", "8"),
-        *peers("openvino-ours"),
+        *candidates("openvino-optimized"),
     ),
     "memory_algnet": (
         *("--model", "algnet", "--variant", "32", "--weights", "random:0", "--repeats", "2"),
         *("--size", "180x320", "--size", "360x640", "--size", "720x1280"),
-        *peers("openvino-ours"),
+        *candidates("openvino-optimized"),
     ),
     "algnet": (
         *("--model", "algnet", "--variant", "32", "--repeats", "3", *RANDOM),
-        *peers("ort-ours", "openvino-ours"),
+        *candidates("ort-optimized", "openvino-optimized"),
     ),
     # ONNX Runtime's profile of it takes a quarter of an hour.
     "profile_algnet": (
         *("--model", "algnet", "--variant", "32", "--repeats", "2", "--profile", *RANDOM),
-        *peers("openvino-ours"),
+        *candidates("openvino-optimized"),
     ),
 }
 

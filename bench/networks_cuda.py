@@ -90,7 +90,7 @@ def bench(name: str, size: tuple[int, int], bf16: bool) -> kernels.Result:
     with torch.no_grad(), chosen(net.double(), choices), cpu.switched_off():
         exact = net(image.double())
     net.float()
-    candidates = {kernels.OURS: run} | ({} if name in PLAIN else {WITHOUT: without})
+    candidates = {kernels.KERNEL: run} | ({} if name in PLAIN else {WITHOUT: without})
     return kernels.measure(candidates, exact, 2 * kernels.size(image), REPEATS)
 
 

@@ -128,29 +128,29 @@ def bench_motion(channels: int, size: int, repeats: int) -> dict[str, Timing]:
     tensors = (x, offset, weight, bias)
     inputs = {"x": x.numpy(), "offset": offset.numpy()}
     weights = {"weight": weight.numpy(), "bias": bias.numpy()}
-    ours = f"y = deblur.MotionDeformConv<group={channels}>(x, offset, weight, bias"
+    node = f"y = deblur.MotionDeformConv<group={channels}>(x, offset, weight, bias"
     corners, centres = _grid_weights(size, align_corners=1), _grid_weights(size, align_corners=0)
     candidates = {
-        "ONNX Runtime: ours, portable body": onnx_call(
-            f"grid = deblur.SamplingGrid(offset)\n{ours}, grid)", inputs, weights, "portable"
+        "ONNX Runtime: custom op, portable body": onnx_call(
+            f"grid = deblur.SamplingGrid(offset)\n{node}, grid)", inputs, weights, "portable"
         ),
-        "ONNX Runtime: ours, ort body": onnx_call(f"{ours})", inputs, weights, "ort"),
-        "ONNX Runtime: 9 GridSample, align_corners=1 (peer)": onnx_call(
+        "ONNX Runtime: custom op, ort body": onnx_call(f"{node})", inputs, weights, "ort"),
+        "ONNX Runtime: 9 GridSample, align_corners=1 (baseline)": onnx_call(
             GRID_SAMPLE_NODES, inputs, {**_tap_weights(weight, bias), **corners}, "ort"
         ),
-        "torch: ours": torch_call(motion_deform_conv_reference, *tensors),
-        "torch: 9 grid_sample (peer)": torch_call(
+        "torch: definition": torch_call(motion_deform_conv_reference, *tensors),
+        "torch: 9 grid_sample (baseline)": torch_call(
             nine_grid_samples, *tensors, *(torch.from_numpy(centres[k]) for k in ("scale", "base"))
         ),
     }
     if cpu.available():
-        candidates["native: ours"] = torch_call(cpu.compute, MOTION_DEFORM_CONV, *tensors)
+        candidates["native: kernel"] = torch_call(cpu.compute, MOTION_DEFORM_CONV, *tensors)
     exact = motion_deform_conv_reference(*(tensor.double() for tensor in tensors)).numpy()
     return measure(candidates, exact, repeats)
 
 
 def _grid_weights(size: int, align_corners: int) -> dict[str, np.ndarray]:
-    """Offsets in pixels to normalised coordinates: ready-made factors, the peer's best case."""
+    """Factors from offsets in pixels to normalised coordinates, computed in advance."""
     span, shift = (size - 1, 0) if align_corners else (size, 1)
     own = np.arange(size)
     tap = np.arange(TAPS).reshape(TAPS, 1, 1)

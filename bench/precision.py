@@ -9,8 +9,8 @@ where the typed file does), on OpenVINO (of the float32 file, with the precision
 where TensorRT for RTX is installed, whether its builder makes an engine and proves the precision.
 
 int8 is everything that may be int8, without a budget, calibrated on some images of DATASET,
-which deblur-export pairs makes, and judged on others: layout `cpu` for OpenVINO, `tensorrt` for the
-rest. What a budget leaves of it is for bench/quantization.py. Networks and precisions that are not
+which deblur-export pairs makes, and evaluated on others: layout `cpu` for OpenVINO, `tensorrt` for
+the rest. bench/quantization.py measures int8 within a budget. Networks and precisions that are not
 named keep their rows of the JSON file.
 """
 
@@ -56,7 +56,7 @@ def attempt(work: Callable[[], Cell]) -> Cell:
         return {"reason": str(error)}
 
 
-def judged(artifact: Artifact, cases: Sequence[Case] | None = None, **how: Any) -> Cell:
+def measured(artifact: Artifact, cases: Sequence[Case] | None = None, **how: Any) -> Cell:
     cases = cases or random_cases(artifact.manifest.input.shape)
     report = verify(artifact, reference_model(artifact), cases, **how)
     return {
@@ -123,16 +123,18 @@ def measure(
         works: dict[str, Callable[[], Cell]]
         if precision == "int8":
             works = {
-                "ONNX Runtime": lambda: judged(files.int8("portable", "tensorrt"), files.photos()),
-                "OpenVINO": lambda: judged(
+                "ONNX Runtime": lambda: measured(
+                    files.int8("portable", "tensorrt"), files.photos()
+                ),
+                "OpenVINO": lambda: measured(
                     files.int8("openvino", "cpu"), files.photos(), runtime="openvino"
                 ),
                 "TensorRT for RTX": lambda: engine(files.int8("rtx", "tensorrt"), "int8", console),
             }
         else:
             works = {
-                "ONNX Runtime": lambda p=precision: judged(files.typed("portable", p)),  # type: ignore[misc]
-                "OpenVINO": lambda p=precision: judged(  # type: ignore[misc]
+                "ONNX Runtime": lambda p=precision: measured(files.typed("portable", p)),  # type: ignore[misc]
+                "OpenVINO": lambda p=precision: measured(  # type: ignore[misc]
                     files.typed("openvino", "fp32"), runtime="openvino", precision=p
                 ),
                 "TensorRT for RTX": lambda p=precision: engine(files.typed("rtx", p), p, console),  # type: ignore[misc]

@@ -52,7 +52,7 @@ INT8 = """## INT8
 """
 KERNELS = """## CUDA kernels
 
-`bench/kernels.py`: medians in milliseconds of the GPU, and the share of its measured copy
+`bench/kernels.py`: medians in milliseconds of the GPU, and the fraction of its measured copy
 bandwidth, for the bytes that have to move.
 
 """
@@ -66,26 +66,26 @@ choices, relative to the largest output; M2AENet's mask is forced to 10 %.
 NOT_MEASURED = "Not measured: they have not run on a GPU yet.\n\n"
 OPS = """## Custom ops
 
-`bench/ops.py`, `bench/network_ops.py`: candidates take turns in one process. Errors are against
-float64, relative to the largest output.
+`bench/ops.py`, `bench/network_ops.py`: the runs of the candidates are interleaved in one process.
+Errors are against float64, relative to the largest output.
 
 """
 NETWORKS = """## Whole networks, 1280x720
 
-`bench/networks.py` calls `deblur-export bench`: every peer in a process of its own, taking turns
-with the same threads. *plain* is `torch.onnx.export` of the same network without this package,
-*ours* a file of ours with its target; OpenVINO runs ours with the native ops. *Memory* is the peak
-of the process from its first run on, *difference* the largest to PyTorch in float32 on an image
-in 0..1.
+`bench/networks.py` calls `deblur-export bench`: every candidate runs in its own process with the
+same threads, and their runs are interleaved. *plain* is `torch.onnx.export` of the same network
+without this package, *optimized* a file that `deblur-export onnx` wrote for the target; OpenVINO
+runs the latter with the native ops. *Memory* is the peak of the process from its first run on,
+*difference* the largest to PyTorch in float32 on an image in 0..1.
 
 """
 NOTES = {
     "motion": "ONNX Runtime has a fast path for GridSample with `align_corners=0`, which the "
     "portable body uses; the usual form with `align_corners=1` is several times slower. `native` "
-    "are the kernels of `plugins/csrc`, `torch: ours` the definition in PyTorch.",
-    "pruned": "The columns are the share of pixels in the dilated mask. `rows` gathers the masked "
-    "pixels; the `ort` body takes it below 35 % and the dense form above. The native kernel always "
-    "gathers. `unfold` is one matrix product with nine times the multiply-adds, which the "
+    "are the kernels of `plugins/csrc`, `torch: definition` the definition in PyTorch.",
+    "pruned": "The columns are the fraction of pixels in the dilated mask. `rows` gathers the "
+    "masked pixels; the `ort` body uses it below 35 % and the dense form above. The native kernel "
+    "always gathers. `unfold` is one matrix product with nine times the multiply-adds, which the "
     "exporter's pass declines.",
     "network": "The scan is compared with one ONNX Scan over all steps, local pooling (TLC) with "
     "the official differences of cumulative sums.",
@@ -129,11 +129,11 @@ def networks() -> str:
             continue
         columns, rows = [], {}
         for place, case in enumerate(report["cases"]):
-            share = case["coverage"]
-            forced = "" if share is None else f", {100 * share:g} % masked"
+            coverage = case["coverage"]
+            forced = "" if coverage is None else f", {100 * coverage:g} % masked"
             columns += [f"{case['precision']}{forced}, ms", "memory, GB", "difference"]
-            for label, figure in case["peers"].items():
-                cells = rows.setdefault(f"{figure['network']} {figure['peer']} {label}", {})
+            for label, figure in case["candidates"].items():
+                cells = rows.setdefault(f"{figure['network']} {figure['candidate']} {label}", {})
                 cells[place] = network_cells(figure)
         body = {
             name_of(key): [
@@ -154,9 +154,9 @@ def memory() -> str:
         return ""
     report = json.loads(path.read_text(encoding="utf-8"))
     cases = report["cases"]
-    labels = dict.fromkeys(label for case in cases for label in case["peers"])
+    labels = dict.fromkeys(label for case in cases for label in case["candidates"])
     rows = {
-        label: [f"{case['peers'][label]['peak_bytes'] / 1e9:.2f}" for case in cases]
+        label: [f"{case['candidates'][label]['peak_bytes'] / 1e9:.2f}" for case in cases]
         for label in labels
     }
     columns = ["{1}x{0}, GB".format(*case["size"]) for case in cases]
@@ -183,9 +183,11 @@ def quantization_summary() -> str:
     rows = [(title, row) for title, found in report["results"].items() for row in found]
     typed = max(abs(row["test"]) for _, row in rows if row["precision"] != "int8")
     lost = max(row["test"] for _, row in rows if row["precision"] == "int8")
-    shares = {title: row["share"] for title, row in rows if row["precision"] == "int8"}
-    ordered = sorted(shares.items(), key=lambda item: -item[1])
-    listed = ", ".join(f"{share:.0%} ({title})".replace("%", " %") for title, share in ordered)
+    fractions = {title: row["fraction"] for title, row in rows if row["precision"] == "int8"}
+    ordered = sorted(fractions.items(), key=lambda item: -item[1])
+    listed = ", ".join(
+        f"{fraction:.0%} ({title})".replace("%", " %") for title, fraction in ordered
+    )
     return textwrap.fill(
         f"With the demo weights, on {report['pairs']} held-out pairs, FP16 and BF16 change the "
         f"mean PSNR against the sharp photos by at most {typed:.4f} dB. INT8 takes {listed} of the "
@@ -197,12 +199,12 @@ def quantization_summary() -> str:
 def quality_table() -> str:
     report = json.loads((FOLDER / "quality.json").read_text(encoding="utf-8"))
     lines = [*quality.HEAD, quality.row("blurred input", "", report["input"], [" "] * 6)]
-    fields = set(quality.Judged._fields) - {"title", "means"}
+    fields = set(quality.Evaluation._fields) - {"title", "means"}
     for title, figures in report.items():
         if ":" in title:
             means = {name: figures[name] for name in quality.COLUMNS}
             known = {name: figures[name] for name in fields}
-            lines.append(quality.Judged(title=title, means=means, **known).row())
+            lines.append(quality.Evaluation(title=title, means=means, **known).row())
     return "\n".join(lines)
 
 
@@ -226,7 +228,7 @@ def kernels() -> str:
         for name, timing in result["candidates"].items():
             rate = result["bytes"] / (timing["median"] / 1e3) / report["copy_bytes_per_second"]
             rows[name] = [f"{timing['median']:.4f}", f"{rate:.0%}", f"{timing['error']:.0e}"]
-        text += f"### {title}\n\n" + table(["ms", "share", "error"], rows)
+        text += f"### {title}\n\n" + table(["ms", "fraction", "error"], rows)
     return text
 
 
@@ -264,9 +266,9 @@ def network_cells(figure: Mapping[str, Any]) -> list[str]:
 
 
 def name_of(key: str) -> str:
-    """ "nafnet:32 ort-ours ort-ours portable" -> "nafnet:32 ort-ours portable"."""
-    network, peer, label = key.split(" ", 2)
-    return f"{network} {label.removeprefix(network + ' ') or peer}"
+    """ "nafnet:32 ort-optimized ort-optimized portable" -> "nafnet:32 ort-optimized portable"."""
+    network, candidate, label = key.split(" ", 2)
+    return f"{network} {label.removeprefix(network + ' ') or candidate}"
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ MAPPINGS = ("tools", "arguments", "facts", "nodes", "kept_fp32", "scales", "coun
 ANYTHING = ("value", "dim", "bias")
 # Fields that must be there but may be null, and fields that may be missing or null.
 NULLABLE = {"model.where", "model.source", "model.source_sha256", "tile.field", "engine.profile"}
-NULLABLE |= {"engine.flags.workspace_gib", "engine.proof.engine", "calibration.max_psnr_drop"}
+NULLABLE |= {"engine.flags.workspace_gib", "engine.check.engine", "calibration.max_psnr_drop"}
 BLOCKS = {"precision_map", "calibration", "engine", "file", "parity"}
 OPTIONAL = BLOCKS | {
     f"precision_map.{around}{name}"

@@ -18,24 +18,25 @@ DEFAULT = "onnxruntime"  # runs every ONNX file on every machine
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a backend is: `attribute` of `module`. `peer` begins the names of its peers of
-    `bench`; empty for one that `bench` does not measure."""
+    """Where a backend is: `attribute` of `module`. `bench_prefix` is the prefix of its names in
+    `bench`; empty if `bench` does not measure it."""
 
     module: str
     attribute: str
-    peer: str = ""
+    bench_prefix: str = ""
 
     @property
-    def peers(self) -> tuple[str, ...]:
-        """Names of its peers: of the plain export and of our files."""
-        return (f"{self.peer}-plain", f"{self.peer}-ours") if self.peer else ()
+    def bench_names(self) -> tuple[str, ...]:
+        """Its names in `bench`: with the plain torch.onnx.export, and with exported files."""
+        forms = ("plain", "optimized") if self.bench_prefix else ()
+        return tuple(f"{self.bench_prefix}-{form}" for form in forms)
 
 
 # `--runtime auto` asks them in this order, the default last.
 ENTRIES: dict[str, Entry] = {
-    DEFAULT: Entry(f"{FOLDER}.onnxruntime", "CPU", peer="ort"),
+    DEFAULT: Entry(f"{FOLDER}.onnxruntime", "CPU", bench_prefix="ort"),
     "onnxruntime-cuda": Entry(f"{FOLDER}.onnxruntime", "CUDA"),
-    "openvino": Entry(f"{FOLDER}.openvino", "OPENVINO", peer="openvino"),
+    "openvino": Entry(f"{FOLDER}.openvino", "OPENVINO", bench_prefix="openvino"),
     "tensorrt": Entry(f"{FOLDER}.tensorrt", "TENSORRT"),
 }
 

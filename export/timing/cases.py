@@ -1,4 +1,4 @@
-"""A run from sizes and coverages to figures: one case a size and coverage, all peers in each."""
+"""Measures all candidates in every case; a case is an image size and a coverage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
+from deblur_export.export.timing.candidates import CANDIDATES, REFERENCE, Row
 from deblur_export.export.timing.coverage import blob_mask, dilated_coverage
 from deblur_export.export.timing.files import Files
 from deblur_export.export.timing.jobs import FORCED_CHOICE, Job
-from deblur_export.export.timing.peers import PEERS, REFERENCE, Row
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.rounds import Budget, Feed, Figures, max_difference, run_rounds
 from deblur_export.export.timing.subjects import Size, Subject
@@ -23,8 +23,8 @@ from deblur_export.export.timing.subjects import Size, Subject
 
 @dataclass(frozen=True)
 class Case:
-    """Figures of every row on one image. `coverage` and its 3x3 dilation are shares in 0..1, None
-    where the networks decide themselves."""
+    """Figures of every row on one image. `coverage` and `dilated`, that of the mask after a 3x3
+    dilation, are fractions in 0..1; None if the networks compute their own mask."""
 
     size: Size
     coverage: float | None
@@ -34,7 +34,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run measures; coverages in 0..1."""
+    """What is measured; coverages are fractions in 0..1."""
 
     rows: Sequence[Row]
     sizes: Sequence[Size]
@@ -45,16 +45,16 @@ class Settings:
 
 
 class Bench:
-    """Workers live for one size; `folder` takes everything that they exchange."""
+    """A measurement. Workers live for one size and exchange files in `folder`."""
 
     def __init__(self, settings: Settings, folder: Path, progress: Callable[[str], None]) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
         self.saved = 0
-        self.prefix = ""  # of progress
+        self.prefix = ""  # of progress messages
         self.files = Files(folder, settings.threads, bool(settings.coverages), progress)
 
     def cases(self) -> Iterator[Case]:
-        """Each as soon as it is measured."""
+        """The cases, each as soon as it is measured."""
         for size in self.settings.sizes:
             jobs, loaded = {}, {}
             for row in self.settings.rows:
@@ -90,7 +90,7 @@ class Bench:
                 )
                 for row, figure in figures.items():
                     if workers.get(row) and workers[row].process.poll() is not None:
-                        loaded[row].reason = figure.reason  # dead for the other coverages too
+                        loaded[row].reason = figure.reason  # its worker has ended
                 measured.append((Case(size, coverage, dilated, figures), feeds))
         for case, feeds in measured:
             if self.settings.profile:
@@ -142,7 +142,7 @@ class Bench:
         return feeds, dilated
 
     def _saved(self, name: str, array: np.ndarray[Any, Any]) -> str:
-        # Workers keep what they have read by its name.
+        # Workers keep the arrays that they have read by their paths.
         self.saved += 1
         path = self.folder / f"{self.saved}-{name}.npy"
         np.save(path, array)
@@ -154,7 +154,7 @@ class Bench:
         feeds: dict[Subject, Feed],
         figures: dict[Row, Figures],
     ) -> None:
-        """One run each, alone, compared with PyTorch in float32."""
+        """Run each candidate once, alone, and compare its output with PyTorch in float32."""
         outputs = {}
         for number, (row, worker) in enumerate(workers.items()):
             figure = figures[row]
@@ -181,8 +181,8 @@ class Bench:
     def _reference(
         self, subject: Subject, feed: Feed, outputs: dict[Row, np.ndarray[Any, Any]]
     ) -> np.ndarray[Any, Any] | None:
-        """PyTorch's output in float32, if need be from a worker that takes no part otherwise."""
-        row = Row(REFERENCE, subject, PEERS[REFERENCE], "fp32")
+        """PyTorch's output in float32, from a worker of its own if PyTorch is not a candidate."""
+        row = Row(REFERENCE, subject, CANDIDATES[REFERENCE], "fp32")
         for other, output in outputs.items():
             if (other.kind, other.precision) == (row.kind, row.precision):
                 return output
@@ -193,12 +193,12 @@ class Bench:
                 worker.ask("load", job=asdict(self._job(row, (0, 0))))
                 worker.ask("first", feed=feed, save=str(path))
             except DeblurExportError:
-                return None  # it does not fit into memory: the others go unchecked, and say so
+                return None  # for lack of memory; the table says that the others are not checked
         return np.load(path)  # type: ignore[no-any-return]
 
     def _profile(self, case: Case, jobs: dict[Row, Job], feeds: dict[Subject, Feed]) -> None:
         for row, figure in case.figures.items():
-            if not row.kind.ours or figure.reason:
+            if not row.kind.optimized or figure.reason:
                 continue
             self.progress(f"{self.prefix}: profile of {row.label} {row.precision}")
             with self._worker() as worker:

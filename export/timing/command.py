@@ -1,4 +1,4 @@
-"""`deblur-export bench` from its options to tables, JSON and plots."""
+"""Runs `deblur-export bench`: from its options to tables, JSON and plots."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.choose import choose_runtime
 from deblur_export.export.timing import tables
+from deblur_export.export.timing.candidates import chosen_candidates, plan
 from deblur_export.export.timing.cases import Bench, Case, Settings
 from deblur_export.export.timing.machine import machine, physical_cores
-from deblur_export.export.timing.peers import chosen_peers, plan
 from deblur_export.export.timing.plots import check_plot, draw
 from deblur_export.export.timing.rounds import Budget
 from deblur_export.export.timing.subjects import (
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = (256, 256)
 LARGEST_SIDE = 16384
-REFERENCE_WEIGHTS = "random:0"  # only its time counts
+REFERENCE_WEIGHTS = "random:0"  # only the time of the reference matters
 WIDEST = 160  # characters; tables keep their columns on a narrower terminal
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command's options as they were given; `sizes` as text, `coverages` in percent."""
+    """The options of the command: `sizes` like "720x1280", `coverages` in percent."""
 
     files: tuple[Path, ...]
     model: str | None
@@ -49,7 +49,7 @@ class Options:
     reference: str | None
     sizes: tuple[str, ...]
     coverages: tuple[float, ...]
-    peers: tuple[str, ...]
+    candidates: tuple[str, ...]
     precisions: tuple[GraphPrecision, ...]
     threads: int | None
     repeats: int | None
@@ -63,8 +63,8 @@ def bench(options: Options, console: Console) -> None:
     """Measure and report.
 
     Raises:
-        DeblurExportError: bad options, before anything is measured; a file cannot be written; no
-            peer ran.
+        DeblurExportError: the options are wrong, which is found before anything is measured; a
+            file cannot be written; or no candidate ran.
     """
     with console.status("loading PyTorch"):
         settings = _settings(options)
@@ -83,7 +83,7 @@ def bench(options: Options, console: Console) -> None:
         console.print(line)
     for file in options.files:
         reason = choose_runtime("auto", read_artifact(file)).reason
-        console.print(f"{file}: deblur-export run takes {reason}")
+        console.print(f"{file}: deblur-export run uses {reason}")
     if options.json_path is not None:
         chosen = {
             "seconds": options.seconds,
@@ -100,12 +100,12 @@ def bench(options: Options, console: Console) -> None:
         draw(cases, options.plot_path)
         console.print(f"wrote {options.plot_path}")
     if not any(figure.runs for case in cases for figure in case.figures.values()):
-        raise DeblurExportError("no peer ran; the reasons stand above")
+        raise DeblurExportError("no candidate ran; the reasons are above")
 
 
 def _settings(options: Options) -> Settings:
-    """Everything that can be wrong is found here."""
-    kinds = chosen_peers(options.peers)
+    """Check the options; everything that can be wrong is found here."""
+    kinds = chosen_candidates(options.candidates)
     sizes = list(dict.fromkeys(map(_size, options.sizes)))
     coverages = sorted({percent / 100 for percent in options.coverages})
     if options.plot_path is not None:
@@ -117,7 +117,7 @@ def _settings(options: Options) -> Settings:
     if fixed and sizes and sizes != fixed:
         height, width = fixed[0]
         only = f"{height}x{width}"
-        raise DeblurExportError(f"a file is made for {only} alone: --size {only}")
+        raise DeblurExportError(f"a file accepts {only} only: use --size {only}")
     if coverages:
         check_coverage(subjects)
     return Settings(
@@ -131,15 +131,15 @@ def _settings(options: Options) -> Settings:
 
 
 def _subjects(options: Options) -> tuple[list[Subject], list[Size]]:
-    """What the files or the name give, the reference network last."""
+    """The networks of the files or of the name, the reference network last."""
     if bool(options.files) == bool(options.model):
-        raise DeblurExportError("bench takes FILE.onnx, or a network with --model")
+        raise DeblurExportError("bench needs FILE.onnx, or a network with --model")
     fixed: list[Size] = []
     if options.model is not None:
         named = (options.model, options.variant, options.weights, options.local)
         subjects = [from_name(*named)]
     elif options.variant is not None or options.local:
-        raise DeblurExportError("--variant and --local go with --model; a FILE has both inside")
+        raise DeblurExportError("--variant and --local need --model; a FILE contains both")
     else:
         subjects, fixed = from_files(options.files, options.weights)
     if options.reference is not None:

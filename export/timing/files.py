@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.timing.candidates import EXPORTED, Row
 from deblur_export.export.timing.coverage import force_choice
-from deblur_export.export.timing.peers import EXPORTED, Row
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.subjects import Size, Subject
 
@@ -42,9 +42,9 @@ class Files:
         if row.kind.plain:
             key = (row.subject.network, size)
             return self._once(key, lambda path: self._plain(row.subject, size, path))
-        if not row.kind.ours:
+        if not row.kind.optimized:
             return None
-        file = row.file or self._ours(row)
+        file = row.file or self._optimized(row)
         decision = row.subject.decision
         if not self.forced or decision is None:
             return file
@@ -80,7 +80,7 @@ class Files:
                 reason = str(error).removeprefix("cannot be exported: ")
                 raise DeblurExportError(f"cannot be exported: {reason}") from error
 
-    def _ours(self, row: Row) -> Path:
+    def _optimized(self, row: Row) -> Path:
         """Export all targets of a network at once, because tracing takes most of the time."""
         network, wanted = row.subject.network, row.target
         paths = {
@@ -93,8 +93,8 @@ class Files:
             self.progress(f"exporting {row.subject.title}")
             with WorkerProcess(self.threads, self.folder) as worker:
                 named = {target: str(p) for target, p in paths.items()}
-                worker.ask("ours", network=asdict(network), paths=named)
+                worker.ask("optimized", network=asdict(network), paths=named)
 
-        self._once(("ours", network), make)
+        self._once(("optimized", network), make)
         assert wanted is not None
         return paths[wanted]

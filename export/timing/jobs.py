@@ -1,4 +1,4 @@
-"""What the parent asks of a worker, as plain values that go through JSON."""
+"""What the parent asks a worker to load, as plain values that JSON can represent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.precision import GraphPrecision
 
-TORCH = "torch"  # what runs a job that no backend runs
-# Of a network whose decision is forced: the choice as an input, and its own as an output.
+TORCH = "torch"  # the engine of a job that PyTorch runs
+# Input with the forced choice and output with the network's own choice, if a decision is forced.
 FORCED_CHOICE, OWN_CHOICE = "forced_choice", "own_choice"
 
 
 @dataclass(frozen=True)
 class Network:
-    """How to load a network again in another process; arguments as `load_model`'s."""
+    """How to load a network in another process; the fields are arguments of `load_model`."""
 
     name: str
     variant: str | None
@@ -28,7 +28,7 @@ class Network:
 
 
 def network_of(model: LoadedModel) -> Network:
-    """The network that `load_model` gives again."""
+    """The arguments with which `load_model` loads the same network."""
     named = model.weights == DEMO or model.weights.startswith("random:")
     variant = model.variant.removesuffix("-local") if named else None
     return Network(model.spec.name, variant, model.weights, "train_size" in model.arguments)
@@ -36,11 +36,10 @@ def network_of(model: LoadedModel) -> Network:
 
 @dataclass(frozen=True)
 class Job:
-    """One peer to load.
+    """A candidate to load: an ONNX `file` for the backend `engine`, or a `network` for PyTorch.
 
-    An ONNX `file`, run by the backend named `engine`, or a `network` for PyTorch. `decision` names
-    the mask decision of the network that the feed forces; a file has been rewritten to that end
-    (`coverage.force_choice`).
+    `decision` is the name of the mask decision that the feed forces; a file was rewritten for that
+    by `coverage.force_choice`.
     """
 
     engine: str
@@ -54,6 +53,6 @@ class Job:
 
 
 def job_from(fields: Mapping[str, Any]) -> Job:
-    """`dataclasses.asdict` of a job, read back."""
+    """The job of which `dataclasses.asdict` returned `fields`."""
     network = fields["network"]
     return Job(**{**fields, "network": None if network is None else Network(**network)})

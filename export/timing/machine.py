@@ -1,4 +1,4 @@
-"""The machine that a measurement was made on."""
+"""Describes the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from deblur_export.export.runtimes.registry import backends
 PACKAGES = ("torch", "onnx")
 CPUINFO = Path("/proc/cpuinfo")
 SHOWN_FLAGS = ("avx2", "avx512", "amx")
-# x86 and Arm.
+# Flags of bfloat16 instructions on x86 and Arm.
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"})
 
 
 def machine(threads: int) -> dict[str, str]:
-    """Processor, cores, instruction sets that matter here, load and versions."""
+    """Processor, cores, relevant instruction sets, load average and versions of libraries."""
     from deblur_export.plugins.libraries import cpu
 
     measured = (backend.package for _, backend in backends() if backend.bench_targets)
@@ -43,17 +43,17 @@ def affinity() -> set[int]:
 
 
 def physical_cores() -> int:
-    """How many cores those are; two hardware threads of a core count once where Linux tells."""
+    """The number of physical cores among them; only Linux says which hardware threads share one."""
     return len({_siblings(number) for number in affinity()})
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets as Linux names them; empty elsewhere."""
+    """Instruction sets by their names in Linux; empty on other systems."""
     return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def bf16_reason() -> str:
-    """Why PyTorch has no fast bf16 here; empty where it has or nobody knows."""
+    """Why PyTorch has no fast bf16 on this processor; empty if it has or this is not known."""
     flags = cpu_flags()
     return "" if not flags or flags & BF16_FLAGS else "this processor has no bf16 arithmetic"
 
@@ -67,7 +67,7 @@ def _siblings(number: int) -> str:
 
 
 def _cpuinfo(name: str) -> str:
-    """A field of the first processor; empty where there is none."""
+    """A field of the first processor in /proc/cpuinfo; empty if there is none."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:

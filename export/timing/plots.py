@@ -9,8 +9,8 @@ from typing import Any
 
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.timing.candidates import CANDIDATES
 from deblur_export.export.timing.cases import Case
-from deblur_export.export.timing.peers import PEERS
 from deblur_export.export.timing.tables import of_precision
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -108,7 +108,7 @@ def _lines(axis: Any, cases: Sequence[Case], precision: str, x: Sequence[float])
     """Draw the median of each row as a line, and its quartiles as a band."""
     from matplotlib import colormaps
 
-    colours = dict(zip(PEERS, colormaps["tab10"](range(len(PEERS))), strict=False))
+    colours = dict(zip(CANDIDATES, colormaps["tab10"](range(len(CANDIDATES))), strict=False))
     rows = of_precision(cases[0], precision)
     networks = list(dict.fromkeys(row.subject for row in rows))
     seen: dict[tuple[Any, ...], int] = {}

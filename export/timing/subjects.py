@@ -1,4 +1,5 @@
-"""The networks of a run: files of ours with their PyTorch counterparts, or networks by name."""
+"""The networks that are measured: exported files with their PyTorch networks, or networks by
+name."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from deblur_export.export.timing.coverage import mask_decision, mask_shape
 from deblur_export.export.timing.jobs import Network, network_of
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
 
-# Of domain deblur, those that plugins/csrc has a kernel for.
+# Ops of the domain deblur for which plugins/csrc has a kernel.
 NATIVE = {
     "selective_scan",
     "motion_deform_conv",
@@ -32,8 +33,8 @@ Size = tuple[int, int]  # height and width in pixels
 
 @dataclass(frozen=True)
 class Subject:
-    """One network. Without `files`, it is exported for the run. `native` tells that it has ops
-    with native kernels, `decision` which value is its mask."""
+    """One network. Without `files`, it is exported for the measurement. `native` says whether it
+    has ops with native kernels, `decision` which value is its mask."""
 
     title: str
     network: Network
@@ -42,17 +43,17 @@ class Subject:
     files: tuple[Path, ...] = ()
 
     def mask_shape(self, size: Size) -> Size:
-        """Height and width of its mask for an image of `size`."""
+        """Height and width in pixels of its mask for an image of `size`."""
         assert self.decision is not None
         return mask_shape(self.network.load().net, self.decision, *size)
 
 
 def from_files(files: Iterable[Path], weights: str | None) -> tuple[list[Subject], list[Size]]:
-    """One subject for all files of one network, and the sizes that fixed files ask for.
+    """One subject for all files of the same network, and the sizes of the files of fixed size.
 
     Raises:
-        DeblurExportError: a file is not ours, takes several images at a time, its weights are
-            gone, or two files have different fixed sizes.
+        DeblurExportError: a file was not written by this package, has a batch size above 1, its
+            weights are missing, or two files have different fixed sizes.
     """
     subjects: dict[Network, Subject] = {}
     sizes: dict[Size, Path] = {}
@@ -73,20 +74,24 @@ def from_files(files: Iterable[Path], weights: str | None) -> tuple[list[Subject
 
 
 def from_name(name: str, variant: str | None, weights: str | None, local: bool) -> Subject:
-    """A network by name, with the demo weights where it has any, else random ones.
+    """A network by name, with the demo weights if there are any, otherwise with random ones.
 
     Raises:
-        DeblurExportError: no such network or variant, or weights that do not fit.
+        DeblurExportError: there is no such network or variant, or the weights do not fit.
     """
     source = weights or default_weights(name, variant)
     return _subject(load_model(name, variant, source, local))
 
 
 def check_coverage(subjects: Sequence[Subject]) -> None:
-    """Raises DeblurExportError where no network decides on a mask."""
+    """Check that a network has a mask.
+
+    Raises:
+        DeblurExportError: no network has one.
+    """
     if all(subject.decision is None for subject in subjects):
         titles = ", ".join(subject.title for subject in subjects)
-        raise DeblurExportError(f"--coverage: {titles} makes no mask that could be forced")
+        raise DeblurExportError(f"--coverage: {titles} has no mask that could be forced")
 
 
 def _subject(model: LoadedModel) -> Subject:
@@ -104,7 +109,7 @@ def _fixed_size(artifact: Artifact) -> Size | None:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Names of the ops of domain deblur that run."""
+    """Records the names of the ops of the domain deblur that run."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

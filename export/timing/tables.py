@@ -1,4 +1,4 @@
-"""What a run found, as tables for people and as JSON."""
+"""The results of a measurement as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from deblur_export.export.timing.candidates import BASELINE, Row
 from deblur_export.export.timing.cases import Case
-from deblur_export.export.timing.peers import BASELINE, Row
 from deblur_export.export.timing.rounds import Figures
 
 COLUMNS = ("median", "min", "quartiles", "ratio", "first run", "load", "file", "peak", "max diff")
@@ -22,19 +22,19 @@ LEGEND = (
 
 
 def of_precision(case: Case, precision: str) -> dict[Row, Figures]:
-    """The rows of a case that one table compares."""
+    """The rows of a case in one precision, which one table compares."""
     return {row: f for row, f in case.figures.items() if row.precision == precision}
 
 
 def baseline(figures: Mapping[Row, Figures]) -> Row | None:
-    """What the ratios are to: the first plain export on ONNX Runtime, else the first with a time;
-    None without one."""
+    """The row to which ratios are computed: the first plain export on ONNX Runtime, otherwise the
+    first row with a time; None if no row has one."""
     timed = [row for row, figure in figures.items() if figure.median is not None]
     return next((row for row in timed if row.kind.name == BASELINE), timed[0] if timed else None)
 
 
 def title(case: Case, precision: str) -> str:
-    """Such as `256x256, 10 % forced (15 % dilated), fp32`; height before width."""
+    """The title of a table, like `256x256, 10 % forced (15 % dilated), fp32`; height x width."""
     height, width = case.size
     parts = [f"{height}x{width}"]
     if case.coverage is not None:
@@ -44,12 +44,12 @@ def title(case: Case, precision: str) -> str:
 
 
 def case_table(case: Case, precision: str) -> Table:
-    """One row a peer."""
+    """A table with one row for each candidate."""
     figures = of_precision(case, precision)
     base = baseline(figures)
     of = "" if base is None else f"; ratio to {base.label}"
     table = Table(title=title(case, precision) + of, title_justify="left", box=box.SIMPLE)
-    table.add_column("peer", no_wrap=True)
+    table.add_column("candidate", no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for row, figure in figures.items():
@@ -63,7 +63,7 @@ def reasons(figures: Mapping[Row, Figures]) -> list[str]:
 
 
 def titles(cases: Sequence[Case]) -> list[str]:
-    """One line a peer: what exactly ran, and the notes of its runtime."""
+    """One line for each candidate: what exactly ran, and the notes of its backend."""
     found: dict[str, None] = {}
     for case in cases:
         for row, figure in case.figures.items():
@@ -74,17 +74,17 @@ def titles(cases: Sequence[Case]) -> list[str]:
 
 
 def memory_kinds(cases: Iterable[Case]) -> list[str]:
-    """What the peak memory is, as the workers tell."""
+    """Lines that say how the workers measured the peak memory."""
     return sorted({f.memory for case in cases for f in case.figures.values() if f.memory})
 
 
 def profile_table(case: Case, row: Row) -> Table:
-    """The operators of a file that take longest."""
+    """A table of the operators that need most of the time of a file."""
     figure = case.figures[row]
     head = f"{row.label}, {title(case, row.precision)}: where the time goes"
     table = Table(title=head, title_justify="left", box=box.SIMPLE)
     table.add_column("operator", no_wrap=True)
-    for column in ("ms a run", "of the median"):
+    for column in ("ms per run", "of the median"):
         table.add_column(column, justify="right")
     assert figure.median is not None
     for name, seconds in figure.profile.items():
@@ -93,7 +93,7 @@ def profile_table(case: Case, row: Row) -> Table:
 
 
 def as_json(cases: Sequence[Case], machine: Mapping[str, str], settings: Mapping[str, Any]) -> Any:
-    """Everything, seconds and bytes; one entry a case and precision."""
+    """All results in seconds and bytes, with one entry for each case and precision."""
     entries = []
     for case in cases:
         for precision in dict.fromkeys(row.precision for row in case.figures):
@@ -109,7 +109,7 @@ def as_json(cases: Sequence[Case], machine: Mapping[str, str], settings: Mapping
                     "median_seconds": {
                         row.label: f.median for row, f in figures.items() if f.median is not None
                     },
-                    "peers": {row.label: _fields(row, f) for row, f in figures.items()},
+                    "candidates": {row.label: _fields(row, f) for row, f in figures.items()},
                 }
             )
     return {"machine": dict(machine), "settings": dict(settings), "cases": entries}
@@ -128,7 +128,7 @@ def _fields(row: Row, figure: Figures) -> dict[str, Any]:
     finite = difference is None or difference != float("inf")
     return asdict(figure) | {
         "network": row.subject.title,
-        "peer": row.kind.name,
+        "candidate": row.kind.name,
         "median_seconds": figure.median,
         "spread_seconds": spread,
         "max_difference": difference if finite else "Infinity",
@@ -156,5 +156,6 @@ def _cells(figure: Figures, base: Figures | None) -> list[str]:
 
 
 def ms(seconds: float) -> str:
+    """Seconds as milliseconds with three digits."""
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,8 +1,8 @@
-"""One peer in a process of its own: `python -m deblur_export.export.timing.worker`.
+"""One candidate in its own process: `python -m deblur_export.export.timing.worker`.
 
-Requests come as lines of JSON on stdin, {"do": NAME, ...}; each is answered by one line on stdout,
-{"ok": true, ...} or {"ok": false, "reason": TEXT}. The end of stdin ends the process at once,
-whatever it is doing.
+Requests are lines of JSON on stdin, {"do": NAME, ...}; each is answered by one line on stdout,
+{"ok": true, ...} or {"ok": false, "reason": TEXT}. The end of stdin ends the process at once, even
+during a run.
 """
 
 from __future__ import annotations
@@ -24,50 +24,51 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import Opening
 from deblur_export.export.runtimes.registry import backend
 from deblur_export.export.timing import memory
-from deblur_export.export.timing.engines import Peer, open_peer
 from deblur_export.export.timing.jobs import TORCH, Network, job_from
 from deblur_export.export.timing.plain import export_plain, root_cause
+from deblur_export.export.timing.runners import Runner, open_runner
 
-SHORT = 0.5  # seconds; a shorter run gets an untimed one before it, as caches are cold
-PROFILED = 10  # operators, those that take most of the time
+SHORT = 0.5  # seconds; before a shorter run comes an untimed one, because caches are cold
+PROFILED = 10  # number of operators, those that need most of the time
 Fields = Mapping[str, Any]
 
 
 class Worker:
-    """Answers requests; the methods that are no underscore's are their names."""
+    """Answers requests; their names are those of the public methods."""
 
     def __init__(self) -> None:
-        self.peer: Peer | None = None
+        self.runner: Runner | None = None
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
         self.was_reset = False
         self.last = float("inf")
-        self.settles = False  # the second run of a size compiles for it
+        self.settles = False  # whether the second run of a size compiles for that size
 
     def load(self, request: Fields) -> Fields:
         start = time.perf_counter()
         job = job_from(request["job"])
-        self.peer = open_peer(job)
+        self.runner = open_runner(job)
         self.settles = job.engine != TORCH and backend(job.engine).compiles_second_run
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "title": self.peer.title, "notes": self.peer.notes}
+        return {"seconds": seconds, "title": self.runner.title, "notes": self.runner.notes}
 
     def first(self, request: Fields) -> Fields:
-        """The first run of a case: it compiles, allocates and is checked; memory from here on."""
+        """The first run of a case, which compiles, allocates and is checked; the peak memory is
+        measured from here on."""
         self.was_reset = memory.reset_peak()
         self.last = float("inf")
         reply = self.run(request)
-        if self.settles and self.peer is not None:
-            self.peer.run(self._feed(request))
+        if self.settles and self.runner is not None:
+            self.runner.run(self._feed(request))
         kind = memory.SINCE_RESET if self.was_reset else memory.SINCE_START
         return {**reply, "memory": kind}
 
     def run(self, request: Fields) -> Fields:
-        assert self.peer is not None
+        assert self.runner is not None
         feed = self._feed(request)
         if self.last < SHORT:
-            self.peer.run(feed)
+            self.runner.run(feed)
         start = time.perf_counter()
-        output = self.peer.run(feed)
+        output = self.runner.run(feed)
         self.last = time.perf_counter() - start
         peak = memory.peak_bytes(self.was_reset)
         if "save" in request:
@@ -87,7 +88,7 @@ class Worker:
         export_plain(network, height, width, request["decision"], path)
         return {}
 
-    def ours(self, request: Fields) -> Fields:
+    def optimized(self, request: Fields) -> Fields:
         from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
 
         model = Network(**request["network"]).load()
@@ -104,14 +105,14 @@ class Worker:
 
 
 def answer(handler: Callable[[Fields], Fields], request: Fields) -> dict[str, Any]:
-    """The reply to a request, failures included."""
+    """The reply to a request, also if it fails."""
     try:
         return {"ok": True, **handler(request)}
     except DeblurExportError as error:
         reason = str(error)
     except MemoryError:
         reason = "out of memory"
-    except Exception as error:  # a peer may raise anything; the others go on
+    except Exception as error:  # a candidate may raise anything; the others continue
         reason = root_cause(error)
     return {"ok": False, "reason": " ".join(reason.split())}
 
@@ -119,11 +120,11 @@ def answer(handler: Callable[[Fields], Fields], request: Fields) -> dict[str, An
 def _listen(requests: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         requests.put(line)
-    os._exit(0)  # the parent is gone, and with it whoever waited for the run in progress
+    os._exit(0)  # the parent has ended, so that nobody waits for the current run
 
 
 def main() -> None:
-    # Libraries print on stdout; the replies keep the real one for themselves.
+    # Libraries print on stdout, so that the replies use a duplicate of it and prints go to stderr.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -11,9 +11,9 @@ from deblur_export.export.runtimes.registry import ENTRIES
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
 
-PEERS = (
+CANDIDATES = (
     *("torch-eager", "torch-native", "torch-compile"),
-    *(name for entry in ENTRIES.values() for name in entry.peers),
+    *(name for entry in ENTRIES.values() for name in entry.bench_names),
 )
 TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
 
@@ -34,7 +34,9 @@ TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
     metavar="PERCENT",
     help="Force a mask that covers this percentage of the pixels (M2AENet); repeat.",
 )
-@click.option("--peers", multiple=True, metavar="NAME", help=f"Repeat. [{', '.join(PEERS)}]")
+@click.option(
+    "--candidates", multiple=True, metavar="NAME", help=f"Repeat. [{', '.join(CANDIDATES)}]"
+)
 @click.option("--precision", "precisions", multiple=True, type=PrecisionType(TIMED), help="[fp32]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [physical cores]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Rounds. [as many as fit --seconds]")

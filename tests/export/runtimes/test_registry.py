@@ -21,7 +21,7 @@ from tests.conftest import Exported
 REGISTERED = """
 import sys
 from deblur_export.export.runtimes.registry import ENTRIES, Entry
-ENTRIES["toy"] = Entry("tests.export.runtimes.toy_backend", "TOY", peer="toy")
+ENTRIES["toy"] = Entry("tests.export.runtimes.toy_backend", "TOY", bench_prefix="toy")
 from deblur_export.cli import main
 main()
 """
@@ -61,7 +61,7 @@ def test_a_registered_backend_serves_every_verb(exported: Exported, tmp_path: Pa
     doctor = with_toy(tmp_path, "doctor")
     assert [line for line in doctor.splitlines() if "deblur-export run" in line and "Toy" in line]
     help_text = with_toy(tmp_path, "bench", "--help")
-    assert "toy-plain, toy-ours" in " ".join(help_text.split())
+    assert "toy-plain, toy-optimized" in " ".join(help_text.split())
 
 
 def test_every_entry_is_a_backend() -> None:
@@ -71,7 +71,7 @@ def test_every_entry_is_a_backend() -> None:
         assert set(found.precisions) <= set(GRAPH_PRECISIONS), name
         assert set(found.computes) <= set(PRECISIONS), name
         assert set(found.bench_targets) <= set(TARGETS), name
-        assert bool(found.bench_targets) == bool(ENTRIES[name].peers), name
+        assert bool(found.bench_targets) == bool(ENTRIES[name].bench_names), name
     assert [name for name, found in backends() if found.runs_engines] == ["tensorrt"]
     assert not backend(DEFAULT).runs_engines
 

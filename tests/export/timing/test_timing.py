@@ -26,9 +26,9 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.timing import coverage, plain, plots, rounds, subjects, tables
+from deblur_export.export.timing.candidates import CANDIDATES, Row, plan
 from deblur_export.export.timing.cases import Case
 from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE, Job, Network
-from deblur_export.export.timing.peers import PEERS, Row, plan
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.rounds import Budget, Figures
 from deblur_export.models.checkpoint import load_model
@@ -42,7 +42,7 @@ __all__ = ["invoke"]  # a fixture
 
 SMALL = (32, 48)
 M2AENET = Network("m2aenet", "tiny", "random:0", local=False)
-PLAIN_TOO = ("torch-eager", "ort-ours", "ort-plain")
+PLAIN_TOO = ("torch-eager", "ort-optimized", "ort-plain")
 NAFNET = Network("nafnet", "tiny", "random:0", local=False)
 
 
@@ -80,13 +80,13 @@ def test_forced_choice_is_the_same_in_a_file_and_in_pytorch(
     outputs = []
     for share in (0.0, 0.5, 1.0):
         mask = coverage.blob_mask(*shape, share)
-        ours = session.run({"image": image, FORCED_CHOICE: mask})
+        optimized = session.run({"image": image, FORCED_CHOICE: mask})
         with torch.no_grad():
-            theirs, own = forced(torch.from_numpy(image), torch.from_numpy(mask))
-        np.testing.assert_allclose(ours["restored"], theirs.numpy(), **NETWORK_FLOAT32)
+            reference, own = forced(torch.from_numpy(image), torch.from_numpy(mask))
+        np.testing.assert_allclose(optimized["restored"], reference.numpy(), **NETWORK_FLOAT32)
         # The predictor still runs, and sees the image alone.
-        np.testing.assert_array_equal(ours[OWN_CHOICE], own.numpy())
-        outputs.append(ours["restored"])
+        np.testing.assert_array_equal(optimized[OWN_CHOICE], own.numpy())
+        outputs.append(optimized["restored"])
     assert np.abs(outputs[0] - outputs[2]).max() > 1e-3
     with pytest.raises(DeblurExportError, match="no value 'other'"):
         coverage.force_choice(artifact.path, "other", target)
@@ -100,11 +100,11 @@ def test_plain_export_is_standard_and_right(tmp_path: Path) -> None:
     assert not model.functions
     image = random_cases((1, 3, *SMALL))[0].image
     mask = coverage.blob_mask(4, 6, 0.5)
-    ours = open_session(path).run({"image": image, FORCED_CHOICE: mask})["restored"]
+    optimized = open_session(path).run({"image": image, FORCED_CHOICE: mask})["restored"]
     with torch.no_grad():
         net = coverage.ForcedChoice(M2AENET.load().net, "mask")
-        theirs, _ = net(torch.from_numpy(image), torch.from_numpy(mask))
-    np.testing.assert_allclose(ours, theirs.numpy(), **NETWORK_FLOAT32)
+        reference, _ = net(torch.from_numpy(image), torch.from_numpy(mask))
+    np.testing.assert_allclose(optimized, reference.numpy(), **NETWORK_FLOAT32)
 
 
 def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
@@ -135,26 +135,26 @@ def subject(title: str = "net:tiny", native: bool = False) -> subjects.Subject:
 def test_rows() -> None:
     def labels(*precisions: Any, native: bool = False) -> list[str]:
         chosen = [subject(native=native), subject("other:x")]
-        return [row.label for row in plan(chosen, PEERS.values(), precisions)]
+        return [row.label for row in plan(chosen, CANDIDATES.values(), precisions)]
 
     assert labels("fp32")[:5] == [
         "torch-eager",
         "torch-compile",
         "ort-plain",
-        "ort-ours portable",
-        "ort-ours ort",
+        "ort-optimized portable",
+        "ort-optimized ort",
     ]
     assert "torch-native" in labels("fp32", native=True)
     assert "other:x ort-plain" in labels("fp32")
     assert not [label for label in labels("bf16", native=True) if "ort-" in label]
-    with pytest.raises(DeblurExportError, match="none of these peers computes in bf16"):
-        plan([subject()], [PEERS["ort-ours"]], ["fp32", "bf16"])
-    assert tuple(PEERS) == bench_verb.PEERS
+    with pytest.raises(DeblurExportError, match="none of these candidates computes in bf16"):
+        plan([subject()], [CANDIDATES["ort-optimized"]], ["fp32", "bf16"])
+    assert tuple(CANDIDATES) == bench_verb.CANDIDATES
 
 
 def test_table_compares_within_a_precision() -> None:
     def row(label: str, kind: str, precision: Any = "fp32") -> Row:
-        return Row(label, subject(), PEERS[kind], precision)
+        return Row(label, subject(), CANDIDATES[kind], precision)
 
     def figures(*runs: float, reason: str = "") -> Figures:
         return Figures(
@@ -164,16 +164,16 @@ def test_table_compares_within_a_precision() -> None:
     rows = {
         row("eager", "torch-eager"): figures(0.4, 0.2, 0.3),
         row("plain", "ort-plain"): figures(0.1, 0.2, 0.3),
-        row("ours", "ort-ours"): figures(0.1),
-        row("gone", "openvino-ours"): figures(0.01, reason="killed (out of memory?)"),
+        row("optimized", "ort-optimized"): figures(0.1),
+        row("gone", "openvino-optimized"): figures(0.01, reason="killed (out of memory?)"),
         row("half", "torch-eager", "bf16"): figures(0.05),
     }
     case = Case((32, 48), 0.1, 0.2, rows)
     full, half = tables.as_json([case], {}, {})["cases"]
-    assert full["median_seconds"] == {"eager": 0.3, "plain": 0.2, "ours": 0.1}
+    assert full["median_seconds"] == {"eager": 0.3, "plain": 0.2, "optimized": 0.1}
     assert (full["ratio_to"], half["ratio_to"]) == ("plain", "half")
-    assert full["peers"]["gone"]["reason"] == "killed (out of memory?)"
-    assert full["peers"]["eager"]["spread_seconds"]["min"] == 0.2
+    assert full["candidates"]["gone"]["reason"] == "killed (out of memory?)"
+    assert full["candidates"]["eager"]["spread_seconds"]["min"] == 0.2
     drawn = tables.case_table(case, "fp32")
     ratio = next(column for column in drawn.columns if column.header == "ratio")
     assert list(ratio.cells) == ["1.50", "1.00", "0.50", "-"]
@@ -190,7 +190,7 @@ def test_wrong_results_are_seen() -> None:
     assert rounds.max_difference(image[..., :2], image) == float("inf")
 
 
-def test_a_killed_peer_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_killed_candidate_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     feed = saved(tmp_path, image=random_cases((1, 3, *SMALL))[0].image)
     job = asdict(Job("torch", "fp32", threads=1, network=NAFNET))
     figures = {"victim": Figures(), "other": Figures()}
@@ -231,14 +231,14 @@ def arguments() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("peers", "baseline"),
+    ("candidates", "baseline"),
     [
-        (("torch-eager", "ort-ours"), "torch-eager"),
+        (("torch-eager", "ort-optimized"), "torch-eager"),
         pytest.param(PLAIN_TOO, "ort-plain", marks=pytest.mark.slow),
     ],
 )
 def test_bench_command(
-    peers: tuple[str, ...],
+    candidates: tuple[str, ...],
     baseline: str,
     exported: Exported,
     command: Callable[..., subprocess.CompletedProcess[str]],
@@ -246,22 +246,22 @@ def test_bench_command(
 ) -> None:
     file = exported("nafnet").path
     options = ("--size", "32x48", "--repeats", "3", "--threads", "1", "--profile")
-    named = [word for peer in peers for word in ("--peers", peer)]
+    named = [word for candidate in candidates for word in ("--candidates", candidate)]
     result = command("bench", file, *options, *named, "--json", "bench.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    ours = f"ort-ours {file.name}"
+    optimized = f"ort-optimized {file.name}"
     assert f"ratio to {baseline}" in result.stdout
-    assert ours in result.stdout
-    assert f"{file}: deblur-export run takes " in result.stdout
+    assert optimized in result.stdout
+    assert f"{file}: deblur-export run uses " in result.stdout
     (case,) = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["cases"]
     assert case["size"] == [32, 48]
-    assert set(case["median_seconds"]) == {*peers, ours} - {"ort-ours"}
-    for peer in case["peers"].values():
-        assert len(peer["runs"]) == 3
-        assert peer["max_difference"] <= NETWORK_FLOAT32["atol"]
-        assert min(peer["runs"]) <= peer["median_seconds"] <= max(peer["runs"])
-        assert peer["peak_bytes"] > 2**20
-    profile = case["peers"][ours]["profile"]
+    assert set(case["median_seconds"]) == {*candidates, optimized} - {"ort-optimized"}
+    for candidate in case["candidates"].values():
+        assert len(candidate["runs"]) == 3
+        assert candidate["max_difference"] <= NETWORK_FLOAT32["atol"]
+        assert min(candidate["runs"]) <= candidate["median_seconds"] <= max(candidate["runs"])
+        assert candidate["peak_bytes"] > 2**20
+    profile = case["candidates"][optimized]["profile"]
     assert 0 < len(profile) <= 10
     assert "Conv" in profile
 
@@ -276,8 +276,8 @@ def test_bench_command(
 )
 def test_plots(sizes: Any, coverages: Any, panels: int, tmp_path: Path) -> None:
     needs.MATPLOTLIB.load()
-    rows = [Row("plain", subject(), PEERS["ort-plain"], p) for p in ("fp32", "bf16")]
-    rows.append(Row("failed", subject(), PEERS["ort-ours"], "fp32"))
+    rows = [Row("plain", subject(), CANDIDATES["ort-plain"], p) for p in ("fp32", "bf16")]
+    rows.append(Row("failed", subject(), CANDIDATES["ort-optimized"], "fp32"))
     cases = [
         Case(size, share, share, {row: Figures(runs=[0.1 * size[0]]) for row in rows[:2]})
         for size in sizes
@@ -315,7 +315,7 @@ def test_fixed_size_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    endless = (*arguments, "--peers", "torch-eager", "--repeats", "1000000")
+    endless = (*arguments, "--candidates", "torch-eager", "--repeats", "1000000")
     process = subprocess.Popen(
         [sys.executable, "-m", "deblur_export", *endless],
         stdout=subprocess.PIPE,
@@ -355,7 +355,7 @@ def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Pa
         ((), ("FILE.onnx", "--model")),
         (("--model", "nafnet", "--size", "720"), ("--size 720", "720x1280")),
         (("--model", "nafnet", "--size", "0x5"), ("--size 0x5",)),
-        (("--model", "nafnet", "--peers", "tvm"), ("'tvm'", "ort-plain")),
+        (("--model", "nafnet", "--candidates", "tvm"), ("'tvm'", "ort-plain")),
         (("--model", "nafnet", "--weights", "random:0", "--coverage", "10"), ("nafnet:32", "mask")),
         (("--model", "nafnet", "--coverage", "101"), ("101",)),
         (("--model", "nafnte"), ("'nafnet'",)),

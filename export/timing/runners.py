@@ -1,4 +1,4 @@
-"""The peers inside a worker: a network in PyTorch, or a file on a runtime."""
+"""Runs a candidate inside a worker: a network in PyTorch, or a file on a backend."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from deblur_export.precision import PRECISIONS
 Feed = Mapping[str, NDArray[np.float32]]
 
 
-class Peer(Protocol):
-    """Loaded; `title` says what runs and in which precision, `notes` are for the user."""
+class Runner(Protocol):
+    """A loaded candidate; `title` says what runs in which precision, `notes` are for the user."""
 
     title: str
     notes: tuple[str, ...]
 
     def run(self, feed: Feed) -> NDArray[np.float32]:
-        """The restored image [1, 3, H, W]."""
+        """Restore the image of a feed; returns float32 [1, 3, H, W]."""
         ...
 
 
-def open_peer(job: Job) -> Peer:
-    """Load what a job asks for.
+def open_runner(job: Job) -> Runner:
+    """Load the candidate of a job.
 
     Raises:
-        DeblurExportError: it cannot run here; why.
+        DeblurExportError: it cannot run on this machine; the message says why.
     """
-    return TorchPeer(job) if job.engine == TORCH else FilePeer(job)
+    return NetworkRunner(job) if job.engine == TORCH else FileRunner(job)
 
 
-class FilePeer:
+class FileRunner:
     """An ONNX file on one of the backends."""
 
     def __init__(self, job: Job) -> None:
@@ -52,8 +52,8 @@ class FilePeer:
         return self.session.run(feed)["restored"]
 
 
-class TorchPeer:
-    """A network as it was trained, in PyTorch."""
+class NetworkRunner:
+    """The network as it was trained, in PyTorch."""
 
     notes: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class TorchPeer:
             raise DeblurExportError(reason)
         assert job.network is not None
         torch.set_num_threads(job.threads)
-        # The native kernels are for inference: they decline tensors that ask for a gradient.
+        # The native kernels are for inference: they refuse tensors that require a gradient.
         net = job.network.load().net.requires_grad_(False)
         if job.decision is not None:
             net = ForcedChoice(net, job.decision).eval()
@@ -96,7 +96,7 @@ class TorchPeer:
 
 
 def _compiled(net: Any) -> Any:
-    """Inductor at its best for inference: fixed sizes, weights as constants."""
+    """Compile with the best settings of Inductor for inference: fixed sizes, constant weights."""
     import torch
     import torch._inductor.config
 

@@ -1,6 +1,6 @@
-"""What bench/kernels.py compares the CUDA kernels with; each peer where it can be had.
+"""What bench/kernels.py compares the CUDA kernels with; each baseline where it can be had.
 
-The scan of mamba-ssm (Gu and Dao 2023) runs one block a channel: chunk after chunk, state after
+The scan of mamba-ssm (Gu and Dao 2023) runs one block per channel: chunk after chunk, state after
 state, a block-wide scan for each. `triton_scan` is that algorithm written anew in Triton, for
 machines without mamba-ssm.
 """
@@ -92,18 +92,18 @@ def imported(name: str) -> Any:
         return None
 
 
-def scan_peers(*tensors: Tensor) -> dict[str, Call]:
+def scan_baselines(*tensors: Tensor) -> dict[str, Call]:
     """Of SelectiveScan; `tensors` are u, delta, A, B, C, D and z, S a power of two."""
-    peers: dict[str, Call] = {}
+    baselines: dict[str, Call] = {}
     mamba = imported("mamba_ssm.ops.selective_scan_interface")
     if mamba is not None:
         u, delta, rates, enter, read, skip, gate = tensors
-        peers["mamba-ssm (peer)"] = lambda: mamba.selective_scan_fn(
+        baselines["mamba-ssm (baseline)"] = lambda: mamba.selective_scan_fn(
             u, delta.to(u.dtype), rates, enter, read, skip, gate, None, True
         )
     if triton is not None:
-        peers["one block a channel, Triton (peer)"] = lambda: triton_scan(*tensors)
-    return peers
+        baselines["one block per channel, Triton (baseline)"] = lambda: triton_scan(*tensors)
+    return baselines
 
 
 def sampled(x: Tensor, offset: Tensor, kernel: int, tap: int) -> Tensor:
@@ -129,11 +129,11 @@ def gated(x: Tensor) -> Tensor:
     return first * second
 
 
-def motion_peers(
+def motion_baselines(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, gate: int
 ) -> dict[str, Call]:
     """Of MotionDeformConv."""
-    peers: dict[str, Call] = {
+    baselines: dict[str, Call] = {
         "torch, 9 grid_sample": lambda: torch_motion(x, offset, weight, bias, gate)
     }
     vision = imported("torchvision.ops")
@@ -144,8 +144,8 @@ def motion_peers(
             y: Tensor = vision.deform_conv2d(x, moved, weight, bias, padding=1)
             return gated(y) if gate else y
 
-        peers["torchvision (peer)"] = deform
-    return peers
+        baselines["torchvision (baseline)"] = deform
+    return baselines
 
 
 def torch_deform(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
@@ -159,20 +159,20 @@ def torch_deform(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: 
     return y
 
 
-def deform_peers(
+def deform_baselines(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor
 ) -> dict[str, Call]:
     """Of DeformConv2d."""
-    peers: dict[str, Call] = {
+    baselines: dict[str, Call] = {
         "torch, grid_sample a tap": lambda: torch_deform(x, offset, weight, bias, mask)
     }
     vision = imported("torchvision.ops")
     if vision is not None:
         moved, pad = offset.to(x.dtype), weight.shape[3] // 2
-        peers["torchvision (peer)"] = lambda: vision.deform_conv2d(
+        baselines["torchvision (baseline)"] = lambda: vision.deform_conv2d(
             x, moved, weight, bias, padding=pad, mask=mask
         )
-    return peers
+    return baselines
 
 
 def dense_pruned(
@@ -183,7 +183,7 @@ def dense_pruned(
     return torch.where(mask > 0.5, gated(hidden), x * x)
 
 
-def pruned_peers(x: Tensor, mask: Tensor, *weights: Tensor) -> dict[str, Call]:
+def pruned_baselines(x: Tensor, mask: Tensor, *weights: Tensor) -> dict[str, Call]:
     """Of PrunedConv: the dense form in both layouts; cuDNN prefers one or the other."""
     last = x.to(memory_format=torch.channels_last)
     return {

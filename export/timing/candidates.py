@@ -1,4 +1,5 @@
-"""Who can take part, and the rows of a run: one a network, peer, file and precision."""
+"""The candidates of a measurement, and its rows: one for each network, candidate, file and
+precision."""
 
 from __future__ import annotations
 
@@ -23,42 +24,54 @@ REFERENCE = "torch-eager"
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to run a network: PyTorch or the name of a backend. `ours` takes files of ours,
-    `plain` the plain export."""
+    """A way to run a network.
+
+    Attributes:
+        name: for `--candidates`.
+        engine: PyTorch (`TORCH`) or the name of a backend.
+        precisions: those in which it can compute a float32 graph.
+        plain: whether it runs the plain torch.onnx.export.
+        optimized: whether it runs files exported by this package.
+        native: whether PyTorch uses the native kernels of the custom ops.
+        compiled: whether PyTorch compiles the network.
+    """
 
     name: str
     engine: str
     precisions: tuple[GraphPrecision, ...] = TIMED
     plain: bool = False
-    ours: bool = False
+    optimized: bool = False
     native: bool = False
     compiled: bool = False
 
 
 def _kinds() -> Iterator[Kind]:
-    """PyTorch, custom ops by their definitions, with our native kernels, and compiled; then the
-    plain export and our files on every backend that `bench` measures."""
+    """PyTorch with the definitions of the custom ops, with native kernels, and compiled; then the
+    plain export and exported files on every backend that `bench` measures."""
     yield Kind("torch-eager", TORCH)
     yield Kind("torch-native", TORCH, ("fp32",), native=True)
     yield Kind("torch-compile", TORCH, native=True, compiled=True)
     for name, entry in ENTRIES.items():
-        if entry.peers:
-            plain, ours = entry.peers
+        if entry.bench_names:
+            plain, optimized = entry.bench_names
             precisions = tuple(p for p in TIMED if p in backend(name).precisions)
             yield Kind(plain, name, precisions, plain=True)
-            yield Kind(ours, name, precisions, ours=True)
+            yield Kind(optimized, name, precisions, optimized=True)
 
 
-PEERS: Mapping[str, Kind] = {kind.name: kind for kind in _kinds()}
-# Files that --model exports, by the backend that takes them.
+CANDIDATES: Mapping[str, Kind] = {kind.name: kind for kind in _kinds()}
+# Targets that --model exports, by the backend that runs them.
 EXPORTED: Mapping[str, tuple[TargetName, ...]] = {
-    kind.engine: backend(kind.engine).bench_targets for kind in PEERS.values() if kind.ours
+    kind.engine: backend(kind.engine).bench_targets
+    for kind in CANDIDATES.values()
+    if kind.optimized
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One peer in one precision. `file` is given, or `target` says which export of ours it runs."""
+    """One candidate in one precision. Either `file` is given, or `target` is the target of the
+    export that it runs."""
 
     label: str
     subject: Subject
@@ -68,25 +81,27 @@ class Row:
     target: TargetName | None = None
 
 
-def chosen_peers(names: Iterable[str]) -> tuple[Kind, ...]:
-    """The peers of these names in the order of `PEERS`; all of them for none.
+def chosen_candidates(names: Iterable[str]) -> tuple[Kind, ...]:
+    """The candidates of these names in the order of `CANDIDATES`; all of them without names.
 
     Raises:
-        DeblurExportError: no such peer.
+        DeblurExportError: there is no candidate of a name.
     """
     names = set(names)
-    if unknown := sorted(names - set(PEERS)):
-        raise DeblurExportError(f"unknown peer '{unknown[0]}'; there are {', '.join(PEERS)}")
-    return tuple(kind for name, kind in PEERS.items() if not names or name in names)
+    if unknown := sorted(names - set(CANDIDATES)):
+        raise DeblurExportError(
+            f"unknown candidate '{unknown[0]}'; there are {', '.join(CANDIDATES)}"
+        )
+    return tuple(kind for name, kind in CANDIDATES.items() if not names or name in names)
 
 
 def plan(
     subjects: Sequence[Subject], kinds: Iterable[Kind], precisions: Sequence[GraphPrecision]
 ) -> list[Row]:
-    """Every row that the choice of peers and precisions makes.
+    """The rows for the chosen candidates and precisions.
 
     Raises:
-        DeblurExportError: none, or none in one of the precisions.
+        DeblurExportError: there is no row, or none in one of the precisions.
     """
     rows = [
         row
@@ -99,15 +114,15 @@ def plan(
     for precision in precisions:
         if not any(row.precision == precision for row in rows):
             raise DeblurExportError(
-                f"none of these peers computes in {precision} here; ONNX Runtime runs the graph as "
-                "it is, native kernels need custom ops and float32"
+                f"none of these candidates computes in {precision} here; ONNX Runtime runs the "
+                "graph as it is, native kernels need custom ops and float32"
             )
     return rows
 
 
 def _rows(subject: Subject, kind: Kind, precision: GraphPrecision, prefix: str) -> Iterator[Row]:
     label = prefix + kind.name
-    if not kind.ours:
+    if not kind.optimized:
         yield Row(label, subject, kind, precision)
     elif subject.files:
         for file in subject.files:
