@@ -22,6 +22,10 @@ except ImportError:
     triton = None
 
 Call = Callable[[], Tensor]
+MAMBA = "mamba-ssm"
+# Our Triton form of mamba-ssm's algorithm issues 1.7 times the instructions of its CUDA kernel.
+TRITON_SCAN = "Triton form of mamba-ssm's algorithm (1.7 times its instructions)"
+TORCHVISION = "torchvision"
 CHUNK = 2048  # steps, as in mamba-ssm
 
 if triton is not None:
@@ -98,11 +102,11 @@ def scan_baselines(*tensors: Tensor) -> dict[str, Call]:
     mamba = imported("mamba_ssm.ops.selective_scan_interface")
     if mamba is not None:
         u, delta, rates, enter, read, skip, gate = tensors
-        baselines["mamba-ssm (baseline)"] = lambda: mamba.selective_scan_fn(
+        baselines[MAMBA] = lambda: mamba.selective_scan_fn(
             u, delta.to(u.dtype), rates, enter, read, skip, gate, None, True
         )
     if triton is not None:
-        baselines["one block per channel, Triton (baseline)"] = lambda: triton_scan(*tensors)
+        baselines[TRITON_SCAN] = lambda: triton_scan(*tensors)
     return baselines
 
 
@@ -144,7 +148,7 @@ def motion_baselines(
             y: Tensor = vision.deform_conv2d(x, moved, weight, bias, padding=1)
             return gated(y) if gate else y
 
-        baselines["torchvision (baseline)"] = deform
+        baselines[TORCHVISION] = deform
     return baselines
 
 
@@ -169,7 +173,7 @@ def deform_baselines(
     vision = imported("torchvision.ops")
     if vision is not None:
         moved, pad = offset.to(x.dtype), weight.shape[3] // 2
-        baselines["torchvision (baseline)"] = lambda: vision.deform_conv2d(
+        baselines[TORCHVISION] = lambda: vision.deform_conv2d(
             x, moved, weight, bias, padding=pad, mask=mask
         )
     return baselines
@@ -188,7 +192,7 @@ def pruned_baselines(x: Tensor, mask: Tensor, *weights: Tensor) -> dict[str, Cal
     last = x.to(memory_format=torch.channels_last)
     return {
         "torch, dense": lambda: dense_pruned(x, mask, *weights),
-        "torch, dense, channels last": lambda: dense_pruned(last, mask, *weights),
+        "torch, dense, NHWC": lambda: dense_pruned(last, mask, *weights),
     }
 
 
@@ -216,3 +220,18 @@ def sorted_top(scores: Tensor, count: int) -> Tensor:
     """TopPixels by two sorts."""
     order = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices
     return order[:, :count].sort(dim=1).values
+
+
+def on_cpu(op: str, *tensors: Tensor, **attributes: int) -> Tensor:
+    """An op of ours on the CPU, for dry runs: its definition in PyTorch."""
+    from deblur_export.plugins.ops import OPS
+    from deblur_export.plugins.ops.local_mean import local_mean
+
+    if op.startswith("LocalMean"):
+        mean: Tensor = local_mean(tensors[0], kernel=int(op.removeprefix("LocalMean")))
+        return mean
+    spec = OPS[op]
+    shapes = {name: x.shape for name, x in zip(spec.inputs, tensors, strict=False)}
+    values = spec.bind(shapes, attributes)
+    y: Tensor = spec.torch_op(*tensors, **{name: values[name] for name in spec.attributes})
+    return y

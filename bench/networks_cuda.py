@@ -4,22 +4,20 @@
 
 Both use the same discrete choices, so that the error against float64 is only arithmetic. The mask
 of M2AENet is forced to a coverage of 10 %; the layers that predict it are still computed. Weights
-are random, because only the time matters. `bench/tables.py` makes the table.
+are random, because only the time matters. The file of results is written after
+each result and keeps those of other networks. `bench/tables.py` makes the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import kernels
+import gpu_timing as timing
 import torch
+from gpu_timing import KERNEL, Result
 from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
@@ -42,6 +40,7 @@ COVERAGE = 0.1
 WITHOUT = "the same without kernels"
 PLAIN = ("nafnet", "ufpnet", "dhnet")  # these have no custom op
 REPEATS = 5
+TINY_SIZE = (32, 48)  # of a dry run
 
 
 @contextmanager
@@ -65,19 +64,19 @@ def chosen(net: nn.Module, choices: dict[str, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def bench(name: str, size: tuple[int, int], bf16: bool) -> kernels.Result:
+def bench(name: str, variant: str, size: tuple[int, int], bf16: bool) -> Result:
     """Measure a network in float32 without TF32, or with autocast to bfloat16."""
-    net = load_model(name, NETWORKS[name], "random:0").net
+    net = load_model(name, variant, "random:0").net
     choices: dict[str, Tensor] = {}
     mask = mask_decision(net)
     if mask is not None:
         forced = blob_mask(*mask_shape(net, mask, *size), COVERAGE)
-        choices[mask] = torch.from_numpy(forced).to("cuda")
-    image = torch.rand(1, 3, *size, device="cuda")
-    net = net.to("cuda")
+        choices[mask] = torch.from_numpy(forced).to(timing.DEVICE)
+    image = torch.rand(1, 3, *size, device=timing.DEVICE)
+    net = net.to(timing.DEVICE)
 
     def run() -> Tensor:
-        autocast = torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext()
+        autocast = torch.autocast(timing.DEVICE, torch.bfloat16) if bf16 else nullcontext()
         with torch.no_grad(), autocast, chosen(net, choices):
             restored: Tensor = net(image)
         return restored
@@ -90,8 +89,8 @@ def bench(name: str, size: tuple[int, int], bf16: bool) -> kernels.Result:
     with torch.no_grad(), chosen(net.double(), choices), cpu.switched_off():
         exact = net(image.double())
     net.float()
-    candidates = {kernels.KERNEL: run} | ({} if name in PLAIN else {WITHOUT: without})
-    return kernels.measure(candidates, exact, 2 * kernels.size(image), REPEATS)
+    candidates = {KERNEL: run} | ({} if name in PLAIN else {WITHOUT: without})
+    return timing.measure(candidates, exact, 2 * timing.size(image), REPEATS)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -105,36 +104,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=parse_size, default=(720, 1280), metavar="HEIGHTxWIDTH")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="[all]")
+    parser.add_argument("--dry-run", action="store_true", help="tiny networks on the CPU, no GPU")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("bench/networks_cuda.py needs a CUDA GPU, and torch sees none", file=sys.stderr)
-        raise SystemExit(2)
-    kernels.built()
+    if options.dry_run:
+        timing.DEVICE, options.size = "cpu", TINY_SIZE
+    timing.check_writable(options.json)
+    timing.require_gpu("bench/networks_cuda.py")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     height, width = options.size
-    report: dict[str, Any] = kernels.machine() | {"size": f"{width} x {height}", "results": {}}
-    for key, value in report.items():
+    about = timing.machine() | {"size": f"{width} x {height}"}
+    for key, value in about.items():
         print(f"{key}: {value}")
+    failed = False
     for name in options.network or NETWORKS:
+        variant = "tiny" if options.dry_run else NETWORKS[name]
         for bf16 in (False, True):
-            title = f"{name}:{NETWORKS[name]}, {'bfloat16 autocast' if bf16 else 'float32'}"
+            title = f"{name}:{variant}, {'bfloat16 autocast' if bf16 else 'float32'}"
             try:
-                result = bench(name, options.size, bf16)
-            except (torch.OutOfMemoryError, DeblurExportError) as error:
-                print(f"{title} left out: {str(error).splitlines()[0]}", file=sys.stderr)
-                continue
-            finally:
-                torch.cuda.empty_cache()
-            for candidate, timing in result.candidates.items():
-                eager = "" if timing.graph else "  (launches included)"
-                print(
-                    f"{title:36} {candidate:26} {timing.median:9.2f} ms  {timing.error:.0e}{eager}",
-                    flush=True,
-                )
-            report["results"][title] = asdict(result)
-            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                result = bench(name, variant, options.size, bf16)
+            except (RuntimeError, DeblurExportError) as error:  # out of memory is one of these
+                result = Result(0, {}, str(error).splitlines()[0][:300])
+            torch.cuda.empty_cache()
+            print_result(title, result)
+            failed = failed or bool(result.failed)
+            timing.add_results(options.json, about, {title: result})
+    if failed:
+        raise SystemExit(1)
+
+
+def print_result(title: str, result: Result) -> None:
+    if result.failed:
+        print(f"{title} failed: {result.failed}", flush=True)
+    for candidate, found in result.candidates.items():
+        eager = "" if found.graph else "  (launches included)"
+        print(
+            f"{title:36} {candidate:26} {found.median:9.2f} ms  {found.error:.0e}{eager}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -6,20 +6,22 @@ python bench/networks.py
 python bench/precision.py --json bench/precision.json
 python bench/quantization.py --dataset DATASET --json bench/quantization.json
 python bench/quality.py --dataset DATASET --json bench/quality.json
-python bench/kernels.py         # on a machine with a CUDA GPU
+python bench/kernels.py         # on a machine with a CUDA GPU; bench/gpu/run_all.sh does both
 python bench/networks_cuda.py   # likewise
 python bench/tables.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import goals
+import gpu_goals
 import precision
 import quality
 import quantization
@@ -216,14 +218,18 @@ def quantization_table() -> str:
     return f"{machine_line(report['machine'])}\n\n" + "\n".join(lines) + "\n\n"
 
 
-def kernels() -> str:
+def kernels(folder: Path = FOLDER) -> str:
     """A table for each setting of `bench/kernels.py`."""
-    path = FOLDER / "kernels.json"
+    path = folder / "kernels.json"
     if not path.exists():
-        return NOT_MEASURED
+        return NOT_MEASURED + goal_table(gpu_goals.kernel_rows({}))
     report = json.loads(path.read_text(encoding="utf-8"))
     text = f"{report['gpu']}, {report['versions']}.\n\n"
+    text += goal_table(gpu_goals.kernel_rows(report["results"]))
     for title, result in report["results"].items():
+        if result["failed"]:
+            text += f"### {title}\n\nFailed: {result['failed']}\n\n"
+            continue
         rows = {}
         for name, timing in result["candidates"].items():
             rate = result["bytes"] / (timing["median"] / 1e3) / report["copy_bytes_per_second"]
@@ -232,11 +238,17 @@ def kernels() -> str:
     return text
 
 
-def gpu_networks() -> str:
+def goal_table(rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """Setting, goal, what was measured, whether that reaches it."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(["| | goal | measured | reached |", "|---|---|---|---|", *lines]) + "\n\n"
+
+
+def gpu_networks(folder: Path = FOLDER) -> str:
     """The table of `bench/networks_cuda.py`."""
-    path = FOLDER / "networks_cuda.json"
+    path = folder / "networks_cuda.json"
     if not path.exists():
-        return GPU_NETWORKS + NOT_MEASURED
+        return GPU_NETWORKS + NOT_MEASURED + goal_table(gpu_goals.network_rows({}))
     report = json.loads(path.read_text(encoding="utf-8"))
     rows = {
         f"{title}, {name}": [
@@ -248,7 +260,13 @@ def gpu_networks() -> str:
         for name, timing in result["candidates"].items()
     }
     where = f"{report['gpu']}, {report['versions']}, {report['size']}.\n\n"
-    return GPU_NETWORKS + where + table(["ms", "error", ""], rows)
+    failed = {
+        f"{title}, failed": ["", "", result["failed"]]
+        for title, result in report["results"].items()
+        if result["failed"]
+    }
+    reached = goal_table(gpu_goals.network_rows(report["results"]))
+    return GPU_NETWORKS + where + reached + table(["ms", "error", ""], rows | failed)
 
 
 def machine_line(machine: Mapping[str, str]) -> str:
@@ -272,6 +290,13 @@ def name_of(key: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--gpu", type=Path, metavar="FOLDER", help="only print the tables of GPU results in FOLDER"
+    )
+    if (folder := parser.parse_args().gpu) is not None:
+        print(KERNELS + kernels(folder) + gpu_networks(folder))
+        return
     ops, network = (
         json.loads((FOLDER / name).read_text(encoding="utf-8"))
         for name in ("ops.json", "network_ops.json")
