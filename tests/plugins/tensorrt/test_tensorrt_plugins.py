@@ -251,6 +251,8 @@ def test_no_output_no_work(plugins: Plugins) -> None:
 @pytest.fixture(scope="module")
 def device_plugins(harness: Path) -> Plugins:
     """The plugins over the kernels that nvcc made."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     found = tensorrt_library.find()
     if found.path is None:
         pytest.skip(found.reason)
