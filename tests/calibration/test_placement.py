@@ -16,7 +16,7 @@ from deblur_export.calibration.placement import (
 )
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.plugins.parameters import DECIDES, POSITIONS
-from tests.conftest import Exported
+from tests.conftest import Exported, usual_options
 
 
 def test_m2aenet_heads_of_offsets_and_mask_are_never_quantized(exported: Exported) -> None:
@@ -31,12 +31,19 @@ def test_m2aenet_heads_of_offsets_and_mask_are_never_quantized(exported: Exporte
     assert not set(placed.macs) & set(placed.never)
 
 
-@pytest.mark.parametrize("name", ["algnet", pytest.param("dhnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param("algnet", usual_options("algnet"), id="algnet-fixed"),
+        pytest.param("algnet", ExportOptions(), id="algnet", marks=pytest.mark.slow),
+        pytest.param("dhnet", ExportOptions(), id="dhnet", marks=pytest.mark.slow),
+    ],
+)
 def test_most_convolutions_of_networks_with_reshapes_can_be_int8(
-    name: str, exported: Exported
+    name: str, options: ExportOptions, exported: Exported
 ) -> None:
-    """Sizes are computed in files of dynamic size."""
-    model = onnx.load(exported(name, options=ExportOptions()).path)
+    """Files of dynamic size compute the shapes of their reshapes."""
+    model = onnx.load(exported(name, options=options).path)
     placed = placement(model)
     convs = {node.name for node in model.graph.node if node.op_type == "Conv"}
     assert sum(macs for node, macs in placed.macs.items() if node in convs) > 0.85 * placed.total

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from deblur_export.export.passes.convolve_projections import convolve_projections
 from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
 from deblur_export.export.passes.split_gates import split_gates
-from deblur_export.export.pipeline import ExportOptions
-from tests.conftest import Exported
+from tests.conftest import Exported, usual_options
 from tests.tolerances import NETWORK_FLOAT32
 
 torch.manual_seed(0)  # of the parameters of the networks below
@@ -147,7 +146,7 @@ def test_what_does_not_fit_is_left_alone(rewrite: Pass, net: nn.Module) -> None:
 def test_exported_for_openvino(exported: Exported, name: str) -> None:
     """No transposed normalization and no cut gate is left, and nothing that is not used."""
     portable, special = (
-        ir.load(exported(name, options=ExportOptions(target)).path)
+        ir.load(exported(name, options=usual_options(name, target)).path)
         for target in ("portable", "openvino")
     )
     norms, splits = (

@@ -39,7 +39,7 @@ from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.precision import EnginePrecision
 from tests import needs
-from tests.conftest import Exported, usual_options
+from tests.conftest import FIXED_SIZE, Exported, usual_options
 from tests.models.training.data.conftest import textured
 
 pytestmark = [pytest.mark.trt, needs.RTX.mark(needs.RTX.installed())]
@@ -89,6 +89,13 @@ def test_rtx_form_parses(exported: Exported, model: str, variant: str) -> None:
     network = parse(exported(model, variant, options=usual_options(model, "rtx")).path).network
     assert [network.get_input(i).name for i in range(network.num_inputs)] == ["image"]
     assert [network.get_output(i).name for i in range(network.num_outputs)] == ["restored"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", FIXED_SIZE)
+def test_rtx_form_of_dynamic_size_parses(exported: Exported, model: str) -> None:
+    network = parse(exported(model, options=ExportOptions(target="rtx")).path).network
+    assert list(network.get_input(0).shape) == [-1, 3, -1, -1]
 
 
 @pytest.mark.parametrize(("model", "variant", "precision"), BUILT)

@@ -66,14 +66,14 @@ def test_openvino_agrees_with_pytorch(
 ) -> None:
     request.getfixturevalue(ops)
     artifact = exported(model)
-    reference = reference_model(artifact)
-    report = verify(artifact, reference, random_cases(DYNAMIC)[1:], runtime="openvino")
+    reference, cases = reference_model(artifact), random_cases(artifact.manifest.input.shape)
+    report = verify(artifact, reference, cases[1:], runtime="openvino")
     assert report.passed, [case.reason for case in report.cases]
     assert "OpenVINO" in report.candidate
     assert "fp32" in report.candidate
     assert ("with native ops" in report.candidate) == (ops == "native")
     assert len(report.notes) == (model != "nafnet" and ops == "inlined")
-    layers = compare_layers(artifact, reference, random_cases(DYNAMIC)[1], "openvino")
+    layers = compare_layers(artifact, reference, cases[1], "openvino")
     assert len(layers) > 20
     assert not any(layer.diverged for layer in layers)
 
