@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from deblur_export.calibration.scoring import Judge
+from deblur_export.calibration.scoring import Evaluator
 
 SHAPE = (1, 3, 64, 64)
 IMAGE = np.full(SHAPE, 0.5, np.float32)
@@ -42,8 +42,8 @@ def mean_squared(values: NDArray[np.floating], wanted: float) -> NDArray[np.floa
     ],
 )
 def test_estimate_without_ground_truth(error: float, drop: float) -> None:
-    judge = Judge(adding(np.zeros(1)), [IMAGE], None)
-    score = judge.score(adding(np.full(1, np.sqrt(error))))
+    evaluator = Evaluator(adding(np.zeros(1)), [IMAGE], None)
+    score = evaluator.score(adding(np.full(1, np.sqrt(error))))
     assert score.error == pytest.approx(error, rel=1e-5)
     assert score.drop == pytest.approx(drop, abs=1e-4)
 
@@ -55,8 +55,8 @@ def test_estimate_is_what_ground_truth_shows_of_unrelated_errors() -> None:
     noise = random.standard_normal(SHAPE)
     added = mean_squared(noise - own * (noise * own).mean() / np.square(own).mean(), 2e-4)
     exact, rounded = adding(own), adding(own + added)
-    measured = Judge(exact, [IMAGE], [IMAGE]).score(rounded)
-    estimated = Judge(exact, [IMAGE], None).score(rounded)
+    measured = Evaluator(exact, [IMAGE], [IMAGE]).score(rounded)
+    estimated = Evaluator(exact, [IMAGE], None).score(rounded)
     assert measured.error == estimated.error == pytest.approx(2e-4, rel=1e-3)
     assert measured.drop == pytest.approx(1.458, abs=2e-3)  # 10 lg (1 + 2e-4 / 10**-3.3)
     assert estimated.drop == pytest.approx(measured.drop, abs=2e-3)
@@ -69,6 +69,6 @@ def test_the_error_is_a_mean_over_images() -> None:
         "(float[n, 3, h, w] restored) <float one = {1.0}> { restored = Sub(one, image) }"
     )
     images = [np.full(SHAPE, value, np.float32) for value in (0.5, 0.5 + np.sqrt(10**-3.3) / 2)]
-    score = Judge(adding(np.zeros(1)), images, None).score(model)
+    score = Evaluator(adding(np.zeros(1)), images, None).score(model)
     assert score.error == pytest.approx(10**-3.3 / 2, rel=1e-4)
     assert score.drop == pytest.approx(1.7609, abs=1e-4)  # 10 lg 1.5
