@@ -73,11 +73,12 @@ def _ops(folder: Path) -> Iterator[Goal]:
     }
     yield Goal(
         "PrunedConv, C = 256, 10 %: ONNX Runtime dense over native",
-        ratios[min(ratios, key=lambda share: abs(share - 0.1))],
+        ratios[min(ratios, key=lambda fraction: abs(fraction - 0.1))],
         3.5,
     )
-    even = max((share for share, ratio in ratios.items() if ratio >= 1), default=0.0)
-    yield Goal("PrunedConv, C = 256: largest measured share at which native pays", even, 0.4)
+    even = max((fraction for fraction, ratio in ratios.items() if ratio >= 1), default=0.0)
+    title = "PrunedConv, C = 256: largest measured fraction at which native is faster"
+    yield Goal(title, even, 0.4)
 
 
 def _networks(folder: Path) -> Iterator[Goal]:
@@ -105,13 +106,13 @@ def _networks(folder: Path) -> Iterator[Goal]:
 
 
 def profiles(folder: Path) -> str:
-    """Milliseconds by type of node, of our files in OpenVINO."""
+    """Milliseconds by type of node of the exported files in OpenVINO."""
     columns: dict[str, Mapping[str, float]] = {}
     for name in PROFILES:
         if not (folder / f"{name}.json").exists():
             continue
-        for (precision, share), case in _cases(folder, name).items():
-            masked = "" if share is None else f", {100 * share:g} %"
+        for (precision, coverage), case in _cases(folder, name).items():
+            masked = "" if coverage is None else f", {100 * coverage:g} %"
             for label, figure in case["candidates"].items():
                 if label.endswith(OPTIMIZED) and "profile" in figure:
                     columns[f"{figure['network']} {precision}{masked}"] = figure["profile"]

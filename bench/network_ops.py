@@ -4,7 +4,8 @@
 
 SelectiveScan is compared with a plain ONNX Scan over all steps, local pooling with the official
 differences of cumulative sums. `native` is the kernel of plugins/csrc, where it is built, `torch`
-the reference in torch. Candidates take turns, so that a slow moment hits all of them.
+the reference in torch. The runs of the candidates are interleaved, so that a slow moment of the
+machine affects all of them.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def main() -> None:
         title = f"LocalMean{window}, C = {channels}, {width} x {height}"
         results[title] = bench_pool(*pool, repeats)
     for title, timings in results.items():
-        console.print(f"\n{title}: median ms, error as a share of the largest output")
+        console.print(f"\n{title}: median ms, error relative to the largest output")
         for name, timing in timings.items():
             console.print(f"  {name:40} {timing.median:9.1f}   {timing.error:.0e}")
         report[title] = {name: asdict(timing) for name, timing in timings.items()}

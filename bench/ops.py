@@ -3,9 +3,9 @@
     python bench/ops.py [--quick] [--json FILE]
 
 MotionDeformConv is compared with nine grid samplings, the usual way to write it; PrunedConv with
-its dense form and with unfold + 1x1, over the share of pixels that the mask keeps. `native` are the
-kernels of plugins/csrc, where they are built, `torch` the references in torch. Candidates take
-turns, so that a slow moment of the machine hits all of them.
+its dense form and with unfold + 1x1, over the fraction of pixels that the mask keeps. `native` are
+the kernels of plugins/csrc, if they are built, `torch` the references in torch. The runs of the
+candidates are interleaved, so that a slow moment of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of the repeats, and the largest error as a share of the largest output."""
+    """Milliseconds of the repeats, and the largest error relative to the largest output."""
 
     median: float
     low: float
@@ -66,7 +66,7 @@ class Timing:
 
 
 def measure(candidates: Mapping[str, Call], exact: np.ndarray, repeats: int) -> dict[str, Timing]:
-    """Time the candidates in turns; each timed call follows an untimed one of its own."""
+    """Time the candidates in interleaved runs; each timed call follows an untimed one."""
     errors = {name: _error(call(), exact) for name, call in candidates.items()}
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
@@ -209,7 +209,7 @@ def blob_mask(size: int, coverage: float) -> tuple[Tensor, float, float]:
     """One connected region [1, 1, size, size] whose dilation covers about `coverage`.
 
     Returns:
-        The mask, and the exact share of pixels in it and in its 3x3 dilation.
+        The mask, and the exact fractions of pixels in it and in its 3x3 dilation.
     """
     axis = torch.linspace(-1, 1, size)
     bump = 0.3 * smooth_noise(1, size) - (axis[:, None] ** 2 + axis**2)
@@ -270,7 +270,7 @@ def bench_pruned(
     x = torch.randn(1, channels, size, size)
     results = []
     for coverage in coverages:
-        mask, share, dilated = blob_mask(size, coverage)
+        mask, masked, dilated = blob_mask(size, coverage)
         inputs = {"x": x.numpy(), "mask": mask.numpy()}
         with mock.patch.object(pruned_module, "BREAK_EVEN", 2.0):
             rows = onnx_call(node, inputs, weights, "ort")
@@ -288,7 +288,7 @@ def bench_pruned(
                 cpu.compute, pruned_module.SPEC, x, mask, *parameters
             )
         exact = pruned_conv_reference(*(t.double() for t in (x, mask, *parameters))).numpy()
-        results.append(PrunedResult(share, dilated, measure(candidates, exact, repeats)))
+        results.append(PrunedResult(masked, dilated, measure(candidates, exact, repeats)))
     return results
 
 
@@ -332,7 +332,7 @@ def pruned_table(channels: int, size: int, runtime: str, results: Sequence[Prune
 
 
 def break_even_table(pruned: Mapping[str, Sequence[PrunedResult]]) -> Table:
-    table = Table(title="Faster up to this share of pixels in the dilated mask")
+    table = Table(title="Faster up to this fraction of pixels in the dilated mask")
     for heading in ("", "rows than dense", "unfold than dense", "unfold than rows"):
         table.add_column(heading)
     for size, results in pruned.items():

@@ -84,7 +84,7 @@ runs the latter with the native ops. *Memory* is the peak of the process from it
 NOTES = {
     "motion": "ONNX Runtime has a fast path for GridSample with `align_corners=0`, which the "
     "portable body uses; the usual form with `align_corners=1` is several times slower. `native` "
-    "are the kernels of `plugins/csrc`, `torch: definition` the definition in PyTorch.",
+    "are the kernels of `plugins/csrc`, `torch: definition` the definitions in PyTorch.",
     "pruned": "The columns are the fraction of pixels in the dilated mask. `rows` gathers the "
     "masked pixels; the `ort` body uses it below 35 % and the dense form above. The native kernel "
     "always gathers. `unfold` is one matrix product with nine times the multiply-adds, which the "
@@ -130,13 +130,13 @@ def networks() -> str:
         if "cases" not in report:
             continue
         columns, rows = [], {}
-        for place, case in enumerate(report["cases"]):
+        for index, case in enumerate(report["cases"]):
             coverage = case["coverage"]
             forced = "" if coverage is None else f", {100 * coverage:g} % masked"
             columns += [f"{case['precision']}{forced}, ms", "memory, GB", "difference"]
             for label, figure in case["candidates"].items():
                 cells = rows.setdefault(f"{figure['network']} {figure['candidate']} {label}", {})
-                cells[place] = network_cells(figure)
+                cells[index] = network_cells(figure)
         body = {
             name_of(key): [
                 cell for i in range(len(report["cases"])) for cell in cells.get(i, [""] * 3)

@@ -1,8 +1,8 @@
-"""ONNX graphs in their two languages, and the only crossings between them.
+"""Conversions between the two representations of ONNX graphs, which happen only here.
 
-Graphs are changed as onnx-ir's. ONNX's own messages (ModelProto) are what ONNX Runtime and OpenVINO
-load, and what ONNX's checker, shape inference and inliner read; a parsed file is one of them and
-shared by its readers, so that the functions here copy before they change.
+Graphs are changed in the representation of onnx-ir. ONNX's own messages (ModelProto) are loaded by
+ONNX Runtime and OpenVINO, and read by ONNX's checker, shape inference and inliner. A parsed file is
+a message that its readers share, so that the functions here copy before they change it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deblur_export.artifact import ModelFile
 
 
 def graph_of(model: ModelFile | onnx.ModelProto) -> ir.Model:
-    """The graph of a file or message, to read and to change: it shares nothing with that.
+    """The graph of a file or message, which may be changed: it shares nothing with its source.
 
     Raises:
         DeblurExportError: the file is not ONNX.
@@ -26,19 +26,19 @@ def graph_of(model: ModelFile | onnx.ModelProto) -> ir.Model:
 
 
 def message_of(graph: ir.Model) -> onnx.ModelProto:
-    """The graph as ONNX's message."""
+    """A graph as ONNX's message."""
     return ir.to_proto(graph)
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A message that may be changed."""
+    """A copy of a message, which may be changed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with the bodies of the custom ops in place of their nodes."""
+    """A copy in which the function bodies of the custom ops replace their nodes."""
     return inline_local_functions(model)
 
 
@@ -56,5 +56,5 @@ def with_outputs(
 
 
 def inner_values(model: onnx.ModelProto) -> list[str]:
-    """Names of the values of the main graph, in execution order."""
+    """Names of the intermediate values and outputs of the main graph, in execution order."""
     return [name for node in model.graph.node for name in node.output]

@@ -1,4 +1,4 @@
-"""What values the tensors of a float32 graph take on real images, and which would leave float16."""
+"""Finds the ranges of the tensors of a float32 graph on images, and which ones exceed float16."""
 
 from __future__ import annotations
 
@@ -25,14 +25,23 @@ from deblur_export.precision import FP16
 
 LARGEST = FP16.largest
 NORMAL, SUBNORMAL = FP16.min_power, FP16.min_subnormal_power
-HEADROOM = 2.0  # powers of two: another photo may bring values four times as large
-CHUNK = 2**28  # bytes of observed tensors held at a time
-EXPONENTS = (-151, 129)  # powers of two of float32, the subnormal ones included
+HEADROOM = 2.0  # powers of two: another photo may have values four times as large
+CHUNK = 2**28  # bytes of observed tensors in memory at a time
+EXPONENTS = (-151, 129)  # powers of two of float32, including the subnormal ones
 
 
 @dataclass
 class TensorRange:
-    """One tensor over all images; `exponents` counts the values other than 0 by power of two."""
+    """The range of a tensor over all images.
+
+    Attributes:
+        name: of the tensor.
+        op: operator type of the node that computes it.
+        low, high: smallest and largest value.
+        count: number of observed values.
+        finite: whether all values are finite.
+        exponents: numbers of values other than 0 by power of two.
+    """
 
     name: str
     op: str
@@ -45,6 +54,7 @@ class TensorRange:
     )
 
     def add(self, values: NDArray[np.float32]) -> None:
+        """Add the values of the tensor on one image."""
         if not values.size:
             return
         self.finite &= bool(np.isfinite(values).all())
@@ -56,27 +66,28 @@ class TensorRange:
 
     @property
     def largest(self) -> float:
-        """max |x|."""
+        """The largest absolute value."""
         return max(abs(self.low), abs(self.high))
 
     @property
     def headroom(self) -> float:
-        """Powers of two up to the largest float16; below 0 is out of range."""
+        """Powers of two between the largest absolute value and the largest float16 number; negative
+        if the tensor exceeds float16."""
         if not self.finite:
             return -math.inf
         return math.log2(LARGEST / self.largest) if self.largest else math.inf
 
     @property
     def small(self) -> int | None:
-        """The power of two that one in a hundred values other than 0 lies below."""
+        """The power of two below which 1 % of the values other than 0 are; None without any."""
         total = int(self.exponents.sum())
         if not total:
             return None
-        place = int(np.searchsorted(np.cumsum(self.exponents), 0.01 * total, side="right"))
-        return place + 1 + EXPONENTS[0]
+        index = int(np.searchsorted(np.cumsum(self.exponents), 0.01 * total, side="right"))
+        return index + 1 + EXPONENTS[0]
 
     def below(self, power: int) -> float:
-        """The share of all values that are not 0 and smaller than 2**power."""
+        """The fraction of all values that are not 0 and smaller than 2**power, in 0..1."""
         return float(self.exponents[: power - EXPONENTS[0]].sum() / max(self.count, 1))
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,15 +107,15 @@ def observe(
     progress: Callable[[str], None] = lambda step: None,
     chunk: int = CHUNK,
 ) -> list[TensorRange]:
-    """Every float tensor of the main graph on every case, in the order of the graph.
+    """Find the range of every float tensor of the main graph over all cases, in graph order.
 
-    What custom ops give is observed, the inside of their bodies is not.
+    Outputs of custom ops are included, values inside their function bodies are not.
 
     Args:
-        model: in float32.
+        model: a float32 graph.
         cases: the images.
-        progress: gets a line a step.
-        chunk: bytes of tensors to hold at a time; what does not fit is run again.
+        progress: called with a line of text for each step.
+        chunk: bytes of tensors in memory at a time; for more, the graph is run several times.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     infos = (*inferred.value_info, *inferred.output)
@@ -150,7 +161,8 @@ def _chunks(sizes: Mapping[str, int], chunk: int) -> Iterator[list[str]]:
 
 
 def too_close(ranges: Sequence[Mapping[str, Any]], headroom: float = HEADROOM) -> dict[str, str]:
-    """Names of tensors with less headroom than asked, in powers of two, and why to keep them."""
+    """Names of tensors with less than `headroom` powers of two, with the reason to keep them in
+    float32."""
     return {
         entry["name"]: f"less than {headroom:g} powers of two below 65504 on the images given"
         for entry in ranges
@@ -163,7 +175,8 @@ def keep_by_images(
     headroom: float = HEADROOM,
     progress: Callable[[str], None] = lambda step: None,
 ) -> KeepRule:
-    """Keep what comes close to the limit of float16 on these images."""
+    """A rule that keeps tensors in float32 that are close to the largest float16 number on these
+    images."""
 
     def rule(graph: ir.Model) -> Mapping[str, str]:
         found = observe(message_of(graph), cases, progress)
@@ -173,10 +186,12 @@ def keep_by_images(
 
 
 def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
-    """Keep what came close to the limit of float16 according to a file of `write_ranges`.
+    """A rule that keeps tensors in float32 that are close to the largest float16 number according
+    to a file of `write_ranges`.
 
     Raises:
-        DeblurExportError: not such a file; when called, also if it speaks of another graph.
+        DeblurExportError: the file is not of this kind; the rule raises it if the file describes
+            another graph.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -29,11 +29,14 @@ def keep_nothing(graph: ir.Model) -> Mapping[str, str]:
 def typed(
     graph: ir.Model, precision: GraphPrecision, target: TargetName, keep: Mapping[str, str]
 ) -> tuple[ir.Model, PrecisionMap]:
-    """`lower_precision`, proved; returns the graph and what its manifest says of it.
+    """Apply `lower_precision` and check the precision of the result.
+
+    Returns:
+        The graph, and its precision map for the manifest.
 
     Raises:
-        DeblurExportError: a weight is out of the range of the precision.
-        CheckFailedError: too little of the graph is in the precision.
+        DeblurExportError: a weight exceeds the range of the precision.
+        CheckFailedError: too small a fraction of the graph is in the precision.
     """
     lowered, casting = lower_precision(graph, precision, target, keep)
     refused = TARGETS[target].refused.get(precision, {})

@@ -22,7 +22,7 @@ FORMAT = 2
 LARGEST_SIDE = 16384  # pixels, of what can be exported
 LONGEST_SHOWN = 20  # characters of a strange format number
 
-# Batch, channels, height and width; a name where the file takes any size.
+# Batch, channels, height and width; a name if the file accepts any size.
 Shape = tuple[int | Literal["batch"], int, int | Literal["height"], int | Literal["width"]]
 
 
@@ -113,9 +113,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Tile:
-    """What tiles of an image need. `field`: radius of the receptive field in pixels, None where an
-    output pixel depends on the whole image. `period`: tile origins are multiples of it. `proved`: a
-    tiled run was compared with a whole one."""
+    """What tiling has to respect. `field`: radius of the receptive field in pixels; None if an
+    output pixel depends on the whole image. `period`: tile origins are multiples of it, in pixels.
+    `proved`: whether a tiled run was compared with an untiled one."""
 
     field: int | None
     period: int

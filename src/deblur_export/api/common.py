@@ -1,4 +1,4 @@
-"""What the functions of the API share: files by path or as artifacts, and one lock."""
+"""Common parts of the API functions: files by path or as artifacts, and a lock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_artifact(file: Artifact | PathLike) -> Artifact:
     """An artifact, or the one at a path.
 
     Raises:
-        DeblurExportError: there is none, or it is not one of ours.
+        DeblurExportError: there is no file, or this package did not write it.
     """
     return file if isinstance(file, Artifact) else read_runnable(Path(file))
 

@@ -73,14 +73,14 @@ def build_engine(
     hold the commands for the target machine.
 
     Args:
-        source: an ONNX file of ours (artifact or path), or a network of `load_model`, which is
+        source: an exported ONNX file (artifact or path), or a network of `load_model`, which is
             exported first.
         output: the .engine file; None is beside the ONNX file, `net_fp16.engine`.
         precision: "fp32", "fp16", "bf16", "int8", "int8+fp16" or "int8+bf16"; None is the file's.
         io: type of input and output.
         images, dataset, max_psnr_drop: int8 of a float32 file only, see `calibrate`.
         backend: "tensorrt" builds on the GPU that the engine is for, "rtx" (TensorRT for RTX)
-            needs none; "auto" takes the first that can build here.
+            needs none; "auto" selects the first that can build here.
         smallest, typical, largest: image sizes (height, width) that the engine accepts and is
             tuned for; None are 64x64, 720x1280 and 1440x2560.
         batch: smallest, typical and largest batch; None is (1, 1, 1).

@@ -102,7 +102,7 @@ def export_onnx(
         loaded = load_model(model) if isinstance(model, str) else model
         if precision == "int8":
             if ranges is not None:
-                raise DeblurExportError("ranges are for fp16; int8 takes images or a dataset")
+                raise DeblurExportError("ranges are for fp16; int8 needs images or a dataset")
             options = ExportOptions(target, shape, reparam)
             chosen = Calibration(
                 as_path(images), as_path(dataset), layout=layout, max_drop=max_psnr_drop

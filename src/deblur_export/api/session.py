@@ -22,10 +22,10 @@ FLOATING = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
 
 
 class PhotoSession:
-    """An artifact opened in a runtime. Calling it restores an image; threads may share it.
+    """An artifact opened on a backend. Calling it restores an image; several threads may use it.
 
     Args:
-        artifact: an ONNX file of ours or an engine.
+        artifact: an exported ONNX file or an engine.
         runtime, precision, plugins: see `open_session`.
         options: how large images are tiled.
 
@@ -123,15 +123,15 @@ def open_session(
 
     Args:
         file: an artifact or its path: ONNX, or an engine of `build_engine`.
-        runtime: what runs the file; "auto" takes the best that is installed (`notes` say why).
+        runtime: what runs the file; "auto" selects the best that is installed (`notes` say why).
         precision: of the arithmetic, OpenVINO only; ONNX Runtime computes as the graph says.
         tile: side of tiles in pixels, 0 for never; None tiles images beyond 2 megapixels.
-        overlap: pixels that two tiles share; None is twice the receptive field plus a ramp.
+        overlap: overlap of tiles in pixels; None is twice the receptive field plus a ramp.
         plugins: libraries of custom ops that an engine was built with.
 
     Raises:
-        DeblurExportError: the file is missing or not ours, the runtime is not installed, or it
-            cannot load the file.
+        DeblurExportError: the file is missing or not written by this package, the runtime is not
+            installed, or it cannot load the file.
     """
     options = TileOptions(tile, overlap)
     libraries = tuple(map(Path, plugins))

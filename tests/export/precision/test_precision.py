@@ -132,8 +132,8 @@ def test_input_and_output_stay_float32_and_names_are_kept(typed: Typed, exported
             onnx.load(typed("nafnet", precision).path).graph,
             onnx.load(exported("nafnet").path).graph,
         )
-        for ours, theirs in ((graph.input, plain.input), (graph.output, plain.output)):
-            assert list(ours) == list(theirs)
+        for found, expected in ((graph.input, plain.input), (graph.output, plain.output)):
+            assert list(found) == list(expected)
         assert {n.name for n in plain.node} <= {n.name for n in graph.node}
         assert {t.name for t in plain.initializer} == {t.name for t in graph.initializer}
 
@@ -248,17 +248,17 @@ def test_float16_input_and_output(typed: Typed, exported: Exported, tmp_path: Pa
         assert [end.name for end in ends] == ["image", "restored"]
         assert {end.type.tensor_type.elem_type for end in ends} == {TensorProto.FLOAT16}
         feed = {"image": image.astype(np.float32)}
-        ours, theirs = (
+        found, expected = (
             EmulatedSession(artifact, "fp16").run(feed)["restored"] for artifact in (half, source)
         )
-        np.testing.assert_array_equal(ours, theirs.astype(np.float16))
+        np.testing.assert_array_equal(found, expected.astype(np.float16))
         session = ort.InferenceSession(half.path, providers=["CPUExecutionProvider"])
         (there,) = session.run(None, {"image": image})
         assert there.dtype == np.float16
-        np.testing.assert_allclose(there, ours, atol=2e-3)
+        np.testing.assert_allclose(there, found, atol=2e-3)
     near = feed["image"] * np.float32(1 + 1e-4)  # less than half a unit in the last place
     rounded = EmulatedSession(half, "fp16").run({"image": near})["restored"]
-    np.testing.assert_array_equal(rounded, ours)
+    np.testing.assert_array_equal(rounded, found)
     with pytest.raises(DeblurExportError, match="already"):
         half_io_file(half, tmp_path / "again.onnx")
     with pytest.raises(DeblurExportError, match="float16 input and cannot become fp16"):

@@ -112,12 +112,12 @@ def test_openvino_restores_and_keeps_the_precision_it_is_given(exported: Exporte
         precision: Restorer(artifact, True, "openvino", precision).restore(rgb, TileOptions())
         for precision in ("fp32", "bf16")
     }
-    ours = Restorer(artifact, True).restore(rgb, TileOptions())
+    found = Restorer(artifact, True).restore(rgb, TileOptions())
     mask = restored["fp32"].mask
     assert mask is not None
-    assert ours.mask is not None
-    assert (mask != ours.mask).mean() < 0.02
-    assert np.abs(restored["fp32"].rgb - ours.rgb).max() < 1e-4
+    assert found.mask is not None
+    assert (mask != found.mask).mean() < 0.02
+    assert np.abs(restored["fp32"].rgb - found.rgb).max() < 1e-4
     session = open_session(artifact.path, "openvino", precision="bf16")
     assert session.title.endswith("bf16")
     assert isinstance(session, OpenVinoSession)
