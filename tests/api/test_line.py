@@ -50,6 +50,15 @@ def test_a_name_stands_for_the_network(tmp_path: Path) -> None:
         deblur_export.export_onnx("nafnett", tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [("target", "gpu", "portable, ort"), ("precision", "f16", "fp32, fp16"), ("io", 16, "fp32")],
+)
+def test_an_unknown_value_is_named(option: str, value: object, known: str, tmp_path: Path) -> None:
+    with pytest.raises(DeblurExportError, match=f"{option} is {value!r}, not one of {known}"):
+        deblur_export.export_onnx("nafnet", tmp_path / "net.onnx", **{option: value})  # type: ignore[arg-type]
+
+
 def test_options_that_exclude_each_other(exported: Exported, tmp_path: Path) -> None:
     artifact = exported()
     with pytest.raises(DeblurExportError, match="needs a network's name"):

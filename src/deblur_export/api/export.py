@@ -26,8 +26,8 @@ from deblur_export.export.precision import keep_rule
 from deblur_export.export.precision.half_io import half_io_file
 from deblur_export.models import checkpoint
 from deblur_export.models.checkpoint import LoadedModel, default_weights
-from deblur_export.precision import PrecisionName
-from deblur_export.target import TargetName
+from deblur_export.precision import PRECISIONS, PrecisionName
+from deblur_export.target import TARGETS, TargetName
 
 
 def load_model(
@@ -98,6 +98,13 @@ def export_onnx(
         DeblurExportError: options that exclude each other, weights out of range, an output that
             cannot be written.
     """
+    for name, value, known in (
+        ("target", target, TARGETS),
+        ("precision", precision, PRECISIONS),
+        ("io", io, ("fp32", "fp16")),
+    ):
+        if value not in known:
+            raise DeblurExportError(f"{name} is {value!r}, not one of {', '.join(known)}")
     with TORCH_LOCK:
         loaded = load_model(model) if isinstance(model, str) else model
         if precision == "int8":
