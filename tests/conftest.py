@@ -46,8 +46,8 @@ def _load_with_one_thread(
 onnxruntime.InferenceSession.__init__ = _load_with_one_thread
 
 Exported = Callable[..., Artifact]
-# Tracing these with dynamic sizes takes 25 to 50 s, with a fixed one a third.
-FIXED_SIZE = dict.fromkeys(("aibnet", "algnet", "dhnet", "saphn"), (1, 3, 33, 47))
+# Tracing these with dynamic sizes takes 20 to 50 s, with a fixed one a third.
+FIXED_SIZE = dict.fromkeys(("aibnet", "algnet", "dhnet", "saphn", "ufpnet"), (1, 3, 33, 47))
 WARN_ENCODING = "PYTHONWARNDEFAULTENCODING"
 
 

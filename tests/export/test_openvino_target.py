@@ -142,7 +142,9 @@ def test_what_does_not_fit_is_left_alone(rewrite: Pass, net: nn.Module) -> None:
     assert operators(model) == before
 
 
-@pytest.mark.parametrize("name", ["nafnet", "m2aenet", "algnet"])
+@pytest.mark.parametrize(
+    "name", ["nafnet", "m2aenet", pytest.param("algnet", marks=pytest.mark.slow)]
+)
 def test_exported_for_openvino(exported: Exported, name: str) -> None:
     """No transposed normalization and no cut gate is left, and nothing that is not used."""
     portable, special = (

@@ -57,7 +57,9 @@ def test_variant_is_recovered_from_its_state_dict(name: str, variant: str) -> No
     assert spec.variant_of(spec.hyperparameters(state)) == variant
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(more, marks=pytest.mark.slow) for more in range(2, 6))]
+)
 @pytest.mark.parametrize("name", models.NAMES)
 def test_hyperparameters_of_random_networks_are_recovered(name: str, seed: int) -> None:
     spec, arguments = models.get(name), random_arguments(name, seed)
