@@ -93,7 +93,7 @@ class Process:
 
     def __init__(self, command: Sequence[str]) -> None:
         self.begun = time.monotonic()
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `finish`
+        self.output = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by `finish`
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
