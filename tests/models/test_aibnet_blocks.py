@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,8 +107,12 @@ def test_decoupler_refuses_one_image_in_training_and_odd_widths() -> None:
 def test_dynamic_filter_gradients_and_refusals() -> None:
     x, weight = rand(2, 2, 3, 4).requires_grad_(), rand(2, 2, 9).requires_grad_()
     assert torch.autograd.gradcheck(lambda *a: DYNAMIC_FILTER[3](*a, group=2), (x, weight))
-    for wrong, group in ((rand(2, 2, 25), 2), (rand(2, 1, 9), 2), (rand(2, 2, 9), 1)):
-        with pytest.raises(ValueError, match="do not fit"):
+    for wrong, group, said in (
+        (rand(2, 2, 25), 2, "weight is (2, 2, 25), not (2, 2, 9)"),
+        (rand(2, 1, 9), 2, "weight is (2, 1, 9), not (2, 2, 9)"),
+        (rand(2, 2, 9), 1, "group is 1, not C = 2"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
             DYNAMIC_FILTER[3](x, wrong, group=group)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -127,7 +128,7 @@ def assert_counted(net: nn.Module, folded: nn.Module, reports: list[PassReport])
     for before, after in itertools.pairwise(reports):
         assert after.parameters_before == before.parameters_after
         assert after.macs_before == before.macs_after
-    assert json.loads(json.dumps([report.as_dict() for report in reports]))
+    assert json.loads(json.dumps([dataclasses.asdict(report) for report in reports]))
 
 
 def assert_untouched(net: nn.Module, untouched: nn.Module) -> None:
