@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,13 @@ def test_a_name_stands_for_the_network(tmp_path: Path) -> None:
 def test_an_unknown_value_is_named(option: str, value: object, known: str, tmp_path: Path) -> None:
     with pytest.raises(DeblurExportError, match=f"{option} is {value!r}, not one of {known}"):
         deblur_export.export_onnx("nafnet", tmp_path / "net.onnx", **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["precision", "backend", "io"])
+def test_an_unknown_value_for_an_engine_is_named(option: str, tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {option: "none"}
+    with pytest.raises(DeblurExportError, match=f"{option} is 'none', not one of"):
+        deblur_export.build_engine(tmp_path / "net.onnx", **wrong)
 
 
 def test_options_that_exclude_each_other(exported: Exported, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from deblur_export.api.common import (
     TORCH_LOCK,
@@ -99,6 +99,13 @@ def build_engine(
         DeblurExportError: sizes that do not ascend, a file that the backend does not accept, a
             path that cannot be written, or a named backend that cannot build here.
     """
+    for name, value, known in (
+        ("precision", precision, (None, *get_args(EnginePrecision))),
+        ("backend", backend, get_args(BackendChoice)),
+        ("io", io, ("fp32", "fp16")),
+    ):
+        if value not in known:
+            raise DeblurExportError(f"{name} is {value!r}, not one of {', '.join(map(str, known))}")
     calibrated = precision is not None and "int8" in precision
     if not calibrated and (images, dataset, max_psnr_drop) != (None, None, None):
         raise DeblurExportError("images, dataset and max_psnr_drop are for int8")
