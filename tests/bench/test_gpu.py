@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+
+from deblur_export.plugins.libraries import cuda
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "bench" / "gpu" / "run_all.sh"
@@ -169,3 +172,47 @@ def test_a_failure_of_the_kernel_is_a_result(
     assert "illegal address" in result.failed and result.candidates == {}
     result = gpu_timing.measure({KERNEL: lambda: torch.ones(2), "torch": broken}, exact, 1, 1)
     assert not result.failed and set(result.candidates) == {KERNEL}
+
+
+@pytest.fixture
+def check(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[tuple[int, int]], None]:
+    """check(capability): what run_all.py looks at before any work, on such a device."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench" / "gpu"))
+    import run_all
+
+    def on(capability: tuple[int, int]) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a device")
+        run_all.check(run_all.Run(tmp_path, dry=False))
+
+    return on
+
+
+def test_an_old_device(
+    check: Callable[[tuple[int, int]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check((7, 5))
+    assert ended.value.code == 2
+    expected = "error: a device has compute capability 7.5; the kernels need 8.0 or newer\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_no_nvcc_and_no_kernels(
+    check: Callable[[tuple[int, int]], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuda, "available", lambda: False)
+    monkeypatch.setenv("NVCC", "no-such-compiler")
+    with pytest.raises(SystemExit) as ended:
+        check((9, 0))
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: no CUDA compiler (no-such-compiler not found)")
+    assert told.count("\n") == 1
+    monkeypatch.setattr(cuda, "available", lambda: True)
+    check((9, 0))  # kernels that were built before are enough
