@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "deblur_export"
 GROUND = {
     "errors",
+    "shown",
     "atomic",
     "image_formats",
     "precision",

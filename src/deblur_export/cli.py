@@ -23,6 +23,7 @@ from deblur_export.commands.train import train
 from deblur_export.commands.trt import trt
 from deblur_export.commands.verify import verify
 from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.shown import shown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,6 +76,5 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    one_line = " ".join(message.split())
-    print(f"error: {one_line}", file=sys.stderr)
+    print(f"error: {shown(' '.join(message.split()), 2000)}", file=sys.stderr)
     sys.exit(code)
