@@ -15,7 +15,9 @@ DEMO_READY = $(VENV)/.ready-for-demo
 TESTS_READY = $(VENV)/.ready-for-tests
 KERNELS = $(VENV)/.native-kernels
 
-.PHONY: demo test test-all lint style types
+# Seconds of each fuzz test.
+FUZZ_SECONDS ?= 600
+.PHONY: demo test matrix fuzz test-all lint style types
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +51,14 @@ demo: $(DEMO_READY)
 # worksteal: neighbouring tests share exports and caches, and so stay in one process.
 test: $(KERNELS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Files that other tools edited, and the oldest runtimes.
+matrix: $(KERNELS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m matrix
+
+# Hostile checkpoints, ONNX files, manifests and photos.
+fuzz: $(KERNELS)
+	DEBLUR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -n 2 --dist worksteal -m fuzz
 
 # The slow tests too: matrices, installs, long runs.
 test-all: $(KERNELS)
