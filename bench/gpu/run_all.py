@@ -23,7 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TOTAL = 540.0  # seconds for all steps
 NETWORK_STOP = 470.0  # no further network starts after this
-OLDEST = (8, 0)  # compute capability that the kernels are compiled for
 TESTS = {
     "kernels": "tests/plugins/libraries/test_cuda_gpu.py",
     "networks": "tests/models/test_networks_gpu.py",
@@ -283,17 +282,16 @@ def check(run: Run) -> None:
 
     if not torch.cuda.is_available():
         refuse("no CUDA device that PyTorch sees; --dry-run tries the steps without one")
-    capability = torch.cuda.get_device_capability()
-    if capability < OLDEST:
-        least = ".".join(map(str, OLDEST))
-        refuse(
-            f"{torch.cuda.get_device_name()} has compute capability "
-            f"{'.'.join(map(str, capability))}; the kernels need {least} or newer"
-        )
     from deblur_export.plugins.compile.cpu import BuildError
-    from deblur_export.plugins.compile.cuda import nvcc
+    from deblur_export.plugins.compile.cuda import OLDEST, nvcc
     from deblur_export.plugins.libraries import cuda
 
+    capability = torch.cuda.get_device_capability()
+    if not cuda.runs_on(capability):
+        refuse(
+            f"{torch.cuda.get_device_name()} has compute capability "
+            f"{'.'.join(map(str, capability))}; the kernels need {OLDEST / 10} or newer"
+        )
     if not cuda.available():
         try:
             nvcc()

@@ -19,12 +19,14 @@ BuilderName = Literal["tensorrt", "rtx"]
 class Builder(Protocol):
     """A builder of engines that is installed and can build on this machine.
 
-    `title` is its name with its version; `reason` says why it can build, for `--backend auto`.
+    `title` is its name with its version; `reason` says why it can build, for `--backend auto`;
+    `covers` says on which GPUs its engines run, for `doctor`.
     """
 
     title: str
     version: str
     reason: str
+    covers: str
 
     def check(self, artifact: Artifact) -> None:
         """Check that it supports files of this form, before any work is done on one.

@@ -18,7 +18,11 @@ from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.target import TARGETS
 
 MIN_VERSION = (1, 7)
-DEFAULT_GPUS = "any RTX GPU from Ampere on (compute capability 8.0 and newer)"
+# What an engine is for if no compute capability is named, as NVIDIA documents it ("CPU-Only AOT and
+# TensorRT-RTX Engines" of its documentation); the library itself does not say.
+# https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
+DEFAULT_GPUS = "8.0, 8.6, 8.9, 12.0 and later"
+TURING = "7.5"  # without bfloat16, and without int8 ("Support Matrix", the same documentation)
 
 
 def open_builder(options: BuildOptions) -> RtxBuilder:
@@ -48,6 +52,11 @@ class RtxBuilder:
         self.trt = trt
         self.version = str(trt.__version__)
         self.title = f"TensorRT for RTX {self.version}"
+        self.covers = (
+            f"can be asked for compute capability {', '.join(self._known_capabilities())}; without "
+            f"--compute-capability, NVIDIA documents, an engine is for {DEFAULT_GPUS}; none was "
+            "ever executed by the authors of this package"
+        )
         if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
             least = ".".join(map(str, MIN_VERSION))
             raise DeblurExportError(
@@ -94,6 +103,7 @@ class RtxBuilder:
         self.check(artifact)
         path = artifact.path
         log = nvinfer_log.message_log(self.trt)
+        self._refuse_precision(options)
         parsed = nvinfer.parse(self.trt, path.read_bytes(), log, str(path))
         config = nvinfer.configure(self.trt, parsed, profile, options)
         capabilities = self.capabilities(options)
@@ -104,9 +114,20 @@ class RtxBuilder:
         data = nvinfer.serialize(self.trt, parsed, config, listener, str(path))
         census = nvinfer.census(self.trt, parsed.network)
         gpus = ", ".join(options.compute_capabilities)
-        note = f"runs on compute capability {gpus}" if gpus else f"runs on {DEFAULT_GPUS}"
+        note = f"for compute capability {gpus or DEFAULT_GPUS}"
+        if not gpus:
+            note += f" (NVIDIA's documentation of the default; {TURING} must be asked for)"
         stored, expected = stored_weights(data, artifact) or (None, None)
         return Built(data, census, stored, notes=(note,), expected=expected)
+
+    def _refuse_precision(self, options: BuildOptions) -> None:
+        """Turing computes in neither bfloat16 nor int8."""
+        strange = [part for part in options.precision.split("+") if part in ("bf16", "int8")]
+        if TURING in options.compute_capabilities and strange:
+            raise DeblurExportError(
+                f"{self.title} has no {' and no '.join(strange)} on compute capability {TURING}; "
+                "build that engine in fp16 or fp32"
+            )
 
 
 def _refuse_options(title: str, options: BuildOptions) -> None:

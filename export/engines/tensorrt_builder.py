@@ -21,8 +21,9 @@ from deblur_export.export.engines.nvinfer import Built, Listener
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.plugin_graph import plugin_form
 from deblur_export.export.runtimes import nvinfer_log
-from deblur_export.export.runtimes.gpu import gpu_count
+from deblur_export.export.runtimes.gpu import compute_capability, gpu_count
 from deblur_export.plugins.function_body import DOMAIN, VERSION
+from deblur_export.plugins.libraries import cuda as cuda_library
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 from deblur_export.target import TARGETS
 
@@ -60,6 +61,7 @@ class TensorRtBuilder:
     """See `builders.Builder`."""
 
     reason = "installed, and there is a GPU"
+    covers = "an engine is for the GPU that builds it; never run by the authors of this package"
 
     def __init__(self, trt: ModuleType) -> None:
         self.trt = trt
@@ -108,9 +110,12 @@ class TensorRtBuilder:
         return Built(data, network, census, layers, tuple(notes), plugins=libraries)
 
     def _packaged(self, ops: Sequence[str]) -> tuple[Path, ...]:
-        """The plugin library of this package, if the file needs it and it fits this TensorRT."""
+        """The plugin library of this package, if the file needs it, it fits this TensorRT, and its
+        kernels have code for the GPU, which an engine is for."""
         found = tensorrt_library.find(nvinfer_log.version_tuple(self.version)[0])
-        return (found.path,) if ops and found.path else ()
+        major, minor = nvinfer_log.version_tuple(compute_capability() or "0.0")
+        able = cuda_library.runs_on((major, minor))
+        return (found.path,) if ops and found.path and able else ()
 
     def _load_plugins(self, libraries: Sequence[Path], ops: Sequence[str], log: Any) -> list[str]:
         """Load the libraries; returns the `ops` for which they have a plugin in the namespace

@@ -54,10 +54,12 @@ def trial(code: str, *arguments: str) -> tuple[bool, list[str]]:
 
 
 def try_package(package: str, code: str, install: str, runs: str = "", builds: str = "") -> Finding:
-    """Try a Python distribution; `install` is what the user passes to pip to install it."""
+    """Try a Python distribution; `install` is what the user passes to pip to install it. The note
+    is the last line that `code` prints, if any, or why it failed."""
     version = installed(package)
     if not version:
         return Finding(package, "-", False, f"not installed; pip install '{install}'")
     works, lines = trial(code)
-    note = "" if works else f"installed, but: {lines[-1]}"
+    note = lines[-1] if lines else ""
+    note = note if works else f"installed, but: {note}"
     return Finding(package, version, works, note, runs, builds)

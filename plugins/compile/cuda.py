@@ -17,8 +17,11 @@ from pathlib import Path
 from deblur_export.plugins.compile.cpu import SUFFIX, BuildError, run
 
 LIBRARY = f"libdeblur_kernels.{SUFFIX}"
-# Machine code for these (compute capability times ten), PTX of the last for what comes after them.
-ARCHITECTURES = (80, 86, 89, 90, 120)
+# Compute capabilities times ten. Tensor cores of older ones have no bfloat16, and the sources do not
+# compile for them. PTX of the oldest runs, compiled by the driver, on every newer GPU. Machine code
+# is for these, and runs on later minor versions too: that of 12.0 on 12.1.
+OLDEST = 80
+ARCHITECTURES = (OLDEST, 86, 89, 90, 100, 103, 110, 120)
 FLAGS = ("-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden")
 USUAL_PLACE = "/usr/local/cuda/bin/nvcc"
 
@@ -40,31 +43,46 @@ def known_architectures(command: list[str]) -> tuple[int, ...]:
     """Those of `ARCHITECTURES` that this nvcc has: older ones lack the newest.
 
     Raises:
-        BuildError: it has none of them.
+        BuildError: it does not have the oldest.
     """
     listing = subprocess.run(
         [*command, "--list-gpu-code"], capture_output=True, encoding="locale", check=False
     )
     names = listing.stdout.split()
     known = tuple(a for a in ARCHITECTURES if f"sm_{a}" in names)
-    if not known:
-        raise BuildError(f"{command[0]} knows none of the architectures {ARCHITECTURES}")
+    if OLDEST not in known:
+        raise BuildError(f"{command[0]} does not know compute capability {OLDEST / 10}")
     return known
+
+
+def code_flags(architectures: Sequence[int]) -> list[str]:
+    """nvcc's flags for machine code of these compute capabilities (times ten) and PTX of `OLDEST`.
+
+    Raises:
+        BuildError: one is older than the kernels support.
+    """
+    if min(architectures) < OLDEST:
+        raise BuildError(
+            f"no kernels for compute capability {min(architectures) / 10}, only for {OLDEST / 10} "
+            "and newer"
+        )
+    machine = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in sorted(architectures)]
+    return [*machine, f"-gencode=arch=compute_{OLDEST},code=compute_{OLDEST}"]
 
 
 def build(sources: Path, target: Path, architectures: Sequence[int] = ()) -> None:
     """Compile csrc/ at `sources` into the library `target`, replacing it at once at the end.
 
     Args:
-        architectures: compute capabilities times ten; none for all that nvcc and we know.
+        architectures: compute capabilities times ten, of which there is machine code; none for all
+            that nvcc and we know. PTX of the oldest is there in any case.
 
     Raises:
-        BuildError: no nvcc, sources missing, a compiler error, or the place cannot be written.
+        BuildError: no nvcc, sources missing, a compiler error, the place cannot be written, or an
+            architecture is too old.
     """
     command = nvcc()
-    chosen = sorted(architectures) or known_architectures(command)
-    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in chosen]
-    codes.append(f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}")
+    codes = code_flags(architectures or known_architectures(command))
     kernels = sorted(sources.glob("*/*.cu"))
     if not kernels:
         raise BuildError(f"no CUDA sources in {sources}")
@@ -78,7 +96,7 @@ def build(sources: Path, target: Path, architectures: Sequence[int] = ()) -> Non
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(run, commands))
             library = Path(folder) / target.name
-            run([*command, "-shared", *objects, "-o", str(library)])
+            run([*command, *codes, "-shared", *objects, "-o", str(library)])
             library.replace(target)
     except OSError as error:
         raise BuildError(f"cannot write {target}: {error.strerror}") from error

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from deblur_export.plugins.compile.cuda import LIBRARY
+from deblur_export.plugins.compile.cuda import LIBRARY, OLDEST
 from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.libraries.library_file import LibraryFile
 from deblur_export.plugins.libraries.signatures import (
@@ -58,9 +59,32 @@ def available() -> bool:
     return _library() is not None
 
 
+def runs_on(capability: tuple[int, int]) -> bool:
+    """Whether the library has code for a GPU of this compute capability (major, minor): machine
+    code, or PTX that the driver compiles."""
+    return capability >= divmod(OLDEST, 10)
+
+
+@functools.cache
+def _runs_on(device: torch.device) -> bool:
+    """`runs_on` of a GPU; where it does not, a warning is logged, once for each GPU."""
+    major, minor = torch.cuda.get_device_capability(device)
+    able = runs_on((major, minor))
+    if not able:
+        logging.getLogger("deblur_export").warning(
+            "CUDA kernels not used: %s has compute capability %d.%d, and they need %s or newer; "
+            "PyTorch's operators compute instead",
+            torch.cuda.get_device_name(device),
+            major,
+            minor,
+            OLDEST / 10,
+        )
+    return able
+
+
 def supports(spec: OpSpec, *tensors: Tensor | None) -> bool:
-    """Whether the CUDA kernel can compute the op of these inputs: dense, on one GPU, in float32,
-    float16 or bfloat16 each; pixel indices are int64."""
+    """Whether the CUDA kernel can compute the op of these inputs: dense, on one GPU that `runs_on`
+    accepts, in float32, float16 or bfloat16 each; pixel indices are int64."""
     first = tensors[0]
     assert first is not None
     return (
@@ -76,6 +100,7 @@ def supports(spec: OpSpec, *tensors: Tensor | None) -> bool:
             for t, wanted in zip(tensors, spec.inputs.values(), strict=False)
         )
         and available()
+        and _runs_on(first.device)
     )
 
 

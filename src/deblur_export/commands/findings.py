@@ -28,11 +28,14 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.builders import BUILDERS
 from deblur_export.export.engines.options import BuildOptions
 try:
-    trt = BUILDERS["{}"].make(BuildOptions()).trt
+    builder = BUILDERS["{}"].make(BuildOptions())
 except DeblurExportError as error:
     sys.exit(str(error))
+trt = builder.trt
 assert trt.Builder(trt.Logger(trt.Logger.ERROR)), "no builder could be made"
+print(builder.covers)
 """
+NEVER_RUN = "never run on a GPU by its authors"
 NATIVE_PROBE = """
 import torch
 from deblur_export.plugins.libraries import cpu
@@ -90,9 +93,10 @@ def _native() -> Finding:
 
 
 def _cuda_kernels() -> Finding:
-    """Whether the CUDA library can be loaded and there is a GPU for it."""
+    """Whether the CUDA library can be loaded and there is a GPU that it has code for."""
     import torch
 
+    from deblur_export.plugins.compile.cuda import OLDEST
     from deblur_export.plugins.libraries import cuda
 
     name = "CUDA kernels"
@@ -101,8 +105,15 @@ def _cuda_kernels() -> Finding:
         return Finding(name, "-", False, reason)
     if not cuda.available():
         return Finding(name, "-", False, f"{path.name} cannot be used; plugins build makes it anew")
-    works = torch.cuda.is_available()
-    return Finding(name, str(cuda.VERSION), works, "" if works else "built; they need a GPU")
+    needed = f"a GPU of compute capability {OLDEST / 10} or newer; {NEVER_RUN}"
+    version = str(cuda.VERSION)
+    if not torch.cuda.is_available():
+        return Finding(name, version, False, f"built; they need {needed}")
+    capability = torch.cuda.get_device_capability()
+    if not cuda.runs_on(capability):
+        own = ".".join(map(str, capability))
+        return Finding(name, version, False, f"this GPU has {own}, and they need {needed}")
+    return Finding(name, version, True, NEVER_RUN)
 
 
 def _cuda() -> Finding:

@@ -32,6 +32,7 @@ from deblur_export.export.engines.options import (
 from deblur_export.export.engines.typed import check_layout, typed_file, typed_path
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.manifest import Manifest
+from deblur_export.plugins.libraries.library_file import Found
 from tests.conftest import Exported
 from tests.manifests import in_precision, make_manifest
 
@@ -335,3 +336,27 @@ def test_choice_of_a_builder(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "tensorrt_rtx", "1.6.0")
     with pytest.raises(DeblurExportError, match=r"1\.6\.0 is too old, 1\.7 or newer"):
         choose("rtx", BuildOptions())
+
+
+def test_turing_has_neither_bf16_nor_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT for RTX, according to its support matrix."""
+    installed(monkeypatch, "tensorrt_rtx", "1.7.1.116")
+    builder = rtx_builder.RtxBuilder(sys.modules["tensorrt_rtx"])
+    turing = BuildOptions("int8+bf16", compute_capabilities=("7.5", "8.9"))
+    with pytest.raises(DeblurExportError, match=r"no int8 and no bf16 on compute capability 7\.5;"):
+        builder._refuse_precision(turing)
+    builder._refuse_precision(replace(turing, precision="fp16"))
+    builder._refuse_precision(replace(turing, compute_capabilities=("8.9",)))
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "10.3", "11.0"])
+def test_the_packaged_plugins_only_where_their_kernels_have_code(
+    monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    """An engine is for the GPU that builds it; on an older one the ops stay standard operators."""
+    installed(monkeypatch, "tensorrt", "10.9.0")
+    library = Found(Path("libdeblur_plugins.so"))
+    monkeypatch.setattr(tensorrt_builder.tensorrt_library, "find", lambda _: library)
+    monkeypatch.setattr(tensorrt_builder, "compute_capability", lambda: capability)
+    builder = tensorrt_builder.TensorRtBuilder(sys.modules["tensorrt"])
+    assert bool(builder._packaged(["LocalMean24"])) == (capability != "7.5")

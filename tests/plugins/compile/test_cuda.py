@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from deblur_export.commands.plugins import build_plugins
@@ -135,3 +136,70 @@ def test_build(use: Callable[..., None], tmp_path: Path) -> None:
     use(target)
     assert cuda.available()
     assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+# Compute capabilities of all NVIDIA GPUs since Pascal.
+OLD = [(6, 0), (6, 1), (7, 0), (7, 2), (7, 5)]
+SUPPORTED = [(8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)]
+
+
+@pytest.mark.parametrize("capability", [*OLD, *SUPPORTED, (13, 0)])
+@pytest.mark.parametrize("built_for", [cuda_compiler.ARCHITECTURES, (90,), (80, 86)])
+def test_every_gpu_that_the_kernels_take_has_code_in_the_library(
+    built_for: tuple[int, ...], capability: tuple[int, int]
+) -> None:
+    """CUDA's rule: machine code runs on its own major version, from its minor version on; PTX on
+    every GPU that is not older."""
+    flags = cuda_compiler.code_flags(built_for)
+    machine = [divmod(int(flag.split("sm_")[1]), 10) for flag in flags if "code=sm_" in flag]
+    ptx = [divmod(int(f.split("code=compute_")[1]), 10) for f in flags if "code=compute_" in f]
+    has_code = any(code <= capability and code[0] == capability[0] for code in machine) or any(
+        code <= capability for code in ptx
+    )
+    assert has_code == cuda.runs_on(capability) == (capability not in OLD)
+
+
+def test_no_library_is_built_for_older_gpus() -> None:
+    with pytest.raises(
+        cpu_compiler.BuildError, match=r"no kernels for compute capability 7\.5, only"
+    ):
+        cuda_compiler.code_flags([75, 80])
+
+
+def test_newer_gpus_have_machine_code_where_the_compiler_knows_them(tmp_path: Path) -> None:
+    """Of CUDA 13.0, of 12.4 and of 10.2, which has nothing for the kernels."""
+    compiler = tmp_path / "nvcc"
+
+    def known(*names: int) -> tuple[int, ...]:
+        listing = " ".join(f"sm_{name}" for name in names)
+        compiler.write_text(f"#!/bin/sh\nprintf '%s\\n' {listing}\n", encoding="utf-8")
+        compiler.chmod(0o755)
+        return cuda_compiler.known_architectures([str(compiler)])
+
+    newest = (75, 80, 86, 87, 88, 89, 90, 100, 110, 103, 120, 121)
+    assert known(*newest) == (80, 86, 89, 90, 100, 103, 110, 120)
+    assert known(50, 75, 80, 86, 87, 89, 90) == (80, 86, 89, 90)
+    with pytest.raises(cpu_compiler.BuildError, match=r"does not know compute capability 8\.0"):
+        known(35, 70, 75)
+
+
+def test_an_older_gpu_is_told_once_and_pytorch_computes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    devices = {0: ("NVIDIA T4", (7, 5)), 1: ("NVIDIA B200", (10, 0))}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: devices[device.index][0])
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: devices[device.index][1]
+    )
+    cuda._runs_on.cache_clear()
+    assert [cuda._runs_on(torch.device("cuda", index)) for index in (0, 1, 0)] == [
+        False,
+        True,
+        False,
+    ]
+    cuda._runs_on.cache_clear()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == (
+        "CUDA kernels not used: NVIDIA T4 has compute capability 7.5, and they need 8.0 or newer; "
+        "PyTorch's operators compute instead"
+    )
