@@ -96,7 +96,7 @@ class OnnxRuntimeSession:
         try:
             values = self.session.run(self.outputs, typed(feed, self.types))
         except Exception as error:  # as above
-            raise failed("ONNX Runtime", feed, error) from error
+            raise failed("ONNX Runtime", feed, str(error).strip().splitlines()[0]) from error
         return dict(zip(self.outputs, map(widened, values), strict=True))
 
 

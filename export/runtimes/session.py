@@ -44,10 +44,9 @@ def widened(value: Any) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def failed(name: str, feed: Arrays, error: Exception) -> DeblurExportError:
+def failed(name: str, feed: Arrays, reason: str) -> DeblurExportError:
     """The error of a backend, with its name and the shapes of the inputs, in one line."""
     shapes = ", ".join("x".join(map(str, value.shape)) for value in feed.values())
-    reason = str(error).strip().splitlines()[0]
     return DeblurExportError(
         f"{name} failed on {shapes}, perhaps for lack of memory; try --tile 512 ({reason})"
     )

@@ -199,6 +199,39 @@ def test_a_run_that_fails_is_told(
         session.run({"image": np.zeros((1, 4, 16, 16), np.float32)})
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("op", ["stock", "native"])
+def test_openvino_tells_the_error_of_a_node_for_any_number_of_threads(
+    tmp_path: Path, op: str, threads: int, request: pytest.FixtureRequest
+) -> None:
+    """With one thread its infer() loses them and returns the previous result, or nothing."""
+    request.getfixturevalue("native" if op == "native" else "_openvino")
+    import onnx
+
+    shape = "float[n, 2, h, w]"
+    body, index = {
+        "stock": ("y = Add(x, index)", "float[n, c, h, w]"),
+        "native": ("y = deblur.PixelGather<kernel = 1>(x, index)", "int64[p]"),
+    }[op]
+    text = f"""<ir_version: 8, opset_import: ["": 18, "deblur": 1]>
+    g ({shape} x, {index} index) => (float y) {{ {body} }}
+    <domain: "deblur", opset_import: ["": 18]>
+    PixelGather <kernel> (x, index) => (rows) {{ rows = Gather<axis = 0>(x, index) }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.output[0].type.Clear()
+    onnx.save(model, tmp_path / "net.onnx")
+    session = open_session(tmp_path / "net.onnx", "openvino", threads=threads)
+    x = np.ones((1, 2, 4, 4), np.float32)
+    right, wrong = {
+        "stock": (x, np.ones((1, 3, 4, 4), np.float32)),
+        "native": (np.array([1, 2]), np.array([1, 99])),
+    }[op]
+    for _ in range(2):  # compiled for the size, too
+        assert session.run({"x": x, "index": right})["y"].size
+    with pytest.raises(DeblurExportError, match=r"outside the images|mismatch|incompatible"):
+        session.run({"x": x, "index": wrong})
+
+
 @pytest.mark.usefixtures("_openvino")
 def test_bf16_of_openvino_is_judged_as_bf16(exported: Exported) -> None:
     if "BF16" not in capabilities():
