@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import readings
 import torch
+from torch import nn
 
 from deblur_export import models
 from deblur_export.models.catalogue import Comparison, comparisons
-from deblur_export.models.complexity import count_macs
+from deblur_export.models.complexity import count_macs, m2aenet_macs_at
 
 
 def counted(row: Comparison) -> str:
@@ -71,6 +74,60 @@ def print_ranks() -> None:
     print("| here, GMACs | " + " | ".join(here) + " |")
 
 
+# M2AENet at 2152x1436: its published GMACs without the mask, without the motion, and with both.
+WITHOUT_MASK, WITHOUT_MOTION, WITH_BOTH = 995, 528, 759
+FRACTIONS = (1.0, 0.5, 0.1)  # of blurred pixels
+
+
+def print_masks() -> None:
+    """Print the cost of M2AENet with and without mask and motion, over the fraction of blurred
+    pixels."""
+    net = _build("m2aenet", "base")
+    size = readings.M2AENET_SIZE
+    unmasked = count_macs(net, *size, ("mask_predictor",)).pure
+    motion = count_macs(net, *size).pure - count_macs(net, *size, MOTION).pure
+    masked = [m2aenet_macs_at(net, *size, fraction) for fraction in FRACTIONS]
+    rows = (
+        ("with mask and motion", WITH_BOTH, masked),
+        ("without motion", WITHOUT_MOTION, [macs - motion for macs in masked]),
+        ("without mask", WITHOUT_MASK, [unmasked]),
+    )
+    shares = " | ".join(f"here, {fraction:.0%} blurred" for fraction in FRACTIONS)
+    print(f"\n| M2AENet base, GMACs at {size[1]}x{size[0]} | published | {shares} |")
+    print("|---|---|" + len(FRACTIONS) * "---|")
+    for name, published, macs in rows:
+        counted = [f"{value / 1e9:.1f}" for value in macs]
+        counted += (len(FRACTIONS) - len(counted)) * [""]
+        print(f"| {name} | {published} | {' | '.join(counted)} |")
+
+
+MOTION = ("deform", "motion_analyzer")
+# Networks whose published count leaves out a part, and what it leaves out.
+PARTLY_COUNTED = {
+    ("algnet", "32"): "Mamba",
+    ("aibnet", "s"): "the encoder and the products of attention",
+    ("dhnet", "64"): "the prior",
+}
+
+
+def print_whole(rows: Sequence[Comparison]) -> None:
+    """Print the cost of the whole network where the published one leaves out a part."""
+    print("\n| GMACs at 256x256 | published | left out of it | the whole network, here |")
+    print("|---|---|---|---|")
+    for row in rows:
+        part = PARTLY_COUNTED.get((row.name, row.variant))
+        if part is not None and row.unit == "GMACs":
+            whole = count_macs(_build(row.name, row.variant), 256, 256).pure / 1e9
+            title = models.get(row.name).title
+            print(f"| {title} {row.variant} | {row.published:g} | {part} | {whole:.1f} |")
+
+
+def _build(name: str, variant: str) -> nn.Module:
+    spec = models.get(name)
+    with torch.device("meta"):
+        return spec.build(**spec.variants[variant]).eval()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -83,6 +140,10 @@ def main() -> None:
     for row in rows:
         print(f"| {' | '.join(cells(row))} |")
     print_ranks()
+    print_masks()
+    print_whole(rows)
+    print()
+    print("\n".join(readings.table()))
     if arguments.json:
         fields = ("name", "variant", "unit", "counted", "published", "difference")
         content = [{key: getattr(row, key) for key in fields} for row in rows]

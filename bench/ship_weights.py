@@ -46,6 +46,8 @@ are listed in `CREDITS.md`; validation and test use other photos.
 
 {chain}Shipped is the exponential mean at step {step} of the last run, {which}.{local}
 
+**Loss.** {loss}
+
 **Figures.** Validation: {validation}.
 {test}
 **Limits.** Real blur is not made of ellipses and polygons; rolling shutter, defocus, low light and
@@ -53,6 +55,15 @@ saturated lights were never seen. {longest}{prior}
 
 **Licence.** CC-BY-SA-4.0: the file `LICENSE` beside this one, with the credits in `CREDITS.md`.
 """
+RELATIVE = """The squared error relative to that of the input (`--images relative`), which is of no
+paper{supervised}."""
+OTHER = "`--images {images}` of docs/training.md{supervised}."
+SUPERVISED = {
+    "algnet": ", summed over the four sizes of the output",
+    "aibnet": ", one sub-decoder after the other",
+    "m2aenet": ", with the terms of mask and motion of docs/training.md",
+    "saphn": ", summed over the three stages",
+}
 LOCAL = "\n`--local` pools over windows of 1.5 times the crop."
 PRIOR = "\nIts kernel prior was not trained: it keeps its first, random values."
 FROM_NAFNET = """The first run began with the weights of `nafnet:tiny`
@@ -95,6 +106,7 @@ def ship(runs: list[Path], dataset: Path, quality: dict[str, Any], options: Any)
         step=f"{about['step']:,}",
         which="its end" if options.which == "last" else "where validation PSNR was highest",
         validation=_validation(about),
+        loss=_loss(model, _state(runs[-1])["arguments"]["images"]),
         longest=_longest(runs[-1]),
         local=LOCAL if models.get(model).local else "",
         prior=PRIOR if phases.note(net) else "",
@@ -117,6 +129,12 @@ def _training(run: Path) -> str:
     network = arguments["model"].replace(":", " --variant ")
     took = f"{numbers['step']:,} steps in {numbers['seconds'] / 60:.0f} minutes"
     return f"- `deblur-export train --model {network} {_options(arguments)}`: {took}"
+
+
+def _loss(model: str, images: str) -> str:
+    """A sentence about the loss."""
+    text = RELATIVE if images == "relative" else OTHER
+    return text.format(images=images, supervised=SUPERVISED.get(model, ""))
 
 
 def _longest(run: Path) -> str:

@@ -108,8 +108,14 @@ def _flops_by_op(counter: FlopCounterMode, without: Sequence[str]) -> Counter[An
     """Totals by op, minus those of the modules that are left out."""
     counts = counter.get_flop_counts()
     total: Counter[Any] = Counter(counts.get("Global", {}))
-    for path, flops in counts.items():
-        parent = path.rpartition(".")[0]
-        if _left_out(f".{path}.", without) and not _left_out(f".{parent}.", without):
-            total.subtract(flops)
+    dropped = {path for path in counts if _left_out(f".{path}.", without)}
+    for path in dropped:
+        if not dropped.intersection(_ancestors(path)):  # theirs include those of this module
+            total.subtract(counts[path])
     return total
+
+
+def _ancestors(path: str) -> list[str]:
+    """The dotted paths above a path. Not all are in the counts: a module list is never called."""
+    parts = path.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]

@@ -11,6 +11,11 @@ keys mapped and may change the design. The following is chosen here, each with i
   with its own experts. The published multiply-adds determine most of this: experts shared by the
   routers, dense 3x3 Volterra kernels, or a count that includes the prior network all miss by far.
   Blocks without a second half and R = 5 would fit about as well.
+- In the text (Sec. 3.3) the branch of each order has two 3x3 convolutions and a residual from the
+  order before. Here the two of a product are its factors, and each product is added to the sum of
+  the orders before; the linear branch has one. A second one there, depth-wise, would make 31.6 and
+  112.4 GMACs (bench/readings.py): nearer to the published 32, further from 111, and further from
+  the figures for Q = 1, 2 and 4.
 - A router has one weight per expert and image. Only the routers read the prior: in DHNet-B, the
   features of a frozen UFPNet (`models/ufpnet.py`) at the same scale are concatenated with those of
   the stage. The encoder features e1..e4 are used again in the decoder stages, and e5 in the middle.

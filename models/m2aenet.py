@@ -5,6 +5,18 @@ stage 4 has a mask predictor (which pixels are blurred), an intra-motion analyze
 moved) and blocks that compute their first half only at blurred pixels and sample their second half
 along the motion. The interpretation chosen here reproduces the published 17.44 M parameters. No
 interpretation reproduces the published MACs; see docs/networks.md.
+
+Departures from the text, counted by bench/readings.py:
+- Eq. 1 concatenates all channels of f' with their means. Here half of the channels is kept and the
+  means of the other half are appended, as in LMD-ViT, whose predictor this is. As written the
+  network has 17.471 M parameters.
+- Eq. 5 and 6 have no beta and gamma. Here the residual branches have those of NAFNet's block, on
+  which they are modelled. Without them there are 17.424 M.
+- Eq. 1, 5 and 6 as written, with deformable convolutions without a bias, have 17.442 M, which also
+  rounds to 17.44: the published figure does not decide between that network and this one (17.438).
+  Weights of this one cannot be converted to it, because nothing replaces the bias at the border.
+- Eq. 2 draws the mask by Gumbel-softmax from the probabilities p. Here it is given the logits,
+  which is the same draw: Gumbel-softmax adds its noise to log p (Jang et al. 2017, Eq. 1).
 """
 
 from __future__ import annotations

@@ -147,6 +147,15 @@ SPEC = ModelSpec(
                 note="as quoted by the M2AENet paper",
             ),
         ),
-        "64": (Published(parameters=67.9e6, gmacs=63.5, with_bias=True, tolerance=0.01),),
+        "64": (
+            Published(parameters=67.9e6, tolerance=0.005),
+            Published(
+                gmacs=65,
+                with_bias=True,
+                matched=False,
+                note="no counting rule of 256x256 pixels was found that gives 65; the blocks of "
+                "the denoising configuration, [2, 2, 4, 8], 12, [2, 2, 2, 2], have 63.6",
+            ),
+        ),
     },
 )

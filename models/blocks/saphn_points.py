@@ -83,20 +83,22 @@ def sampled(logits: Tensor, scales: int) -> tuple[list[Selection], Tensor]:
     """Draw points in training with probability G = sigmoid(logits), [N, 1, H, W].
 
     Returns:
-        The selections, and the log-probability of drawing them, [N].
+        The selections, and the log-probability of each pixel's draws, [N, 1, H, W]: the sum over
+        the scales at which the pixel was in the list.
     """
     listed = logits.flatten(1)
     pixel = torch.arange(listed.shape[1], device=logits.device).expand(listed.shape)
     valid = torch.ones_like(listed, dtype=torch.bool)
     chosen: list[Selection] = []
-    log_prob = logits.new_zeros(len(logits))
+    log_prob = torch.zeros_like(listed)
     for _ in range(scales):
         drawn = valid & (torch.rand_like(listed) < listed.detach().sigmoid())
-        log_prob = log_prob + (F.logsigmoid(torch.where(drawn, listed, -listed)) * valid).sum(1)
+        chance = F.logsigmoid(torch.where(drawn, listed, -listed)) * valid
+        log_prob = log_prob.scatter_add(1, pixel, chance)
         number, valid = padded_lists(drawn)
         pixel, listed = pixel.gather(1, number), listed.gather(1, number)
         chosen.append(Selection(number, pixel, valid))
-    return chosen, log_prob
+    return chosen, log_prob.view_as(logits)
 
 
 def padded_lists(flags: Tensor) -> tuple[Tensor, Tensor]:

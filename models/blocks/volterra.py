@@ -3,6 +3,7 @@
 A reconstruction: the available text of the paper lacks its equations (see `models/dhnet.py`), and
 no code is public. The filter is the rank-Q form of MR-VNet (Roheda, Unde, Rashid, CVPR 2024, "Media
 Restoration using Volterra Networks"): a linear convolution plus Q products of two convolutions.
+A second convolution in the linear branch, as Sec. 3.3 can be read, is weighed in `models/dhnet.py`.
 The rest of the block, including its two residual scales, is NAFNet's; the scales are 0.07 % of
 the parameters, too few for a published figure to confirm or refute them.
 """

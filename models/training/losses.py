@@ -1,6 +1,6 @@
 """Losses on images, masks and motion: functions of float32 tensors that return a scalar.
 
-Images are [N, 3, H, W] in 0..1. Smaller is better, and 0 is perfect.
+Images are [N, 3, H, W] in 0..1. Smaller is better.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-3  # of the Charbonnier loss
+PSNR_FLOOR = 1e-8  # added to the mean squared error: 80 dB at most
 RELATIVE_FLOOR = 1e-3  # mean squared error of 30 dB
 BINOMIAL = (0.05, 0.25, 0.4, 0.25, 0.05)  # Burt and Adelson 1983, a = 0.4
 SSIM_SIZE = 11
@@ -29,6 +30,13 @@ def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
     """Charbonnier loss, mean sqrt((x - y)^2 + eps^2) with eps = 1e-3, of images [N, 3, H, W] in
     0..1 (Charbonnier et al. 1994). It is eps, not 0, if x = y."""
     return _charbonnier(restored - sharp)
+
+
+def negative_psnr(restored: Tensor, sharp: Tensor) -> Tensor:
+    """PSNR loss, the mean of 10 log10(MSE + 1e-8) in dB over images [N, 3, H, W] in 0..1: what
+    NAFNet's official code trains with (`PSNRLoss`). It is -80, not 0, if x = y."""
+    errors = (restored - sharp).square().mean(dim=(1, 2, 3))
+    return 10 * (errors + PSNR_FLOOR).log10().mean()
 
 
 def relative_error(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:

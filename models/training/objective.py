@@ -1,18 +1,25 @@
 """The training objective of each network: loss terms of its output in training mode.
 
-The weights are those of the papers. M2AENet: L1 + (1 - SSIM) + 0.1 frequency + 0.01 cross-entropy
-of the mask + reblur + alpha times the total variation of the motion; the paper does not give alpha,
-which is 0.001 here. All others: Charbonnier + 0.05 edge + 0.1 frequency, summed over the supervised
-outputs of the network.
+Image terms (`IMAGE_TERMS`), summed over the supervised outputs of a network with equal weights, and
+which networks they are the default of (`default_images`):
 
-With `Weights.images` = "relative", the relative squared error replaces all terms on images. Short
-trainings gain more from it: the gradient of an L1 loss, especially of spectra, is almost as large
-where there is only noise to remove as where there is blur.
+- psnr: the PSNR loss. NAFNet: its official code trains with it (options/train/GoPro).
+- l1-ssim: L1 + (1 - SSIM) + 0.1 frequency. M2AENet (Sec. 3.4).
+- charbonnier: Charbonnier + 0.05 edge + 0.1 frequency. AIBNet. It is also what ALGNet and DHNet, by
+  the same authors, and UFPNet and SAPHN begin with, of whose own image losses the sources that were
+  available do not tell.
+- relative: the squared error relative to that of the input, of no paper. Short trainings gain more
+  from it: the gradient of an L1 loss, especially of spectra, is almost as large where there is only
+  noise to remove as where there is blur.
+
+M2AENet adds 0.01 cross-entropy of the mask + reblur + alpha times the total variation of the motion
+at nine moments (Eq. 10). The paper does not give alpha, which is 0.0002 here. SAPHN+ adds a policy
+gradient with the reward of each pixel (arXiv:2402.06117, Eq. 5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Literal
@@ -23,10 +30,16 @@ from torch import Tensor
 from deblur_export.models import algnet, m2aenet, saphn
 from deblur_export.models.training import losses
 from deblur_export.models.training.data.dataset import Batch
-from deblur_export.models.training.reblur import reblur_loss
+from deblur_export.models.training.reblur import motion_variation, reblur_loss
 
 Terms = Mapping[str, Tensor]
-Images = Literal["paper", "relative"]
+Images = Literal["psnr", "l1-ssim", "charbonnier", "relative"]
+
+
+def default_images(network: str) -> Images:
+    """The image terms that the network with this name trains with by default; see the module."""
+    known: dict[str, Images] = {"nafnet": "psnr", "m2aenet": "l1-ssim"}
+    return known.get(network, "charbonnier")
 
 
 @dataclass(frozen=True)
@@ -40,12 +53,12 @@ class Weights:
         policy: factor of the REINFORCE term of SAPHN+.
     """
 
-    images: Images = "paper"
+    images: Images = "charbonnier"
     edge: float = 0.05
     frequency: float = 0.1
     mask: float = 0.01
     reblur: float = 1.0
-    variation: float = 1e-3
+    variation: float = 2e-4
     policy: float = 0.01
 
 
@@ -67,12 +80,12 @@ def terms(output: Any, batch: Batch, weights: Weights) -> Terms:
 
 @terms.register
 def _(output: m2aenet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
-    restored, flow = output.restored.float(), output.flow.float()
+    flow = output.flow.float()
     return {
-        **m2aenet_restoration(restored, batch, weights),
+        **restoration(output.restored, batch, weights),
         "mask": weights.mask * losses.mask_cross_entropy(output.logits, batch.mask),
         "reblur": weights.reblur * reblur_loss(flow, batch.sharp, batch.blurred),
-        "variation": weights.variation * losses.total_variation(flow),
+        "variation": weights.variation * motion_variation(flow),
     }
 
 
@@ -86,24 +99,41 @@ def _(output: algnet.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
 
 @terms.register
 def _(output: saphn.TrainingOutput, batch: Batch, weights: Weights) -> Terms:
-    """All three stages have the same weight; the samplers of SAPHN+ are trained with REINFORCE.
-
-    Their log-probability is the joint one of the draws of all pixels, so it is divided by the
-    largest number of points in an image. The baseline is the mean reward of the batch.
-    """
+    """All three stages have the same weight; the samplers of SAPHN+ are trained with REINFORCE."""
     total = _sum([restoration(image, batch, weights) for image in output.outputs])
     if output.policy is None:
         return total
-    reward = saphn.reward(output, batch.sharp).detach()
-    advantage = reward - reward.mean()
-    choice = -(advantage * output.policy.log_prob).mean() / output.policy.budget
-    return {**total, "policy": weights.policy * choice}
+    return {**total, "policy": weights.policy * policy_loss(output, batch.sharp)}
 
 
-def m2aenet_restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
-    """The image terms of M2AENet's paper, or the relative error; `restored` is [N, 3, H, W]."""
-    if weights.images == "relative":
-        return restoration(restored, batch, weights)
+def policy_loss(output: saphn.TrainingOutput, sharp: Tensor) -> Tensor:
+    """The REINFORCE loss of SAPHN+, a scalar: each pixel's draws follow that pixel's reward.
+
+    The sum over the pixels is divided by the largest number of points in an image. The baseline is
+    the mean reward of the batch.
+
+    Args:
+        output: of the non-uniform network in training mode.
+        sharp: ground truth [N, 3, H, W] in 0..1.
+    """
+    assert output.policy is not None, "only the non-uniform network draws"
+    reward = saphn.reward(output, sharp).detach()
+    height, width = sharp.shape[-2:]
+    log_prob = output.policy.log_prob[..., :height, :width]  # padding has no reward
+    gain = ((reward - reward.mean()) * log_prob).sum((1, 2, 3))
+    return -gain.mean() / output.policy.budget
+
+
+def restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
+    """The image terms that `weights.images` names; `restored` is [N, 3, H, W]."""
+    return IMAGE_TERMS[weights.images](restored.float(), batch, weights)
+
+
+def _psnr(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
+    return {"psnr": losses.negative_psnr(restored, batch.sharp)}
+
+
+def _l1_ssim(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
     return {
         "l1": losses.l1(restored, batch.sharp),
         "ssim": losses.dissimilarity(restored, batch.sharp),
@@ -111,16 +141,24 @@ def m2aenet_restoration(restored: Tensor, batch: Batch, weights: Weights) -> dic
     }
 
 
-def restoration(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
-    """Charbonnier, edge and frequency terms, or the relative error; `restored` is [N, 3, H, W]."""
-    restored, sharp = restored.float(), batch.sharp
-    if weights.images == "relative":
-        return {"relative": losses.relative_error(restored, sharp, batch.blurred)}
+def _charbonnier(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
     return {
-        "charbonnier": losses.charbonnier(restored, sharp),
-        "edge": weights.edge * losses.edge(restored, sharp),
-        "frequency": weights.frequency * losses.frequency(restored, sharp),
+        "charbonnier": losses.charbonnier(restored, batch.sharp),
+        "edge": weights.edge * losses.edge(restored, batch.sharp),
+        "frequency": weights.frequency * losses.frequency(restored, batch.sharp),
     }
+
+
+def _relative(restored: Tensor, batch: Batch, weights: Weights) -> dict[str, Tensor]:
+    return {"relative": losses.relative_error(restored, batch.sharp, batch.blurred)}
+
+
+IMAGE_TERMS: Mapping[Images, Callable[[Tensor, Batch, Weights], dict[str, Tensor]]] = {
+    "psnr": _psnr,
+    "l1-ssim": _l1_ssim,
+    "charbonnier": _charbonnier,
+    "relative": _relative,
+}
 
 
 def _sum(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
 """Reblur loss: the sharp image, warped along the predicted motion and averaged, must equal the
 blurred one.
 
-M2AENet (Shang et al. 2025, arXiv:2507.07708) supervises its motion analyzer with it: softmax
-splatting (Niklaus and Liu 2020, arXiv:2003.05534, Eq. 4 to 6) along the nine displacements, and
-mean squared error. The paper does not specify the following, which is chosen here: the loss is
-computed at a quarter of the image size (the analyzer works at an eighth), pixels that move further
-are in front, and light is averaged linearly, as by a sensor.
+M2AENet (Shang et al. 2025, arXiv:2507.07708, Sec. 3.4.3) supervises its motion analyzer with it:
+softmax splatting (Niklaus and Liu 2020, arXiv:2003.05534, Eq. 4 to 6) along the nine displacements,
+and mean squared error, at the resolution of the scale that the analyzer works at. The paper does
+not specify the following, which is chosen here: images are reduced to that scale by averaging,
+pixels that move further are in front, and light is averaged linearly, as by a sensor.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deblur_export.models.training.losses import total_variation
+
 MOMENTS = 9
-SHRINK = 4  # the loss is computed at 1/4 of the image size
 STEEPEST = 20.0  # upper bound of the exponent of the importance weight
 FAINTEST = 1e-3  # smallest total weight of a pixel that counts as visible
 
 
 def reblur_loss(flow: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
-    """Reblur loss, mean (reblurred - blurred)^2 at 1/4 of the image size. Only the flow receives a
+    """Reblur loss, mean (reblurred - blurred)^2 at the size of the flow. Only the flow receives a
     gradient.
 
     Args:
@@ -29,12 +30,20 @@ def reblur_loss(flow: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
             moments, in pixels of the h x w grid.
         sharp, blurred: [N, 3, H, W] in 0..1, sRGB-encoded; H and W are multiples of h and w.
     """
-    size = sharp.shape[-2] // SHRINK, sharp.shape[-1] // SHRINK
-    scale = size[0] / flow.shape[-2]
-    enlarged = F.interpolate(flow.float(), size, mode="bilinear", align_corners=False) * scale
-    light = F.interpolate(to_light(sharp), size, mode="area")
-    target = F.interpolate(to_light(blurred), size, mode="area")
-    return F.mse_loss(to_code(reblur(light, enlarged)), to_code(target))
+    size = flow.shape[-2:]
+    light, target = (F.interpolate(to_light(x), size, mode="area") for x in (sharp, blurred))
+    return F.mse_loss(to_code(reblur(light, flow)), to_code(target))
+
+
+def motion_variation(flow: Tensor) -> Tensor:
+    """The total variation of the motion, summed over the nine moments of the exposure (M2AENet,
+    Eq. 10).
+
+    Args:
+        flow: [N, 4, h, w] as in `reblur_loss`.
+    """
+    moments = [total_variation(displacement(flow, n)) for n in range(MOMENTS)]
+    return torch.stack(moments).sum()
 
 
 def reblur(light: Tensor, flow: Tensor) -> Tensor:

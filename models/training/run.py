@@ -18,8 +18,9 @@ from deblur_export.models.training import phases
 from deblur_export.models.training.data import dataset
 from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.models.training.display import Display
+from deblur_export.models.training.losses import SSIM_SIZE
 from deblur_export.models.training.nafnet_weights import copy_nafnet_weights
-from deblur_export.models.training.objective import Weights
+from deblur_export.models.training.objective import Images, Weights, default_images
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import Folder
 from deblur_export.models.training.trainer import Options, Trainer
@@ -27,7 +28,7 @@ from deblur_export.models.training.trainer import Options, Trainer
 # The arguments, besides the network, that must not change when a run is continued.
 RECORDED = (
     *("steps", "minutes", "batch", "crop", "focus", "longest", "lr", "clip"),
-    *("images", "frequency_weight", "mask_weight", "ema", "seed"),
+    *("frequency_weight", "mask_weight", "ema", "seed"),
 )
 
 
@@ -47,7 +48,7 @@ class RunArguments:
     longest: float | None = None
     lr: float = 1e-3
     clip: float = 0.01
-    images: Literal["paper", "relative"] = "paper"
+    images: Images | None = None
     frequency_weight: float = 0.1
     mask_weight: float = 0.01
     ema: float = 0.999
@@ -84,9 +85,24 @@ class RunArguments:
             raise DeblurExportError(
                 "algnet is supervised at an eighth of the size: --crop must be at least 32"
             )
+        if self.image_terms == "l1-ssim" and self.smallest < SSIM_SIZE:
+            raise DeblurExportError(
+                f"--images l1-ssim compares windows of {SSIM_SIZE} pixels, and {spec.name} is "
+                f"supervised at a size of {self.smallest}: choose a larger --crop"
+            )
         if spec.name == "aibnet" and self.batch < 2:
             raise DeblurExportError("aibnet normalizes over the batch: --batch must be at least 2")
         return spec
+
+    @property
+    def image_terms(self) -> Images:
+        """The image terms: those that were asked for, or the default of the network."""
+        return self.images or default_images(self.model)
+
+    @property
+    def smallest(self) -> int:
+        """The side in pixels of the smallest image that the loss compares."""
+        return self.crop // 8 if self.model == "algnet" else self.crop
 
 
 def make_trainer(arguments: RunArguments) -> Trainer:
@@ -115,6 +131,7 @@ def make_trainer(arguments: RunArguments) -> Trainer:
         "frozen_encoder": arguments.frozen_encoder,
         "from_nafnet": arguments.from_nafnet,
         **{name: getattr(arguments, name) for name in RECORDED},
+        "images": arguments.image_terms,
     }
     options = Options(
         schedule=Schedule(arguments.steps, arguments.minutes, phases.count(net), arguments.lr),
@@ -129,7 +146,7 @@ def make_trainer(arguments: RunArguments) -> Trainer:
         encoder=not arguments.frozen_encoder,
         fresh=arguments.init_from is None,
         weights=Weights(
-            images=arguments.images,
+            images=arguments.image_terms,
             frequency=arguments.frequency_weight,
             mask=arguments.mask_weight,
         ),

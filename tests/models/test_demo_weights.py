@@ -30,7 +30,9 @@ def test_file_fits_its_variant_and_has_a_card(path: Path) -> None:
     assert (model.variant, model.weights) == (variant, "demo")
     assert all(p.isfinite().all() for p in model.net.parameters())
     assert load_model(None, None, str(path)).title == model.title, "recognised by its keys as well"
-    assert "Licence" in path.with_suffix(".md").read_text(encoding="utf-8")
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "**Licence.**" in card
+    assert "**Loss.**" in card
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

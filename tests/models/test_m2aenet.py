@@ -199,6 +199,22 @@ def hard_decision(logits: Tensor, tau: float, hard: bool, dim: int) -> Tensor:
     return one_hot + soft - soft.detach()
 
 
+def test_a_draw_from_logits_is_one_from_the_probabilities_of_equation_2() -> None:
+    """Gumbel-softmax adds its noise to log p, and softmax ignores what all logits share."""
+    logits = rand(2, 2, 9, 11)
+    draws, noisy = [], []
+    for scores in (logits, logits.softmax(1).log()):
+        torch.manual_seed(0)
+        draws.append(torch.nn.functional.gumbel_softmax(scores, tau=1.0, hard=True, dim=1))
+        torch.manual_seed(0)
+        noisy.append(torch.nn.functional.gumbel_softmax(scores, tau=1.0, dim=1))
+    assert torch.equal(*draws)
+    torch.testing.assert_close(*noisy, **OP_FLOAT64)
+    torch.manual_seed(1)
+    many = torch.nn.functional.gumbel_softmax(logits.expand(2000, 2, 2, 9, 11), hard=True, dim=2)
+    torch.testing.assert_close(many.mean(0), logits.softmax(1), atol=0.06, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(48, 64), (35, 21)])
 def test_training_forward_equals_inference_under_the_same_mask(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]

@@ -256,11 +256,11 @@ def test_neighbours_of_a_point(step: int) -> None:
 
 
 def log_probability(probability: Tensor, samples: Sequence[Tensor]) -> Tensor:
-    """Log-probability of the draws of each image; every remaining pixel is selected or not."""
-    alive, total = torch.ones_like(probability), torch.zeros(len(probability))
+    """Log-probability of the draws of each pixel; every remaining pixel is selected or not."""
+    alive, total = torch.ones_like(probability), torch.zeros_like(probability)
     for drawn in samples:
         chance = torch.where(drawn > 0, probability, 1 - probability).log()
-        total = total + (alive * chance).sum((1, 2, 3))
+        total = total + alive * chance
         alive = drawn
     return total
 
@@ -286,7 +286,7 @@ def test_training_output() -> None:
     assert torch.equal(policy.drawn, counted)
     assert policy.budget == 2 * (32 * 32 // 4 + 32 * 32 // 16)  # three scales, two stages
     target = image(2, 3, 20, 30, seed=1)
-    errors = sum((o - target).abs().mean((1, 2, 3)) for o in output.outputs[1:])
+    errors = sum((o - target).abs().mean(1, keepdim=True) for o in output.outputs[1:])
     for budget, price in ((policy.budget, 0.5), (10**9, 0.0)):
         changed = output._replace(policy=policy._replace(budget=budget))
         assert (policy.drawn > budget).all() == bool(price)
@@ -297,7 +297,7 @@ def test_training_forward_equals_inference_under_the_same_selection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_draw(logits: Tensor, scales: int) -> tuple[list[Selection], Tensor]:
-        return best(logits, QUARTERS[:scales]), logits.new_zeros(len(logits))
+        return best(logits, QUARTERS[:scales]), torch.zeros_like(logits)
 
     net, x = nonuniform().double(), image(2, 3, 16, 35)
     with torch.no_grad():
@@ -319,7 +319,7 @@ def test_training_reaches_every_parameter() -> None:
     assert isinstance(output, TrainingOutput)
     assert output.policy is not None
     loss = sum((o - x.flip(3)).abs().mean() for o in output.outputs)
-    (loss - (reward(output, x).detach() * output.policy.log_prob).mean()).backward()
+    (loss - (reward(output, x).detach() * output.policy.log_prob).sum()).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

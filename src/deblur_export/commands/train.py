@@ -54,10 +54,16 @@ POSITIVE = Positive()
 @click.option("--lr", type=POSITIVE, default=1e-3, help="Peak learning rate.")
 @click.option("--clip", type=POSITIVE, default=0.01, help="Gradients are clipped to this norm.")
 @click.option(
-    "--images", type=click.Choice(["paper", "relative"]), default="paper", help="Image loss."
+    "--images",
+    type=click.Choice(["psnr", "l1-ssim", "charbonnier", "relative"]),
+    show_default="psnr for nafnet, l1-ssim for m2aenet, charbonnier for the others",
+    help="Image loss.",
 )
 @click.option(
-    "--frequency-weight", type=POSITIVE, default=0.1, help="Weight of the frequency loss."
+    "--frequency-weight",
+    type=POSITIVE,
+    default=0.1,
+    help="Weight of the frequency loss, a part of l1-ssim and charbonnier.",
 )
 @click.option("--mask-weight", type=POSITIVE, default=0.01, help="Weight of M2AENet's mask loss.")
 @click.option(

@@ -13,7 +13,14 @@ from torch import Tensor
 from deblur_export.models.training import losses
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-PERFECT = {"l1": 0.0, "charbonnier": 1e-3, "edge": 1e-3, "frequency": 0.0, "dissimilarity": 0.0}
+PERFECT = {
+    "l1": 0.0,
+    "charbonnier": 1e-3,
+    "negative_psnr": -80.0,
+    "edge": 1e-3,
+    "frequency": 0.0,
+    "dissimilarity": 0.0,
+}
 
 
 def images(seed: int = 0, size: tuple[int, ...] = (2, 3, 18, 22)) -> tuple[Tensor, Tensor]:
@@ -39,6 +46,14 @@ def test_charbonnier() -> None:
     x, y = images()
     expected = np.sqrt((x - y).numpy() ** 2 + 1e-6).mean()
     assert losses.charbonnier(x, y).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_psnr_loss_is_that_of_nafnets_official_code() -> None:
+    """10 / ln 10 times the mean over the images of ln(MSE + 1e-8), in its class PSNRLoss."""
+    x, y = images()
+    errors = [np.mean((a - b) ** 2) for a, b in zip(x.numpy(), y.numpy(), strict=True)]
+    expected = 10 / np.log(10) * np.mean(np.log(np.array(errors) + 1e-8))
+    assert losses.negative_psnr(x, y).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_relative_error_counts_each_image_by_its_own_blur() -> None:
