@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from deblur_export.artifact import Artifact
@@ -15,6 +14,7 @@ from deblur_export.calibration.calibrate import (
 from deblur_export.export.pipeline import ExportOptions, default_path, export_onnx
 from deblur_export.export.reparam.prepare import Progress
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.temporary import temporary_folder
 
 
 def export_int8(
@@ -41,6 +41,6 @@ def export_int8(
     path = path or name.with_name(f"{name.stem}_int8.onnx")
     check_output(path)
     check_sources(calibration)
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = export_onnx(model, options, Path(folder) / name, progress)
+    with temporary_folder() as folder:
+        artifact = export_onnx(model, options, folder / name, progress)
         return calibrate(artifact, calibration, path, progress).artifact

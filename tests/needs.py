@@ -66,6 +66,7 @@ KERNELS = Need("the native kernels", "deblur-export plugins build")
 EXTENSION = Need("the OpenVINO extension", "deblur-export plugins build")
 COMPILER = Need("a C++ compiler", "install g++ or clang++")
 CMAKE = Need("cmake", "pip install cmake")
+STRACE = Need("strace", "apt-get install strace")
 NVCC = Need("nvcc", "install the CUDA toolkit")
 
 compiler = COMPILER.mark(any(map(shutil.which, cpu_compiler.COMPILERS)))

@@ -17,6 +17,9 @@ PACKAGE = "deblur_export"
 GROUND = {
     "errors",
     "shown",
+    "telemetry",
+    "temporary",
+    "child",
     "atomic",
     "image_formats",
     "precision",

@@ -169,6 +169,14 @@ def test_models_and_doctor(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> N
     assert "onnxruntime" in out
 
 
+@pytest.mark.parametrize(("arguments", "verb"), [([], "verify"), (["plugins"], "build")])
+def test_help_without_arguments(invoke: Invoke, arguments: list[str], verb: str) -> None:
+    code, out, err = invoke(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: ")
+    assert f"\n  {verb} " in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -240,6 +248,23 @@ def test_onnx_files_that_are_not_ours(invoke: Invoke, tmp_path: Path) -> None:
     assert_refused(invoke("verify", "foreign.onnx"), "not written by deblur-export")
     assert_refused(invoke("run", "foreign.onnx", "a.png"), "not written by deblur-export")
     assert not (tmp_path / "restored" / "a.png").exists()
+
+
+def test_a_small_code_page_ends_no_batch(tiny: Artifact, tmp_path: Path) -> None:
+    photos = [photo(tmp_path / name) for name in ("größe.png", "模型.png", "a.png")]
+    result = subprocess.run(
+        [*COMMAND, "run", str(tiny.path), *map(str, photos), "-o", "out", *CPU],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        encoding="cp1252",
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\u6a21\u578b.png" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in photos
+    )
 
 
 def test_folders_of_photos(invoke: Invoke, tiny: Artifact, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,44 @@ def opens_binary(call: ast.Call) -> bool:
     return any(len(mode) <= 3 and "b" in mode for mode in modes)
 
 
+@cache
+def calls(source: str) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+
+
 def unspecified(source: str) -> Iterator[str]:
     """Calls that open text and name no encoding, as `line: code`."""
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call):
-            continue
+    for node in calls(source):
         words = {word.arg for word in node.keywords}
         called = ast.unparse(node.func)
         name = called.rpartition(".")[2]
         opens = name in TEXT or (name in FILES and called not in OTHER and not opens_binary(node))
         if (opens or words & {"text", "universal_newlines"}) and "encoding" not in words:
             yield f"{node.lineno}: {ast.unparse(node)}"
+
+
+def strict_locale(source: str) -> Iterator[str]:
+    """Calls that decode as the system does and stop at a byte that it does not know."""
+    for node in calls(source):
+        words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if words.get("encoding") == "'locale'" and "errors" not in words:
+            yield f"{node.lineno}: {ast.unparse(node)}"
+
+
+def test_no_message_of_a_tool_stops_the_package() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{call}"
+        for file in python_files()
+        if file.relative_to(ROOT).parts[0] != "tests"
+        for call in strict_locale(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_what_is_strict() -> None:
+    assert list(strict_locale("run(a, encoding='locale')"))
+    assert not list(strict_locale("run(a, encoding='locale', errors='replace')"))
+    assert not list(strict_locale("run(a, encoding='utf-8')"))
 
 
 def test_every_text_file_and_pipe_names_its_encoding() -> None:

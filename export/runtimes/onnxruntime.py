@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from deblur_export.export.runtimes.session import (
     widened,
 )
 from deblur_export.precision import LOW
+from deblur_export.temporary import temporary_folder
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 # A node that every build of the CUDA provider has.
@@ -131,9 +131,9 @@ class OnnxRuntimeCpu(Backend):
             )
 
     def profile(self, file: ModelFile, feed: Arrays, how: Opening) -> Counter[str]:
-        with TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             session = OnnxRuntimeSession(
-                file, how.extra_outputs, how.threads, trace=Path(folder) / "profile"
+                file, how.extra_outputs, how.threads, trace=folder / "profile"
             )
             for _ in range(1 + PROFILED_RUNS):
                 session.run(feed)

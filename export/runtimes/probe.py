@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib import metadata
+
+from deblur_export import child
 
 SECONDS = 120
 
@@ -40,9 +42,11 @@ def trial(code: str, *arguments: str) -> tuple[bool, list[str]]:
     """
     try:
         result = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            child.python(code, *arguments),
             capture_output=True,
-            encoding="locale",
+            encoding="utf-8",
+            errors="backslashreplace",
+            env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
             timeout=SECONDS,
             check=False,
         )

@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deblur_export.artifact import read_artifact
@@ -27,6 +26,7 @@ from deblur_export.export.timing.subjects import (
     from_name,
 )
 from deblur_export.precision import GraphPrecision
+from deblur_export.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,10 +73,10 @@ def bench(options: Options, console: Console) -> None:
     console.print("; ".join(f"{key}: {value}" for key, value in about.items() if value))
     cases: list[Case] = []
     with (
-        TemporaryDirectory(prefix="deblur-bench-") as folder,
+        temporary_folder() as folder,
         console.status("starting") as status,
     ):
-        for case in Bench(settings, Path(folder), status.update).cases():
+        for case in Bench(settings, folder, status.update).cases():
             cases.append(case)
             _print_case(case, console)
     for line in [tables.LEGEND, *tables.memory_kinds(cases), *tables.titles(cases)]:

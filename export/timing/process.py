@@ -1,4 +1,4 @@
-"""Start worker processes, send them requests, and make sure that they end with the parent."""
+"""Start worker processes and send them requests; they end with the parent, even if it is killed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from deblur_export import child
 from deblur_export.errors import DeblurExportError
 
-WORKER = "deblur_export.export.timing.worker"
+WORKER = "from deblur_export.export.timing.worker import main; main()"
 LOG_LENGTH = 300  # largest number of characters of the last line of a log
 KILLED = -9
 OOM_FIRST = "1000"  # oom_score_adj: if memory runs out, Linux kills a worker and not the parent
@@ -28,6 +28,7 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
+        "PYTHONIOENCODING": "utf-8",
         "OMP_WAIT_POLICY": "PASSIVE",
         "KMP_BLOCKTIME": "0",
         # Nothing is cached and the worker itself compiles, so that its first run includes the cost.
@@ -44,11 +45,11 @@ class WorkerProcess:
         self.late = False
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", WORKER],
+                child.python(WORKER),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                encoding="locale",
+                encoding="utf-8",
                 env=environment(threads, folder),
                 # Ctrl-C is for the parent, which then ends the workers.
                 start_new_session=True,

@@ -1,4 +1,4 @@
-"""One candidate in its own process: `python -m deblur_export.export.timing.worker`.
+"""One candidate in its own process, which calls `main`.
 
 Requests are lines of JSON on stdin, {"do": NAME, ...}; each is answered by one line on stdout,
 {"ok": true, ...} or {"ok": false, "reason": TEXT}. The end of stdin ends the process at once, even
@@ -134,7 +134,3 @@ def main() -> None:
         request = json.loads(requests.get())
         replies.write(json.dumps(answer(getattr(worker, request["do"]), request)) + "\n")
         replies.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 SUFFIX = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
@@ -79,8 +81,23 @@ def openvino_package() -> Path:
     raise BuildError("OpenVINO is not installed")
 
 
-def build(sources: Path, target: Path, extension: Path | None = None) -> str | None:
+def _work_folder(parent: Path) -> AbstractContextManager[str]:
+    return tempfile.TemporaryDirectory(prefix=".native-", dir=parent)
+
+
+def build(
+    sources: Path,
+    target: Path,
+    extension: Path | None = None,
+    work_folder: Callable[[Path], AbstractContextManager[str | Path]] = _work_folder,
+) -> str | None:
     """Compile csrc/ at `sources` into the library `target`, replacing it at once at the end.
+
+    Args:
+        sources: csrc/.
+        target: the library.
+        extension: the OpenVINO extension, made of the same kernels.
+        work_folder: makes a folder for object files in the folder of `target`, and removes it.
 
     Returns:
         Why the OpenVINO extension was not made of the same kernels; None if it was, or if no
@@ -103,7 +120,7 @@ def build(sources: Path, target: Path, extension: Path | None = None) -> str | N
     ]
     jobs += [(source, ()) for source in once]
     try:
-        with tempfile.TemporaryDirectory(prefix=".native-", dir=target.parent) as folder:
+        with work_folder(target.parent) as folder:
             objects = compile_all(command, jobs, Path(folder))
             link(command, [*objects, "-pthread"], target, Path(folder))
             if extension is None:
@@ -150,7 +167,13 @@ def run(command: list[str]) -> None:
     Raises:
         BuildError: it failed; its first error.
     """
-    result = subprocess.run(command, capture_output=True, encoding="locale", check=False)
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="locale",
+        errors="backslashreplace",
+        check=False,
+    )
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error" in line.lower()]
         reason = (errors or result.stderr.splitlines() or ["it failed"])[0]

@@ -9,16 +9,16 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deblur_export.plugins.compile.cpu import SUFFIX, BuildError, run
+from deblur_export.temporary import temporary_folder
 
 LIBRARY = f"libdeblur_kernels.{SUFFIX}"
-# Compute capabilities times ten. Tensor cores of older ones have no bfloat16, and the sources do not
-# compile for them. PTX of the oldest runs, compiled by the driver, on every newer GPU. Machine code
+# Compute capabilities times ten. Tensor cores of older ones have no bfloat16, and the sources do
+# not compile for them. PTX of the oldest runs, compiled by the driver, on every newer GPU. Machine code
 # is for these, and runs on later minor versions too: that of 12.0 on 12.1.
 OLDEST = 80
 ARCHITECTURES = (OLDEST, 86, 89, 90, 100, 103, 110, 120)
@@ -46,7 +46,11 @@ def known_architectures(command: list[str]) -> tuple[int, ...]:
         BuildError: it does not have the oldest.
     """
     listing = subprocess.run(
-        [*command, "--list-gpu-code"], capture_output=True, encoding="locale", check=False
+        [*command, "--list-gpu-code"],
+        capture_output=True,
+        encoding="locale",
+        errors="backslashreplace",
+        check=False,
     )
     names = listing.stdout.split()
     known = tuple(a for a in ARCHITECTURES if f"sm_{a}" in names)
@@ -87,15 +91,15 @@ def build(sources: Path, target: Path, architectures: Sequence[int] = ()) -> Non
     if not kernels:
         raise BuildError(f"no CUDA sources in {sources}")
     try:
-        with tempfile.TemporaryDirectory(prefix=".cuda-", dir=target.parent) as folder:
-            objects = [str(Path(folder) / f"{k.parent.name}-{k.stem}.o") for k in kernels]
+        with temporary_folder(target.parent) as folder:
+            objects = [str(folder / f"{k.parent.name}-{k.stem}.o") for k in kernels]
             commands = [
                 [*command, *FLAGS, *codes, "-c", str(kernel), "-o", output]
                 for kernel, output in zip(kernels, objects, strict=True)
             ]
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(run, commands))
-            library = Path(folder) / target.name
+            library = folder / target.name
             run([*command, *codes, "-shared", *objects, "-o", str(library)])
             library.replace(target)
     except OSError as error:

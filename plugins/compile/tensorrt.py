@@ -11,11 +11,11 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from deblur_export.plugins.compile.cpu import FLAGS, BuildError, compile_all, compiler, link
+from deblur_export.temporary import temporary_folder
 
 LIBRARY = "libdeblur_plugins.so"
 LEAST_RELEASE = (10, 3)
@@ -105,9 +105,9 @@ def build(sources: Path, target: Path, kernels: Path) -> None:
     if not files:
         raise BuildError(f"no sources in {sources}")
     try:
-        with tempfile.TemporaryDirectory(prefix=".plugins-", dir=target.parent) as folder:
-            objects = compile_all(command, [(file, ()) for file in files], Path(folder))
+        with temporary_folder(target.parent) as folder:
+            objects = compile_all(command, [(file, ()) for file in files], folder)
             linked = (f"-L{kernels.parent}", f"-l:{kernels.name}", *LINK)
-            link(command, [*objects, *linked], target, Path(folder))
+            link(command, [*objects, *linked], target, folder)
     except OSError as error:
         raise BuildError(f"cannot write {target}: {error.strerror}") from error

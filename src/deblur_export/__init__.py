@@ -10,7 +10,8 @@ True
 >>> session(numpy.zeros((48, 64, 3), numpy.uint8)).shape
 (48, 64, 3)
 
-Importing this package imports nothing heavy; the functions do when they are first named.
+Importing this package imports nothing heavy; the functions do when they are first named. It turns
+the telemetry of ONNX Runtime and OpenVINO off, see `telemetry`: import it before them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from deblur_export import telemetry
 from deblur_export.errors import CheckFailedError, DeblurExportError
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ _WHERE = {
     "open_session": "api.session",
     "verify": "api.parity",
 }
+
+telemetry.turn_off()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.temporary import temporary_file, temporary_folder
 
 _ADVICE = {
     errno.ENOSPC: "free some space or choose another disk",
@@ -29,49 +27,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`; a body that ends well renames it to `path`.
 
     The temporary file has the suffix of `path` and a hidden name. If the body raises anything
-    (KeyboardInterrupt included), the temporary file is removed and an older `path` is untouched.
+    (KeyboardInterrupt included), the temporary file is removed and an older `path` is untouched;
+    if the process is killed, a later one removes it (see `temporary`).
     Permissions follow the umask; no folder is created; a symbolic link at `path` is replaced,
     not followed.
 
     Raises DeblurExportError for any OSError, the body's included, and where `path` exists but is
     not a regular file (renaming over /dev/null as root would replace the device).
     """
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{path.suffix}")
     try:
         if path.exists() and not path.is_file():
             raise DeblurExportError(
                 f"{path}: cannot be written: it is not an ordinary file; choose another name"
             )
-        # os.open and not mkstemp: mkstemp's files are 0600 whatever the umask.
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        yield temporary
-        temporary.replace(path)
+        with temporary_file(path.parent, path.suffix) as temporary:
+            yield temporary
+            temporary.replace(path)
     except OSError as exc:
         raise DeblurExportError(f"{path}: cannot be written: {_reason(exc)}") from exc
-    finally:
-        # After the rename there is nothing left to remove.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `folder`; a body that ends well renames it.
 
-    If the body raises anything, the temporary folder vanishes with all that was written into it.
+    If the body raises anything, the temporary folder vanishes with all that was written into it;
+    if the process is killed, a later one removes it.
     Missing parents are created.
 
     Raises DeblurExportError for any OSError, the body's included.
     """
-    temporary = folder.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent) as temporary:
+            yield temporary
+            temporary.rename(folder)
     except OSError as exc:
         raise DeblurExportError(f"{folder}: cannot be written: {_reason(exc)}") from exc
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _reason(exc: OSError) -> str:

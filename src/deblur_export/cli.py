@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -24,12 +27,14 @@ from deblur_export.commands.trt import trt
 from deblur_export.commands.verify import verify
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.shown import shown
+from deblur_export.temporary import remove_leftovers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="deblur-export")
 def cli() -> None:
     """Export trained image-deblurring networks to ONNX and check that they compute the same."""
+    remove_leftovers(Path(tempfile.gettempdir()))
 
 
 for verb in (
@@ -52,8 +57,12 @@ for verb in (
 def main() -> NoReturn:
     """Entry point: 0 for success, 1 for a failed check, 2 for bad input or an interruption."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _write_any_text()
     try:
         code = cli(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.UsageError as error:
         verb = error.ctx.command_path if error.ctx else "deblur-export"
         _fail(f"{error.format_message()} (see {verb} --help)", 2)
@@ -73,6 +82,13 @@ def main() -> NoReturn:
         what = f"{type(error).__name__}: {error}"
         _fail(f"internal error, {what} (DEBLUR_EXPORT_TRACEBACK=1 shows where)", 2)
     sys.exit(code or 0)
+
+
+def _write_any_text() -> None:
+    """Let characters that the code page of the terminal lacks be written as escapes (`\\u6a21`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, code: int) -> NoReturn:

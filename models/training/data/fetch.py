@@ -12,13 +12,13 @@ import importlib.util
 import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.training.data.photo_table import PHOTOS, Photo
+from deblur_export.temporary import temporary_folder
 
 WHEEL = "scikit-image"
 MAGIC = b"qres"
@@ -37,8 +37,8 @@ def fetch(folder: Path) -> Iterator[tuple[Photo, bool]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for package, photos in groupby(PHOTOS, key=lambda photo: photo.package):
-        with tempfile.TemporaryDirectory() as temporary:
-            root = _wheel_folder() if package == WHEEL else _unpack(package, Path(temporary))
+        with temporary_folder() as temporary:
+            root = _wheel_folder() if package == WHEEL else _unpack(package, temporary)
             for photo in photos:
                 data = _read(root, photo.member)
                 if data is not None:
@@ -67,7 +67,14 @@ def _unpack(package: str, folder: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="locale", check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        encoding="locale",
+        errors="backslashreplace",
+        check=False,
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         raise DeblurExportError(f"{' '.join(command)} failed: {said[-1]}")

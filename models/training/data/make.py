@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblur_export.atomic import atomic_folder
+from deblur_export.child import end_with
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.training.data.blur import KINDS, VERSION, Pair, synthesize
 from deblur_export.models.training.data.photos import (
@@ -184,8 +186,13 @@ def _make_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, Arrays
     if jobs == 1:
         yield from zip(tasks, map(_make, tasks), strict=True)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, _start, (os.getpid(),)) as pool:
         yield from zip(tasks, pool.imap(_make, tasks, chunksize=8), strict=True)
+
+
+def _start(parent: int) -> None:
+    end_with(parent)
+    cv2.setNumThreads(1)
 
 
 def _make(task: _Task) -> Arrays:

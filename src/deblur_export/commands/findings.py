@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rich.table import Column, Table
 from rich.text import Text
 
+from deblur_export import telemetry
 from deblur_export.export.runtimes.probe import Finding, trial, try_package
 from deblur_export.export.runtimes.registry import DEFAULT, ENTRIES, backend
 from deblur_export.target import TARGETS
@@ -136,6 +137,7 @@ def doctor_table() -> Table:
     core, others = list(core_findings()), list(other_findings())
     for finding in (*core, *others):
         table.add_row(finding.name, finding.version, _mark(finding.works), finding.note)
+    table.add_row("telemetry", "", "", telemetry.state())
     table.add_section()
     core_works = all(finding.works for finding in core)
     working = [finding for finding in (*core, *others) if finding.works]

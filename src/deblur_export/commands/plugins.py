@@ -8,6 +8,7 @@ import click
 
 from deblur_export.commands.common import make_console
 from deblur_export.errors import DeblurExportError
+from deblur_export.temporary import temporary_folder
 
 
 @click.group()
@@ -35,7 +36,7 @@ def build_plugins(only_cuda: bool) -> None:
     with console.status("compiling"):
         if not only_cuda:
             try:
-                reason = build(sources, folder / LIBRARY, folder / EXTENSION)
+                reason = build(sources, folder / LIBRARY, folder / EXTENSION, temporary_folder)
             except BuildError as error:
                 raise DeblurExportError(f"native kernels not built: {error}") from error
             made.append(LIBRARY)

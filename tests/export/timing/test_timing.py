@@ -34,6 +34,7 @@ from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.rounds import Budget, Figures
 from deblur_export.models.checkpoint import load_model
 from deblur_export.models.random_weights import randomize
+from deblur_export.temporary import PREFIX
 from tests import needs
 from tests.conftest import Exported
 from tests.manifests import ANY_SIZE, make_manifest
@@ -332,7 +333,7 @@ def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Pa
     )
     try:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("deblur-bench-*/output-0.npy")):
+        while not list(tmp_path.glob(f"{PREFIX}*/output-0.npy")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -351,7 +352,7 @@ def test_interruption_leaves_no_process(arguments: tuple[str, ...], tmp_path: Pa
     assert error.strip().startswith("error: interrupted")
     assert error.strip().count("\n") == 0
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    assert not list(tmp_path.glob("deblur-bench-*"))
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,7 @@ def test_runtime_that_is_missing_is_a_skipped_row(tmp_path: Path) -> None:
     onnx.save(file, tmp_path / "x.onnx")
     job = asdict(Job("openvino", "fp32", threads=1, file=str(tmp_path / "x.onnx")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         worker = WorkerProcess(1, tmp_path)
     with worker, pytest.raises(DeblurExportError, match="OpenVINO is not installed"):
         worker.ask("load", job=job)
