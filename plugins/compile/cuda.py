@@ -18,8 +18,8 @@ from deblur_export.temporary import temporary_folder
 
 LIBRARY = f"libdeblur_kernels.{SUFFIX}"
 # Compute capabilities times ten. Tensor cores of older ones have no bfloat16, and the sources do
-# not compile for them. PTX of the oldest runs, compiled by the driver, on every newer GPU. Machine code
-# is for these, and runs on later minor versions too: that of 12.0 on 12.1.
+# not compile for them. PTX of the oldest runs, compiled by the driver, on every newer GPU. Machine
+# code is for these, and runs on later minor versions too: that of 12.0 on 12.1.
 OLDEST = 80
 ARCHITECTURES = (OLDEST, 86, 89, 90, 100, 103, 110, 120)
 FLAGS = ("-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden")
