@@ -45,7 +45,7 @@ demo: $(DEMO_READY)
 	$(BIN)/python bench/photos.py $(DEMO)
 	$(BIN)/deblur-export onnx --model m2aenet --weights demo --local -o $(DEMO)/m2aenet.onnx
 	$(BIN)/deblur-export verify $(DEMO)/m2aenet.onnx --images $(DEMO)/blurred --html $(DEMO)/parity.html
-	$(BIN)/deblur-export run $(DEMO)/m2aenet.onnx $(DEMO)/blurred/* --mask -o $(DEMO)/restored
+	$(BIN)/deblur-export run $(DEMO)/m2aenet.onnx $(DEMO)/blurred/* --mask --overwrite -o $(DEMO)/restored
 	$(BIN)/python bench/demo_picture.py $(DEMO)
 
 # worksteal: neighbouring tests share exports and caches, and so stay in one process.

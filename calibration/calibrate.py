@@ -37,6 +37,7 @@ from deblur_export.export.graph import graph_of
 from deblur_export.export.precision.derived import require_float32
 from deblur_export.export.to_onnx import save
 from deblur_export.manifest import CalibrationRecord
+from deblur_export.photo_folder import photos_in
 
 Progress = Callable[[str], None]
 SAVE_EVERY = 8  # images
@@ -96,6 +97,11 @@ class Calibrated:
     blocks: tuple[Block, ...]
     total: int
     measure: str
+
+
+def int8_path(artifact: Artifact) -> Path:
+    """The default file name, `net_int8.onnx` for `net.onnx`."""
+    return artifact.path.with_name(f"{artifact.path.stem}_int8.onnx")
 
 
 def calibrate(
@@ -179,7 +185,7 @@ def check_sources(options: Calibration) -> None:
     if options.dataset is None and options.images is None:
         raise DeblurExportError("int8 needs images to calibrate on; give --images or --dataset")
     if options.images is not None:
-        data.photo_files(options.images)
+        photos_in(options.images)
 
 
 def _images(

@@ -16,9 +16,9 @@ from deblur_export.export.graph import inner_values
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.restore import MASK
 from deblur_export.export.runtimes.open import open_session
-from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.crop import gradient
 from deblur_export.models.training.data.dataset import Dataset
+from deblur_export.photo_folder import photos_in
 
 CROP = 256  # side of a crop in pixels
 CHOICE = 3  # number of candidates for each crop
@@ -73,7 +73,7 @@ def photo_crops(
     Raises:
         DeblurExportError: the folder does not exist, has no photos, or none as large as a crop.
     """
-    files = photo_files(folder)
+    files = photos_in(folder)
     height, width = crop_size(artifact, side)
     rng = np.random.default_rng(seed)
     each = -(-CHOICE * count // len(files))
@@ -94,20 +94,6 @@ def photo_crops(
             "ones, or a smaller side with deblur-export calibrate --crop"
         )
     return spread(Crops(tuple(images), tuple(names)), artifact, count, progress)
-
-
-def photo_files(folder: Path) -> list[Path]:
-    """Find the photos of a folder, sorted by name.
-
-    Raises:
-        DeblurExportError: the folder does not exist, or has no photos.
-    """
-    if not folder.is_dir():
-        raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(SUFFIXES)})")
-    return files
 
 
 def dataset_crops(dataset: Dataset, artifact: Artifact, count: int, progress: Progress) -> Crops:

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from deblur_export.atomic import atomic_path
 from deblur_export.calibration.calibrate import Calibrated
 from deblur_export.calibration.scoring import psnr
-from deblur_export.errors import DeblurExportError
+from deblur_export.outputs import check_plots
 
 
 def block_table(result: Calibrated) -> Table:
@@ -46,13 +46,10 @@ def plot_pareto(path: Path, result: Calibrated, budget: float) -> None:
     Raises:
         DeblurExportError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DeblurExportError(
-            "--plot needs matplotlib; pip install 'deblur-export[plots]'"
-        ) from error
+    check_plots()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=110)
     axes = figure.subplots()
     fractions = [100 * point.fraction for point in result.points]

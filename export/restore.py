@@ -14,6 +14,7 @@ from deblur_export.artifact import Artifact
 from deblur_export.engine_file import engine_of, is_engine, shape_range
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inner_values
+from deblur_export.export.images.batch import mask_path
 from deblur_export.export.images.overlay import write_overlay
 from deblur_export.export.images.photo_file import read_photo, write_photo
 from deblur_export.export.images.tiling import Tiling, restore_tiled
@@ -207,32 +208,6 @@ def restore_file(
     notes = (*photo.notes, *restored.notes, *written)
     if restored.mask is None:
         return notes
-    overlay = target.with_name(f"{target.stem}_mask.png")
+    overlay = mask_path(target)
     write_overlay(restored.rgb, restored.mask, overlay)
     return (*notes, f"{restored.mask.mean():.0%} of the pixels detected as blurred: {overlay}")
-
-
-def targets(photos: Sequence[Path], folder: Path, suffix: str | None) -> list[tuple[Path, Path]]:
-    """The output path of each photo: its own name in `folder`, which is created.
-
-    Raises:
-        DeblurExportError: two photos would get the same name, a photo would overwrite itself,
-            or the folder cannot be created.
-    """
-    pairs = []
-    seen: dict[Path, Path] = {}
-    for photo in photos:
-        target = folder / (photo.name if suffix is None else f"{photo.stem}.{suffix}")
-        if target.resolve() == photo.resolve():
-            raise DeblurExportError(f"{photo}: would be overwritten; choose another folder with -o")
-        if target in seen:
-            raise DeblurExportError(
-                f"{photo} and {seen[target]} would both become {target}; restore them separately"
-            )
-        seen[target] = photo
-        pairs.append((photo, target))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DeblurExportError(f"{folder}: cannot create the folder: {error.strerror}") from error
-    return pairs

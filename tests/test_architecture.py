@@ -22,6 +22,8 @@ GROUND = {
     "child",
     "atomic",
     "image_formats",
+    "photo_folder",
+    "outputs",
     "precision",
     "target",
     "typed_json",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from deblur_export.artifact import Artifact, file_sha256, sidecar_path
+from deblur_export.artifact import Artifact, file_sha256, sidecar_path, with_sidecar
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import EngineCheck, EngineRecord, OtherFile, Profile
 from deblur_export.errors import DeblurExportError
@@ -18,8 +18,11 @@ from deblur_export.export.engines.options import BuildOptions, profile_for
 from deblur_export.export.engines.plugin_graph import write_plugin_form
 from deblur_export.export.engines.typed import check_layout, claim_of, typed_file, typed_path
 from deblur_export.manifest import Manifest
+from deblur_export.outputs import check_outputs
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
 
+LAYERS_SUFFIX = ".layers.json"  # of the file with what TensorRT's engine inspector lists
+PLUGIN_SUFFIX = ".plugins.onnx"  # of the ONNX file whose custom ops need plugins
 BackendChoice = Literal["auto", "tensorrt", "rtx"]
 
 
@@ -58,10 +61,21 @@ def build_engine(
     """
     profile = profile_for(artifact.manifest.input.shape, options.sizes)
     check_layout(artifact)
+    if output is not None and output.suffix in (".onnx", ".json"):
+        raise DeblurExportError(f"{output}: an engine cannot end in {output.suffix}; use .engine")
     folder = artifact.path.parent if output is None else output.parent
-    _check_output(output, folder)
     onnx = typed_path(artifact, options, folder)
     engine = output or onnx.with_suffix(".engine")
+    check_outputs(
+        [
+            *(() if onnx == artifact.path else with_sidecar("the typed ONNX file", onnx)),
+            ("the ONNX file for plugins", onnx.with_suffix(PLUGIN_SUFFIX)),
+            *with_sidecar("the engine", engine),
+            ("the list of its layers", engine.with_suffix(LAYERS_SUFFIX)),
+            ("the timing cache", options.timing_cache),
+        ],
+        [*artifact.files, *options.plugins],
+    )
     typed = typed_file(artifact, options, onnx)
     if choice.builder is None:
         return Outcome(typed, None, _instructions(typed, engine, profile, options, choice))
@@ -85,13 +99,6 @@ def build_engine(
     )
 
 
-def _check_output(output: Path | None, folder: Path) -> None:
-    if output is not None and output.suffix in (".onnx", ".json"):
-        raise DeblurExportError(f"{output}: an engine cannot end in {output.suffix}; use .engine")
-    if not folder.is_dir():
-        raise DeblurExportError(f"{folder}: no such folder; create it first")
-
-
 def _write(
     typed: Artifact,
     engine: Path,
@@ -106,7 +113,7 @@ def _write(
     with atomic_path(engine) as temporary:
         temporary.write_bytes(built.data)
     if built.layers:
-        with atomic_path(engine.with_suffix(".layers.json")) as temporary:
+        with atomic_path(engine.with_suffix(LAYERS_SUFFIX)) as temporary:
             temporary.write_text(built.layers, encoding="utf-8")
     manifest = describe(typed, profile, options, builder, built, findings)
     Artifact(engine, manifest).recorded()
@@ -169,6 +176,6 @@ def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOp
     libraries = options.plugins or ((packaged,) if packaged else ())
     if not ops or not libraries:
         return typed.path, options
-    path = typed.path.with_suffix(".plugins.onnx")
+    path = typed.path.with_suffix(PLUGIN_SUFFIX)
     write_plugin_form(typed, ops, path)
     return path, replace(options, plugins=libraries)

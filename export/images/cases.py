@@ -13,7 +13,7 @@ from deblur_export.artifact import Artifact
 from deblur_export.engine_file import shape_range
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
-from deblur_export.image_formats import SUFFIXES
+from deblur_export.photo_folder import photos_in
 
 RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
 FIXED_SEEDS = (0, 1, 2)
@@ -117,11 +117,7 @@ def photo_cases(
         DeblurExportError: the folder does not exist, has no photos, or a photo cannot be read or is
             too small.
     """
-    if not folder.is_dir():
-        raise DeblurExportError(f"{folder}: no such folder; --images takes a folder of photos")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(SUFFIXES)})")
+    files = photos_in(folder)
     most = (PHOTO_SIDE, PHOTO_SIDE) if limits is None else limits[1][2:]
     return [_photo_case(file, shape, most) for file in files]
 

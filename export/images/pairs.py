@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
-from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.dataset import Dataset
+from deblur_export.photo_folder import photos_in
 
 BLURRED, SHARP, MASKS = "blurred", "sharp", "masks"
 HELD_OUT = ("test", "val")  # splits that are not trained on, in the order of preference
@@ -125,8 +125,6 @@ def _from_folders(folder: Path) -> Pairs:
                 "its counterpart of the same name"
             )
     stems = sorted(blurred)
-    if not stems:
-        raise DeblurExportError(f"{folder / BLURRED}: no photos ({', '.join(SUFFIXES)})")
 
     def load(index: int) -> Pair:
         stem = stems[index]
@@ -139,11 +137,10 @@ def _from_folders(folder: Path) -> Pairs:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES:
-            if path.stem in found:
-                raise DeblurExportError(f"{path} and {found[path.stem]} have the same name")
-            found[path.stem] = path
+    for path in photos_in(folder):
+        if path.stem in found:
+            raise DeblurExportError(f"{path} and {found[path.stem]} have the same name")
+        found[path.stem] = path
     return found
 
 

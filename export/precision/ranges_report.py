@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from deblur_export.atomic import atomic_path
-from deblur_export.errors import DeblurExportError
 from deblur_export.export.precision.ranges import (
     HEADROOM,
     LARGEST,
@@ -18,6 +17,7 @@ from deblur_export.export.precision.ranges import (
     TensorRange,
 )
 from deblur_export.export.runtimes.emulated_session import MOVES
+from deblur_export.outputs import check_plots
 
 WORST = 12  # number of rows
 ROW, TALLEST = 0.12, 14  # inches per tensor, and at most of all together
@@ -53,13 +53,10 @@ def plot_ranges(path: Path, ranges: Sequence[TensorRange], title: str) -> None:
     Raises:
         DeblurExportError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DeblurExportError(
-            "--plot needs matplotlib; pip install 'deblur-export[plots]'"
-        ) from error
+    check_plots()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     shown = [e for e in ranges if e.small is not None and e.finite and e.op not in MOVES]
     figure = Figure(figsize=(10, 2 + min(ROW * len(shown), TALLEST)), layout="constrained", dpi=110)
     axes = figure.subplots()

@@ -25,6 +25,7 @@ from deblur_export.export.timing.subjects import (
     from_files,
     from_name,
 )
+from deblur_export.outputs import check_outputs
 from deblur_export.precision import GraphPrecision
 from deblur_export.temporary import temporary_folder
 
@@ -110,10 +111,12 @@ def _settings(options: Options) -> Settings:
     coverages = sorted({percent / 100 for percent in options.coverages})
     if options.plot_path is not None:
         check_plot(options.plot_path, len(sizes), len(coverages))
-    for path in (options.json_path, options.plot_path):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise DeblurExportError(f"{path.parent}: no such folder; create it first")
     subjects, fixed = _subjects(options)
+    weights = None if options.weights is None else Path(options.weights)
+    check_outputs(
+        [("the JSON file", options.json_path), ("the plot", options.plot_path)],
+        [*(path for file in options.files for path in read_artifact(file).files), weights],
+    )
     if fixed and sizes and sizes != fixed:
         height, width = fixed[0]
         only = f"{height}x{width}"

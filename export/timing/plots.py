@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.timing.candidates import CANDIDATES
 from deblur_export.export.timing.cases import Case
 from deblur_export.export.timing.tables import of_precision
+from deblur_export.outputs import check_plots
 
 SUFFIXES = (".png", ".svg", ".pdf")
 PANEL = (8.5, 4.5)  # inches
@@ -30,10 +30,7 @@ def check_plot(path: Path, sizes: int, coverages: int) -> None:
         raise DeblurExportError(f"{path}: --plot writes {', '.join(SUFFIXES)}")
     if sizes < 2 and coverages < 2:
         raise DeblurExportError("--plot needs two sizes or coverages; repeat --size or --coverage")
-    if find_spec("matplotlib") is None:
-        raise DeblurExportError(
-            "--plot needs matplotlib, which is not installed; pip install 'deblur-export[plots]'"
-        )
+    check_plots()
 
 
 def draw(cases: Sequence[Case], path: Path) -> None:

@@ -24,6 +24,7 @@ from deblur_export.models.training.objective import Images, Weights, default_ima
 from deblur_export.models.training.schedule import Schedule
 from deblur_export.models.training.state import Folder
 from deblur_export.models.training.trainer import Options, Trainer
+from deblur_export.outputs import check_outputs
 
 # The arguments, besides the network, that must not change when a run is continued.
 RECORDED = (
@@ -158,7 +159,10 @@ def make_trainer(arguments: RunArguments) -> Trainer:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DeblurExportError(f"{arguments.output}: cannot be made: {error.strerror}") from error
-    return Trainer(net, train_dataset, val_dataset, Folder(arguments.output), options)
+    folder = Folder(arguments.output)
+    nafnet = None if arguments.from_nafnet is None else Path(arguments.from_nafnet)
+    check_outputs(folder.files(), [arguments.dataset, arguments.init_from, nafnet])
+    return Trainer(net, train_dataset, val_dataset, folder, options)
 
 
 def train(trainer: Trainer, console: Console) -> bool:

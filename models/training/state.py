@@ -15,6 +15,7 @@ from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 
 STATE, LOG = "state.pt", "log.jsonl"
+WEIGHTS = ("best", "last")
 
 
 class Folder:
@@ -22,6 +23,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def files(self) -> list[tuple[str, Path]]:
+        """What a run writes, for `outputs.check_outputs`."""
+        weights = [(f"the {name} weights", self.path / f"{name}.safetensors") for name in WEIGHTS]
+        return [("the state", self.path / STATE), ("the log", self.path / LOG), *weights]
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write state.pt."""

@@ -50,6 +50,21 @@ class Artifact(ModelFile):
     def title(self) -> str:
         return self.manifest.title
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is read from: the file, its sidecar, external data and, where they are
+        in a file, the weights of its PyTorch network."""
+        outside: set[Path] = set()
+        if self.manifest.engine is None:
+            stored = (
+                entry for tensor in self.proto.graph.initializer for entry in tensor.external_data
+            )
+            outside = {
+                self.path.parent / entry.value for entry in stored if entry.key == "location"
+            }
+        weights = Path(self.manifest.weights.source)
+        return (self.path, sidecar_path(self.path), *sorted(outside), weights)
+
     def recorded(self, parity: ParityRecord | None = None) -> Artifact:
         """Put the hash and size of the file into the manifest, and write that beside the file.
 
@@ -68,6 +83,11 @@ class Artifact(ModelFile):
 def sidecar_path(path: Path) -> Path:
     """`model.onnx` -> `model.onnx.json`."""
     return path.with_name(path.name + ".json")
+
+
+def with_sidecar(what: str, path: Path) -> tuple[tuple[str, Path], tuple[str, Path]]:
+    """An exported file and its sidecar, for `outputs.check_outputs`; `what` names the file."""
+    return (what, path), (f"the manifest of {what}", sidecar_path(path))
 
 
 def file_sha256(path: Path) -> str:

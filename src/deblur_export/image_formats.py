@@ -11,13 +11,15 @@ class ImageFormat:
     """What one file format can hold.
 
     `name` is Pillow's, `suffixes` are lower case and begin with the one that is written for
-    `--format`. `bits` is the most per sample that we write; `alpha` and `grey_profile` say whether
-    it stores transparency and an ICC profile of a grey image; `largest_side` is in pixels,
-    `largest_exif` in bytes, None without a limit.
+    `--format`. `lossy` tells whether it can be written with a quality. `bits` is the most per
+    sample that we write; `alpha` and `grey_profile` say whether it stores transparency and an ICC
+    profile of a grey image; `largest_side` is in pixels, `largest_exif` in bytes, None without a
+    limit.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    lossy: bool = False
     bits: int = 8
     alpha: bool = True
     grey_profile: bool = True
@@ -32,8 +34,15 @@ class ImageFormat:
 
 FORMATS = (
     ImageFormat("PNG", (".png",), bits=16),
-    ImageFormat("JPEG", (".jpg", ".jpeg"), alpha=False, largest_side=65500, largest_exif=65533),
-    ImageFormat("WEBP", (".webp",), grey_profile=False, largest_side=16383),
+    ImageFormat(
+        "JPEG",
+        (".jpg", ".jpeg", ".jfif", ".jpe"),
+        lossy=True,
+        alpha=False,
+        largest_side=65500,
+        largest_exif=65533,
+    ),
+    ImageFormat("WEBP", (".webp",), lossy=True, grey_profile=False, largest_side=16383),
     ImageFormat("TIFF", (".tiff", ".tif"), bits=16),
 )
 BY_SUFFIX: Mapping[str, ImageFormat] = {

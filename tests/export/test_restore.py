@@ -15,7 +15,7 @@ from deblur_export.artifact import METADATA_KEY, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import restore as restore_module
 from deblur_export.export.images.overlay import tinted
-from deblur_export.export.restore import Restorer, TileOptions, restore_file, targets
+from deblur_export.export.restore import Restorer, TileOptions, restore_file
 from deblur_export.manifest import Tile
 from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
@@ -155,10 +155,3 @@ def test_alpha_and_depth_survive(local_file: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "out.png") as out:
         assert out.mode == "RGBA"
         assert (np.asarray(out)[..., 3] == pixels[..., 3]).all()
-
-
-def test_targets(tmp_path: Path) -> None:
-    pairs = targets([Path("a/x.png"), Path("b/y.jpg")], tmp_path / "out", "webp")
-    assert [target.name for _, target in pairs] == ["x.webp", "y.webp"]
-    with pytest.raises(DeblurExportError, match="both become"):
-        targets([Path("a/x.png"), Path("b/x.png")], tmp_path / "out", None)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.image_formats import SUFFIXES
 from deblur_export.models.training.data.photo_table import PHOTOS, SPLITS, Photo, Split
+from deblur_export.photo_folder import photos_in
 
 __all__ = ["PHOTOS", "SPLITS", "Photo", "PhotoFile", "Split", "find_photos", "load_photo"]
 
@@ -61,12 +61,9 @@ def find_photos(folder: Path) -> list[PhotoFile]:
     Raises:
         DeblurExportError: the folder does not exist or contains no photo.
     """
-    if not folder.is_dir():
-        raise DeblurExportError(f"{folder}: no such folder of photos")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DeblurExportError(f"{folder}: no photos inside ({', '.join(sorted(SUFFIXES))})")
-    return [PhotoFile(path, split_of(path.name), _BY_NAME.get(path.name)) for path in paths]
+    return [
+        PhotoFile(path, split_of(path.name), _BY_NAME.get(path.name)) for path in photos_in(folder)
+    ]
 
 
 def load_photo(path: Path) -> NDArray[np.uint8]:

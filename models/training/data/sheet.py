@@ -7,11 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.training.data.blur import EXTENTS, Kind, Pair, synthesize
 from deblur_export.models.training.data.photos import find_photos, load_photo
 
+SUFFIXES = (".jpg", ".png")
 SHEET_PAIRS = 24
 SHEET_COLUMNS = 3
 
@@ -20,13 +23,15 @@ def write_sheet(path: Path, photos: Path, seed: int) -> None:
     """Write a picture of SHEET_PAIRS synthetic pairs of all kinds.
 
     Args:
-        path: image file to write.
+        path: image file to write, .jpg or .png.
         photos: folder of sharp photos.
         seed: everything random follows from it.
 
     Raises:
-        DeblurExportError: no photo can be read, or the picture cannot be written.
+        DeblurExportError: another suffix, a photo cannot be read, or the picture cannot be written.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DeblurExportError(f"{path}: a contact sheet ends in {' or '.join(SUFFIXES)}")
     files = find_photos(photos)
     cells = []
     for index in range(SHEET_PAIRS):
@@ -35,8 +40,8 @@ def write_sheet(path: Path, photos: Path, seed: int) -> None:
         kind: Kind = "local" if index % 4 else ("global", "sharp")[index // 4 % 2]
         cells.append(_cell(synthesize(photo, (seed, index), kind=kind)))
     rows = [np.hstack(cells[i : i + SHEET_COLUMNS]) for i in range(0, len(cells), SHEET_COLUMNS)]
-    if not cv2.imwrite(str(path), np.vstack(rows)[..., ::-1]):
-        raise DeblurExportError(f"{path}: cannot be written")
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.vstack(rows)).save(temporary, quality=95)
 
 
 def _cell(pair: Pair) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from deblur_export.api.common import (
     quiet,
 )
 from deblur_export.api.engine_source import Data, calibrated_for_engine, exported_for_engine
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, with_sidecar
 from deblur_export.calibration.calibrate import MAX_DROP
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import build
@@ -30,6 +30,7 @@ from deblur_export.export.engines.options import (
     precision_of,
 )
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.outputs import check_outputs
 from deblur_export.precision import EnginePrecision
 
 
@@ -157,6 +158,14 @@ def plan_engine(
         CheckFailedError, DeblurExportError: see `build_engine`.
     """
     choice = choose(backend, options)
+    sources = [Path(source.weights)] if isinstance(source, LoadedModel) else source.files
+    check_outputs(
+        [
+            *(() if output is None else with_sidecar("the engine", output)),
+            ("the timing cache", options.timing_cache),
+        ],
+        [*sources, data.images, data.dataset, *options.plugins],
+    )
     with TORCH_LOCK:
         if isinstance(source, LoadedModel):
             source = exported_for_engine(source, folder_of(output, Path()), progress)

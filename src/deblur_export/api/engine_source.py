@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deblur_export.artifact import Artifact, read_artifact
-from deblur_export.calibration.calibrate import MAX_DROP, Calibration, calibrate
+from deblur_export.calibration.calibrate import MAX_DROP, Calibration, calibrate, int8_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.options import precision_of
@@ -59,7 +59,7 @@ def calibrated_for_engine(
     if choice.builder is not None:
         choice.builder.check(artifact)
     options = Calibration(data.images, data.dataset, max_drop=data.max_drop)
-    path = folder / f"{artifact.path.stem}_int8.onnx"
+    path = folder / int8_path(artifact).name
     return calibrate(artifact, options, path, progress).artifact
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,11 @@ from deblur_export.api.common import (
     as_path,
     quiet,
 )
-from deblur_export.artifact import Artifact
+from deblur_export.artifact import Artifact, with_sidecar
 from deblur_export.calibration import calibrate as calibration
-from deblur_export.calibration.calibrate import MAX_DROP, Calibrated, Calibration
+from deblur_export.calibration.calibrate import MAX_DROP, Calibrated, Calibration, int8_path
 from deblur_export.calibration.calibrators import Method
-from deblur_export.calibration.export_int8 import export_int8
+from deblur_export.calibration.export_int8 import default_int8_path, export_int8
 from deblur_export.calibration.qdq import Layout
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import pipeline
@@ -26,6 +27,7 @@ from deblur_export.export.precision import keep_rule
 from deblur_export.export.precision.half_io import half_io_file
 from deblur_export.models import checkpoint
 from deblur_export.models.checkpoint import LoadedModel, default_weights
+from deblur_export.outputs import check_outputs
 from deblur_export.precision import PRECISIONS, PrecisionName
 from deblur_export.target import TARGETS, TargetName
 
@@ -107,19 +109,26 @@ def export_onnx(
             raise DeblurExportError(f"{name} is {value!r}, not one of {', '.join(known)}")
     with TORCH_LOCK:
         loaded = load_model(model) if isinstance(model, str) else model
+        options = ExportOptions(target, shape, reparam)
+        if precision == "int8":
+            path = as_path(output) or default_int8_path(loaded, options)
+        else:
+            options = replace(options, precision=precision)
+            path = as_path(output) or default_path(loaded, options)
+        check_outputs(
+            with_sidecar("the exported file", path),
+            [Path(loaded.weights), *map(as_path, (ranges, images, dataset))],
+        )
         if precision == "int8":
             if ranges is not None:
                 raise DeblurExportError("ranges are for fp16; int8 needs images or a dataset")
-            options = ExportOptions(target, shape, reparam)
             chosen = Calibration(
                 as_path(images), as_path(dataset), layout=layout, max_drop=max_psnr_drop
             )
-            artifact = export_int8(loaded, options, chosen, as_path(output), progress)
+            artifact = export_int8(loaded, options, chosen, path, progress)
         else:
             keep = keep_rule(precision, as_path(ranges), as_path(images), shape, progress)
-            options = ExportOptions(target, shape, reparam, precision, keep)
-            path = as_path(output) or default_path(loaded, options)
-            artifact = pipeline.export_onnx(loaded, options, path, progress)
+            artifact = pipeline.export_onnx(loaded, replace(options, keep=keep), path, progress)
         return half_io_file(artifact, artifact.path) if io == "fp16" else artifact
 
 
@@ -162,7 +171,11 @@ def calibrate(
             written.
     """
     artifact = as_artifact(file)
-    path = as_path(output) or artifact.path.with_name(f"{artifact.path.stem}_int8.onnx")
+    path = as_path(output) or int8_path(artifact)
+    check_outputs(
+        with_sidecar("the int8 file", path),
+        [*artifact.files, as_path(images), as_path(dataset)],
+    )
     options = Calibration(
         as_path(images), as_path(dataset), method, layout, count, crop, max_psnr_drop, whole
     )

@@ -25,6 +25,7 @@ from deblur_export.export.parity.report import ParityReport, to_json
 from deblur_export.export.parity.report_html import to_html
 from deblur_export.export.runtimes.choose import choose_runtime, default_runtime
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.outputs import check_outputs
 from deblur_export.precision import GraphPrecision
 
 RUNTIME_NOTE = "runtime: "  # begins the note that says what was chosen, and why
@@ -78,6 +79,14 @@ def verify(
     if max_psnr_drop is not None and pairs is None:
         raise DeblurExportError("max_psnr_drop is measured against the sharp images of pairs")
     artifact = as_artifact(file)
+    check_outputs(
+        [("the JSON report", as_path(json)), ("the HTML report", as_path(html))],
+        [
+            *artifact.files,
+            *map(as_path, (weights, images, pairs)),
+            *map(Path, plugins),
+        ],
+    )
     # A verdict must not depend on what else is installed, so that "auto" is no default here.
     asked = runtime or default_runtime(artifact.path)
     chosen = choose_runtime(asked, artifact, precision)

@@ -14,6 +14,7 @@ from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.restore import Restored, Restorer, TileOptions, restore_file
 from deblur_export.export.runtimes.choose import choose_runtime
+from deblur_export.outputs import check_outputs
 from deblur_export.precision import GraphPrecision
 
 Pixels = TypeVar("Pixels", bound=np.generic)
@@ -86,7 +87,9 @@ class PhotoSession:
         Raises:
             DeblurExportError: the photo cannot be read, or the result not be written.
         """
-        return restore_file(self._restorer, Path(source), Path(target), self._options)
+        photo, restored = Path(source), Path(target)
+        check_outputs([("the restored photo", restored)], [photo, *self.artifact.files])
+        return restore_file(self._restorer, photo, restored, self._options)
 
     def _restore(self, rgb: NDArray[np.float32]) -> Restored:
         return self._restorer.restore(rgb, self._options)

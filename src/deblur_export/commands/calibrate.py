@@ -74,10 +74,20 @@ def calibrate(
     console = make_console()
     with console.status("loading") as status:
         from deblur_export.api.export import calibrate as calibrate_file
+        from deblur_export.artifact import read_artifact, with_sidecar
+        from deblur_export.calibration.calibrate import int8_path
         from deblur_export.calibration.report import block_table, plot_pareto, summary
+        from deblur_export.outputs import check_outputs, check_plots
 
+        artifact = read_artifact(file)
+        if plot is not None:
+            check_plots()
+        check_outputs(
+            [*with_sidecar("the int8 file", output or int8_path(artifact)), ("the plot", plot)],
+            [*artifact.files, images, dataset],
+        )
         result = calibrate_file(
-            file,
+            artifact,
             output,
             images=images,
             dataset=dataset,

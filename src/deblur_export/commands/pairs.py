@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deblur_export.commands.common import PATH, make_console
+from deblur_export.outputs import check_outputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +51,7 @@ def pairs(
         raise click.UsageError("give photos: --photos FOLDER, or --fetch FOLDER to download some")
     if not (target or sheet or folder):
         raise click.UsageError("nothing to do: give FOLDER, --fetch or --sheet")
+    check_outputs([("the contact sheet", sheet)], [source])
     console = make_console()
     if target is not None:
         fetch_photos(target, console)

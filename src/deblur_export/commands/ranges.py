@@ -50,8 +50,14 @@ def find_ranges(
     from deblur_export.export.precision.half_io import has_half_io
     from deblur_export.export.precision.ranges import HEADROOM, observe, write_ranges
     from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
+    from deblur_export.outputs import check_outputs, check_plots
 
     artifact = read_artifact(file)
+    if plot is not None:
+        check_plots()
+    check_outputs(
+        [("the file of ranges", json_path), ("the plot", plot)], [*artifact.files, images]
+    )
     if artifact.manifest.precision != "fp32" or has_half_io(artifact):
         raise DeblurExportError(
             f"{file} is {artifact.manifest.precision}, its input "
