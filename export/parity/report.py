@@ -56,6 +56,8 @@ class CaseResult:
         reason: why it failed, or "".
         candidate_float64, reference_float64: largest errors against the network in float64, or None
             if it was not run.
+        without_rounding: of a file in low precision, the largest absolute error of its graph
+            without the roundings; None for other files, or if there is no graph.
         images: images for the HTML report.
     """
 
@@ -72,6 +74,7 @@ class CaseResult:
     reason: str = ""
     candidate_float64: float | None = None
     reference_float64: float | None = None
+    without_rounding: float | None = None
     images: CaseImages | None = dataclasses.field(default=None, compare=False, repr=False)
 
 

@@ -1,7 +1,8 @@
 """Checks that an artifact computes the same as its PyTorch network.
 
 Both run on the same images and with the same discrete choices, which are those of the artifact; see
-`decisions`.
+`decisions`. A file in low precision has wide tolerances; its graph is judged without its roundings
+too, with the tolerances of float32, see `float32_form`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from torch import nn
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.engines.elsewhere import check_built_elsewhere
 from deblur_export.export.graph import inner_values
 from deblur_export.export.images.cases import Case
 from deblur_export.export.images.pairs import Pairs
 from deblur_export.export.parity import metrics
+from deblur_export.export.parity.graph_check import GraphCheck, graph_file, note_on_graph
 from deblur_export.export.parity.ground_truth import compare_with_ground_truth
 from deblur_export.export.parity.report import (
     CaseImages,
@@ -36,6 +39,7 @@ from deblur_export.export.parity.runners import SessionRunner, TorchRunner
 from deblur_export.export.reparam.prepare import prepare
 from deblur_export.export.runtimes.open import open_reproducible
 from deblur_export.export.runtimes.registry import DEFAULT, backend
+from deblur_export.export.runtimes.session import Session
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
 from deblur_export.models.decisions import (
     Allowance,
@@ -44,7 +48,7 @@ from deblur_export.models.decisions import (
     decisions,
     with_choices,
 )
-from deblur_export.precision import PRECISIONS, GraphPrecision, Tolerances
+from deblur_export.precision import FP32, PRECISIONS, GraphPrecision, Tolerances
 
 MAX_DROP = 0.1  # dB, as in `calibrate`
 Array = NDArray[np.float32]
@@ -127,6 +131,9 @@ def verify(
     """
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
     is_engine = backend(runtime).runs_engines
+    built = check_built_elsewhere(artifact) if is_engine else ()
+    low = _tolerances(artifact, precision) is not FP32.tolerances
+    graph = _open_graph(artifact, model) if low else None
     deciding = () if is_engine else _deciding(artifact, model.net)
     exact = copy.deepcopy(model.net).double() if float64 else None
     compared = []
@@ -145,7 +152,11 @@ def verify(
                 expected = reference.infer({"image": case.image})
             exactly = None if exact is None else _run_float64(exact, case, choices)
             images = found["restored"], expected["restored"]
-            compared.append(_compare(case, *images, checks, exactly, with_images, tolerance))
+            result = _compare(case, *images, checks, exactly, with_images, tolerance)
+            if graph is not None:
+                progress(f"{case.name} without roundings")
+                result = graph.judged(case, result)
+            compared.append(result)
         if ground_truth is not None:
             compared_pairs = compare_with_ground_truth(
                 ground_truth.pairs,
@@ -159,7 +170,10 @@ def verify(
     layers: tuple[LayerError, ...] = ()
     if (failed is not None or with_images) and not is_engine:
         progress("comparing layers")
-        layers = compare_layers(artifact, model, failed or cases[0], runtime, precision)
+        wrong = graph is not None and any(map(_outside_float32, compared))
+        layers = compare_layers(
+            artifact, model, failed or cases[0], runtime, precision, graph if wrong else None
+        )
     return ParityReport(
         artifact=str(artifact.path),
         reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.weights}",
@@ -169,9 +183,27 @@ def verify(
         layers=layers,
         first_diverged=next((layer.name for layer in layers if layer.diverged), None),
         manifest=artifact.manifest.as_dict(),
-        notes=(*session.notes, *(note_on_choices(model.net) if is_engine else ())),
+        notes=(
+            *session.notes,
+            *((note_on_graph(artifact, graph, compared),) if low else ()),
+            *built,
+            *(note_on_choices(model.net) if is_engine else ()),
+        ),
         ground_truth=compared_pairs,
     )
+
+
+def _open_graph(artifact: Artifact, model: LoadedModel) -> GraphCheck | None:
+    """The graph of a file in low precision, without its roundings; None if it is not there."""
+    file = graph_file(artifact)
+    if file is None:
+        return None
+    exported, _ = prepare(model, artifact.manifest.reparameterized)
+    return GraphCheck(file, model.net, exported, _deciding(file, model.net))
+
+
+def _outside_float32(result: CaseResult) -> bool:
+    return not (result.without_rounding or 0.0) <= FP32.tolerances.max_abs
 
 
 def note_on_choices(net: nn.Module) -> tuple[str, ...]:
@@ -263,11 +295,13 @@ def compare_layers(
     case: Case,
     runtime: str = DEFAULT,
     precision: GraphPrecision = "fp32",
+    graph: GraphCheck | None = None,
 ) -> tuple[LayerError, ...]:
     """Compare every module whose output is a value of the graph, in execution order.
 
     The reference is the network as it was exported (reparameterized or not), with the choices of
-    the artifact, so that only the arithmetic differs. Choices are not compared as layers.
+    the artifact, so that only the arithmetic differs. Choices are not compared as layers. With
+    `graph`, that is compared, with the tolerance of float32.
 
     Raises:
         DeblurExportError: the file cannot be opened.
@@ -276,14 +310,17 @@ def compare_layers(
     deciding = _deciding(artifact, net)
     comparable = _called_once(net, case) - set(deciding)
     names = tuple(name for name in inner_values(artifact.proto) if name in comparable)
-    with SessionRunner(
-        open_reproducible(artifact, runtime, names + deciding, precision)
-    ) as candidate:
+    if graph is not None:
+        session: Session = graph.open(names + deciding)
+        limit = FP32.tolerances.layer_rms_rel
+    else:
+        session = open_reproducible(artifact, runtime, names + deciding, precision)
+        limit = _tolerances(artifact, precision).layer_rms_rel
+    with SessionRunner(session) as candidate:
         found = candidate.infer({"image": case.image})
     choices = {name: found[name] for name in deciding}
     with with_choices(net, choices), TorchRunner(net, modules=names) as reference:
         expected = reference.infer({"image": case.image})
-    limit = _tolerances(artifact, precision).layer_rms_rel
     return tuple(_layer_error(name, found[name], expected[name], limit) for name in names)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,23 +35,31 @@ MOVES = frozenset(
 )
 
 
-class EmulatedSession:
-    """Runs the emulation of a file on ONNX Runtime; a `runtimes.Session`."""
+class Float32Session:
+    """Runs a float32 graph that was made from a file on ONNX Runtime; a `runtimes.Session`.
+
+    Args:
+        model: the graph; the outputs are added to it.
+        how: what is done with the file, for the title.
+        path: of the file, for messages.
+        extra_outputs: values of the graph to return as well.
+
+    Raises:
+        DeblurExportError: ONNX Runtime cannot load it.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
-        self, file: ModelFile, precision: str, extra_outputs: tuple[str, ...] = ()
+        self, model: onnx.ModelProto, how: str, path: Path, extra_outputs: tuple[str, ...] = ()
     ) -> None:
-        self.title = f"ONNX Runtime {onnxruntime.__version__} CPU, {precision} emulated"
-        self.notes: tuple[str, ...] = (
-            f"ONNX Runtime computes in float32 here and rounds to {precision} where the file does",
-        )
-        model = emulated(file.proto)
+        self.title = f"ONNX Runtime {onnxruntime.__version__} CPU, {how}"
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs)
         try:
             self.session = float32_session(model)
         except Exception as error:  # the bindings raise several unrelated types
             raise DeblurExportError(
-                f"{file.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+                f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
             ) from error
         self.outputs = [output.name for output in self.session.get_outputs()]
 
@@ -67,6 +76,18 @@ class EmulatedSession:
                 f"ONNX Runtime failed, perhaps for lack of memory: {str(error).splitlines()[0]}"
             ) from error
         return dict(zip(self.outputs, map(np.asarray, values), strict=True))
+
+
+class EmulatedSession(Float32Session):
+    """Runs the emulation of a file on ONNX Runtime; a `runtimes.Session`."""
+
+    def __init__(
+        self, file: ModelFile, precision: str, extra_outputs: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(emulated(file.proto), f"{precision} emulated", file.path, extra_outputs)
+        self.notes = (
+            f"ONNX Runtime computes in float32 here and rounds to {precision} where the file does",
+        )
 
 
 def float32_session(model: onnx.ModelProto) -> Any:
@@ -88,6 +109,15 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
     The function bodies of custom ops are inlined. Inside their loops and branches nothing is
     rounded, only the values that leave them.
     """
+    return _in_float32(model, rounding=True)
+
+
+def widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 copy of a typed graph that rounds nothing; as `emulated`."""
+    return _in_float32(model, rounding=False)
+
+
+def _in_float32(model: onnx.ModelProto, rounding: bool) -> onnx.ModelProto:
     model = inlined(model)
     types = element_types(model)
     graph = model.graph
@@ -95,14 +125,15 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
         _widen(tensor)
     nodes = list(graph.node)
     del graph.node[:]
-    for info in graph.input:
+    for info in graph.input if rounding else ():
         graph.node.extend(_rounded_input(info, nodes))
     for node in nodes:
         low = [(i, types[name]) for i, name in enumerate(node.output) if types.get(name) in LOW]
         _retype(node)
-        rounding = [] if node.op_type in MOVES else [_rounding(node, *value) for value in low]
+        rounded = rounding and node.op_type not in MOVES
+        casts = [_rounding(node, *value) for value in low] if rounded else []
         graph.node.append(node)
-        graph.node.extend(itertools.chain(*rounding))
+        graph.node.extend(itertools.chain(*casts))
     del graph.value_info[:]
     for info in (*graph.input, *graph.output):
         _declare(info)

@@ -1,4 +1,8 @@
-"""Every bound of every precision: a file just inside passes, one just outside fails."""
+"""Every bound of every precision: a file just inside passes, one just outside fails.
+
+The errors are those of a wrong graph, which `GraphCheck` would find; it is left out where the
+bounds themselves are tested.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,20 @@ from onnx import numpy_helper
 from deblur_export.artifact import Artifact
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity import verify as module
+from deblur_export.export.parity.graph_check import GraphCheck
 from deblur_export.export.parity.report import ParityReport
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.models.decisions import Allowance, with_choices
-from deblur_export.precision import PRECISIONS
+from deblur_export.precision import INT8, PRECISIONS
+from deblur_export.precision import LOW as LOW_FLOATS
 from tests.conftest import Exported
 from tests.manifests import in_precision
 
 SHAPE = (1, 3, 32, 32)
 LAYER = "ending"
 INSIDE, OUTSIDE = 0.99, 1.01
+LOW = (*LOW_FLOATS, INT8.name)
 Image = NDArray[np.float32]
 bounds = pytest.mark.parametrize(("factor", "passes"), [(INSIDE, True), (OUTSIDE, False)])
 precisions = pytest.mark.parametrize("precision", PRECISIONS)
@@ -37,6 +44,11 @@ precisions = pytest.mark.parametrize("precision", PRECISIONS)
 def original(exported: Exported) -> Artifact:
     """A small exact file; what it claims to be in is changed, what it computes is not."""
     return exported("nafnet", options=ExportOptions(shape=SHAPE))
+
+
+@pytest.fixture
+def without_graph_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GraphCheck, "judged", lambda self, case, result: result)
 
 
 def claiming(original: Artifact, precision: str, model: onnx.ModelProto, folder: Path) -> Artifact:
@@ -59,6 +71,7 @@ def judged(artifact: Artifact) -> ParityReport:
     return verify(artifact, reference_model(artifact), random_cases(SHAPE)[:1])
 
 
+@pytest.mark.usefixtures("without_graph_check")
 @precisions
 @bounds
 def test_one_pixel(
@@ -75,6 +88,7 @@ def test_one_pixel(
     "precision", [name for name, record in PRECISIONS.items() if record.tolerances.psnr]
 )
 @bounds
+@pytest.mark.usefixtures("without_graph_check")
 def test_all_pixels(
     original: Artifact, tmp_path: Path, precision: str, factor: float, passes: bool
 ) -> None:
@@ -82,6 +96,24 @@ def test_all_pixels(
     report = judged(with_error(original, precision, np.full(SHAPE, size, np.float32), tmp_path))
     assert report.passed == passes, report.cases[0].reason
     assert passes or report.cases[0].reason.startswith("PSNR")
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_a_wrong_graph_is_not_hidden_by_the_bounds_of_a_low_precision(
+    original: Artifact, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error is ten times that of a wrong float32 file, and within the bounds."""
+    size = 10 * PRECISIONS["fp32"].tolerances.max_abs
+    wrong = with_error(original, precision, np.full(SHAPE, size, np.float32), tmp_path)
+    report = judged(wrong)
+    assert not report.passed
+    assert report.cases[0].reason == (
+        "its graph without roundings: max error 1.0e-03 is above 1e-04"
+    )
+    assert report.cases[0].without_rounding == pytest.approx(size, rel=0.01)
+    assert report.layers
+    monkeypatch.setattr(GraphCheck, "judged", lambda self, case, result: result)
+    assert judged(wrong).passed
 
 
 @precisions
