@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from deblur_export.artifact import Artifact, file_sha256, sidecar_path, with_sidecar
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import EngineCheck, EngineRecord, OtherFile, Profile
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines import commands
-from deblur_export.export.engines.builders import Builder, Choice
+from deblur_export.export.engines.builder import Builder
+from deblur_export.export.engines.builders import Choice
 from deblur_export.export.engines.check import check_engine
+from deblur_export.export.engines.elsewhere import instructions, layers_path, plugins_path
 from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions, profile_for
-from deblur_export.export.engines.plugin_graph import write_plugin_form
+from deblur_export.export.engines.options import ENGINE, BuildOptions, profile_for, sizes_text
 from deblur_export.export.engines.typed import check_layout, claim_of, typed_file, typed_path
 from deblur_export.manifest import Manifest
 from deblur_export.outputs import check_outputs
-from deblur_export.plugins.libraries import tensorrt as tensorrt_library
-
-LAYERS_SUFFIX = ".layers.json"  # of the file with what TensorRT's engine inspector lists
-PLUGIN_SUFFIX = ".plugins.onnx"  # of the ONNX file whose custom ops need plugins
-BackendChoice = Literal["auto", "tensorrt", "rtx"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,8 @@ def build_engine(
         options: how to build.
         choice: from `builders.choose`; without a builder the typed file is written, and `lines`
             contain the commands for the target machine.
-        output: path of the engine; None stands for one beside the file, like `net_fp16.engine`.
+        output: path of the engine; None stands for one beside the file, like `net_fp16.engine`, or
+            `net_fp16.rtx.engine` of TensorRT for RTX.
         listener: is told the progress of the build.
 
     Raises:
@@ -65,34 +60,35 @@ def build_engine(
         raise DeblurExportError(f"{output}: an engine cannot end in {output.suffix}; use .engine")
     folder = artifact.path.parent if output is None else output.parent
     onnx = typed_path(artifact, options, folder)
-    engine = output or onnx.with_suffix(".engine")
+    builder = choice.builder
+    engine = output or onnx.with_suffix(builder.suffix if builder else ENGINE)
     check_outputs(
         [
             *(() if onnx == artifact.path else with_sidecar("the typed ONNX file", onnx)),
-            ("the ONNX file for plugins", onnx.with_suffix(PLUGIN_SUFFIX)),
+            ("the ONNX file for plugins", plugins_path(onnx)),
             *with_sidecar("the engine", engine),
-            ("the list of its layers", engine.with_suffix(LAYERS_SUFFIX)),
+            ("the list of its layers", layers_path(engine)),
             ("the timing cache", options.timing_cache),
         ],
         [*artifact.files, *options.plugins],
     )
     typed = typed_file(artifact, options, onnx)
-    if choice.builder is None:
-        return Outcome(typed, None, _instructions(typed, engine, profile, options, choice))
-    built = choice.builder.build(typed, profile, options, listener)
+    if builder is None:
+        return Outcome(typed, None, instructions(typed, engine, profile, options, choice.reasons))
+    built = builder.build(typed, profile, options, listener)
     expected = built.expected or built.network
     findings = check_engine(
         options.precision, built.network, built.engine, expected, claim_of(typed)
     )
-    _write(typed, engine, profile, options, choice.builder, built, findings)
+    _write(typed, engine, profile, options, builder, built, findings)
     size = len(built.data) / 1e6
-    summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {choice.builder.title}"
+    summary = f"{engine}: {size:.1f} MB, {typed.title}, {options.precision}, {builder.title}"
     return Outcome(
         typed,
         engine,
         (
             summary,
-            *_sizes(profile),
+            *sizes_text(profile, options.sizes),
             *(f"precision check: {line}" for line in findings),
             *built.notes,
         ),
@@ -113,7 +109,7 @@ def _write(
     with atomic_path(engine) as temporary:
         temporary.write_bytes(built.data)
     if built.layers:
-        with atomic_path(engine.with_suffix(LAYERS_SUFFIX)) as temporary:
+        with atomic_path(layers_path(engine)) as temporary:
             temporary.write_text(built.layers, encoding="utf-8")
     manifest = describe(typed, profile, options, builder, built, findings)
     Artifact(engine, manifest).recorded()
@@ -138,44 +134,3 @@ def describe(
         check=EngineCheck(options.precision, built.network, built.engine, tuple(findings)),
     )
     return typed.manifest.derived(engine=record)
-
-
-def _sizes(profile: Profile | None) -> list[str]:
-    if profile is None:
-        return []
-    low, typical, high = (
-        "x".join(map(str, shape)) for shape in (profile.smallest, profile.typical, profile.largest)
-    )
-    return [f"accepts {low} to {high}, portrait or landscape, tuned for {typical}"]
-
-
-def _instructions(
-    typed: Artifact, engine: Path, profile: Profile | None, options: BuildOptions, choice: Choice
-) -> tuple[str, ...]:
-    """The lines for the user on a machine that cannot build: how to build on another one."""
-    image = typed.manifest.input.name
-    onnx, options = _with_plugins(typed, options)
-    files = (onnx, engine, image, profile, options)
-    return (
-        "no engine was built: no TensorRT can build here",
-        *(f"  {reason}" for reason in choice.reasons),
-        f"{onnx} is strongly typed, {options.precision}; on the machine with the GPU run one of "
-        "these",
-        *(f"with the plugins of {library}" for library in options.plugins),
-        *_sizes(profile),
-        commands.trtexec(*files),
-        commands.polygraphy(*files),
-    )
-
-
-def _with_plugins(typed: Artifact, options: BuildOptions) -> tuple[Path, BuildOptions]:
-    """The file and options for TensorRT's tools. If there is a plugin library and the file has
-    custom ops, the file is written in the form that needs the plugins."""
-    ops = typed.manifest.custom_ops
-    packaged = tensorrt_library.find().path
-    libraries = options.plugins or ((packaged,) if packaged else ())
-    if not ops or not libraries:
-        return typed.path, options
-    path = typed.path.with_suffix(PLUGIN_SUFFIX)
-    write_plugin_form(typed, ops, path)
-    return path, replace(options, plugins=libraries)

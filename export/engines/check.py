@@ -79,6 +79,25 @@ def check_engine(
     return [str(network), str(engine)]
 
 
+def check_layers(precision: str, engine: Census, claim: Claim) -> Census:
+    """Check the precision of an engine by its own layers alone, and return their counts.
+
+    Raises:
+        CheckFailedError: it does not compute in `precision`.
+    """
+    parts = precision.split("+")
+    share = sum(map(engine.fraction, parts))
+    strange = [other for other in REDUCED if other not in parts and engine.fraction(other)]
+    missing = [part for part in parts if not engine.fraction(part)]
+    enough = share >= MIN_FRACTION or precision == "int8"  # what int8 leaves is float32
+    if missing or not enough or (precision == "fp32" and strange):
+        raise CheckFailedError(
+            f"{claim.file}: asked for {precision}, but the engine is not ({engine}); build it "
+            "again with the commands of deblur-export trt"
+        )
+    return engine
+
+
 def _check_network(precision: EnginePrecision, network: Census, name: str) -> None:
     if precision == "fp32":
         _refuse_other(precision, network, name, REDUCED)

@@ -23,6 +23,10 @@ COMPUTE_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 PRECISION_OF = {precision.tensorrt: name for name, precision in PRECISIONS.items()}
 
 
+class CannotBuildHereError(DeblurExportError):
+    """A builder is not installed, too old, or lacks a GPU."""
+
+
 @dataclass(frozen=True)
 class Built:
     """A serialized engine.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast, get_args
 
 from deblur_export.engine_record import BuildFlags, Profile
 from deblur_export.errors import DeblurExportError
@@ -14,7 +14,10 @@ from deblur_export.manifest import Manifest
 from deblur_export.precision import LOW, EnginePrecision
 
 Size = tuple[int, int]
+Orientation = Literal["any", "landscape", "portrait"]
+ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
+ENGINE = ".engine"  # the suffix of an engine
 LARGEST_SIDE = 16384  # pixels, as of exported files
 LARGEST_BATCH = 64
 DEFAULT_SMALLEST: Size = (64, 64)
@@ -48,12 +51,21 @@ def precision_from(int8: bool, **flags: bool) -> EnginePrecision | None:
 @dataclass(frozen=True)
 class Sizes:
     """Image sizes (height, width) and batch sizes as the user gave them; None stands for the
-    default."""
+    default.
+
+    Attributes:
+        smallest, typical, largest: sizes that the engine accepts, and the one that it is tuned for.
+        batch: the smallest, typical and largest batch.
+        orientation: of the images; for "any", both sides range up to the longer one of `largest`.
+        fixed: the only size; without `smallest`, `typical`, `largest` and `orientation`.
+    """
 
     smallest: Size | None = None
     typical: Size | None = None
     largest: Size | None = None
     batch: tuple[int, int, int] | None = None
+    orientation: Orientation = "any"
+    fixed: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +137,14 @@ def _parse_batch(text: str | None) -> tuple[int, int, int] | None:
 
 
 def parse_sizes(
-    smallest: str | None, typical: str | None, largest: str | None, batch: str | None
+    smallest: str | None,
+    typical: str | None,
+    largest: str | None,
+    batch: str | None,
+    orientation: Orientation = "any",
+    fixed: str | None = None,
 ) -> Sizes:
-    """Parse the values of --min, --opt, --max and --batch.
+    """Parse the values of --min, --opt, --max, --batch and --size.
 
     Raises:
         DeblurExportError: one of them cannot be read.
@@ -137,6 +154,8 @@ def parse_sizes(
         _parse_size("--opt", typical),
         _parse_size("--max", largest),
         _parse_batch(batch),
+        orientation,
+        _parse_size("--size", fixed),
     )
 
 
@@ -148,31 +167,73 @@ def parse_capabilities(text: str | None) -> tuple[str, ...]:
 def profile_for(input_shape: Sequence[int | str], sizes: Sizes) -> Profile | None:
     """The optimization profile (NCHW shapes) of an engine; None if the file has a fixed shape.
 
-    Photos come in portrait and landscape orientation, so that both height and width range from the
-    shorter side of the smallest size to the longer side of the largest.
+    Photos come in portrait and landscape orientation. For "any", both height and width therefore
+    range from the shorter side of the smallest size to the longer side of the largest.
 
     Raises:
-        DeblurExportError: sizes for a file of fixed shape, or sizes that do not ascend.
+        DeblurExportError: sizes for a file of fixed shape, sizes that do not ascend, or that
+            contradict each other.
     """
     if all(isinstance(extent, int) for extent in input_shape):
         if sizes != Sizes():
             shape = "x".join(map(str, input_shape))
             raise DeblurExportError(
-                f"the file accepts {shape} only, so that --min, --opt, --max and --batch do not "
-                "apply; export it without --shape"
+                f"the file accepts {shape} only, so that --min, --opt, --max, --size, "
+                "--orientation and --batch do not apply; export it without --shape"
             )
         return None
-    smallest, largest = _smallest(sizes), _largest(sizes)
-    low, high = min(smallest), max(largest)
-    height, width = map(min, DEFAULT_TYPICAL, largest)
-    typical = sizes.typical or (max(height, low), max(width, low))
-    if not all(low <= side <= high for side in typical):
-        raise DeblurExportError(
-            f"--opt {_text(typical)} does not lie between --min and --max: each side must be from "
-            f"{low} to {high}"
-        )
     few, some, many = sizes.batch or (1, 1, 1)
-    return Profile((few, 3, low, low), (some, 3, typical[0], typical[1]), (many, 3, high, high))
+    if sizes.fixed is not None:
+        if replace(sizes, fixed=None, batch=None) != Sizes():
+            raise DeblurExportError(
+                "--size is the only size; leave --min, --opt, --max and --orientation out"
+            )
+        return Profile((few, 3, *sizes.fixed), (some, 3, *sizes.fixed), (many, 3, *sizes.fixed))
+    smallest, largest = _smallest(sizes), _largest(sizes)
+    low, high = _turned(smallest, sizes, min), _turned(largest, sizes, max)
+    if not all(a <= b for a, b in zip(low, high, strict=True)):
+        raise DeblurExportError(f"--min {_text(smallest)} is larger than --max {_text(largest)}")
+    typical = sizes.typical or _typical(sizes, low, high)
+    if not all(a <= side <= b for a, side, b in zip(low, typical, high, strict=True)):
+        height, width = (f"{a} to {b}" for a, b in zip(low, high, strict=True))
+        raise DeblurExportError(
+            f"--opt {_text(typical)} does not lie between --min and --max: its height must be from "
+            f"{height}, its width from {width}"
+        )
+    return Profile((few, 3, *low), (some, 3, *typical), (many, 3, *high))
+
+
+def sizes_text(profile: Profile | None, sizes: Sizes) -> list[str]:
+    """A line that says which sizes an engine accepts; none for a file of fixed shape."""
+    if profile is None:
+        return []
+    low, typical, high = (
+        "x".join(map(str, shape)) for shape in (profile.smallest, profile.typical, profile.largest)
+    )
+    if sizes.fixed is not None:
+        return [f"accepts {_text(sizes.fixed)} only"]
+    kind = "portrait or landscape" if sizes.orientation == "any" else f"{sizes.orientation} only"
+    return [f"accepts {low} to {high}, {kind}, tuned for {typical}"]
+
+
+def _turned(size: Size, sizes: Sizes, extreme: Callable[[Size], int]) -> Size:
+    """A limit for images of the orientation: the shorter side first for landscape, or the `extreme`
+    side twice for any."""
+    if sizes.orientation == "any":
+        return extreme(size), extreme(size)
+    short, long = sorted(size)
+    return (short, long) if sizes.orientation == "landscape" else (long, short)
+
+
+def _typical(sizes: Sizes, low: Size, high: Size) -> Size:
+    """The largest size if that was given, else the default, between the limits."""
+    height, width = sizes.largest or DEFAULT_TYPICAL
+    if sizes.orientation != "any":
+        height, width = _turned((height, width), sizes, min)
+    return (
+        min(max(height, low[0]), high[0]),
+        min(max(width, low[1]), high[1]),
+    )
 
 
 def _smallest(sizes: Sizes) -> Size:
@@ -184,12 +245,7 @@ def _smallest(sizes: Sizes) -> Size:
 def _largest(sizes: Sizes) -> Size:
     """As given, else the default or a larger size that was given."""
     given = [size for size in (sizes.typical, sizes.smallest) if size]
-    largest = sizes.largest or max([DEFAULT_LARGEST, *given], key=max)
-    if sizes.smallest and sizes.largest and min(sizes.smallest) > max(sizes.largest):
-        raise DeblurExportError(
-            f"--min {_text(sizes.smallest)} is larger than --max {_text(sizes.largest)}"
-        )
-    return largest
+    return sizes.largest or max([DEFAULT_LARGEST, *given], key=max)
 
 
 def _text(size: Sequence[int]) -> str:

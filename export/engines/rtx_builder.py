@@ -11,10 +11,11 @@ from deblur_export.artifact import Artifact
 from deblur_export.engine_record import Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
-from deblur_export.export.engines.nvinfer import Built, Listener
+from deblur_export.export.engines.nvinfer import Built, CannotBuildHereError, Listener
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.runtimes import nvinfer_log
+from deblur_export.precision import PRECISIONS
 from deblur_export.target import TARGETS
 
 MIN_VERSION = (1, 7)
@@ -22,19 +23,19 @@ MIN_VERSION = (1, 7)
 # TensorRT-RTX Engines" of its documentation); the library itself does not say.
 # https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
 DEFAULT_GPUS = "8.0, 8.6, 8.9, 12.0 and later"
-TURING = "7.5"  # without bfloat16, and without int8 ("Support Matrix", the same documentation)
 
 
 def open_builder(options: BuildOptions) -> RtxBuilder:
     """TensorRT for RTX.
 
     Raises:
-        DeblurExportError: not installed, too old, or asked for what it does not have.
+        CannotBuildHereError: it is not installed, or too old.
+        DeblurExportError: it is asked for what it does not have.
     """
     try:
         import tensorrt_rtx
     except ImportError as error:
-        raise DeblurExportError(
+        raise CannotBuildHereError(
             "TensorRT for RTX is not installed; pip install 'deblur-export[rtx]'"
         ) from error
     builder = RtxBuilder(tensorrt_rtx)
@@ -44,9 +45,10 @@ def open_builder(options: BuildOptions) -> RtxBuilder:
 
 
 class RtxBuilder:
-    """See `builders.Builder`."""
+    """See `builder.Builder`."""
 
     reason = "installed, and needs no GPU to build"
+    suffix = ".rtx.engine"  # TensorRT does not load it
 
     def __init__(self, trt: ModuleType) -> None:
         self.trt = trt
@@ -59,7 +61,7 @@ class RtxBuilder:
         )
         if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
             least = ".".join(map(str, MIN_VERSION))
-            raise DeblurExportError(
+            raise CannotBuildHereError(
                 f"{self.title} is too old, {least} or newer is needed; "
                 "pip install -U 'deblur-export[rtx]'"
             )
@@ -116,18 +118,20 @@ class RtxBuilder:
         gpus = ", ".join(options.compute_capabilities)
         note = f"for compute capability {gpus or DEFAULT_GPUS}"
         if not gpus:
-            note += f" (NVIDIA's documentation of the default; {TURING} must be asked for)"
+            note += " (NVIDIA's documentation of the default; older ones must be asked for)"
         stored, expected = stored_weights(data, artifact) or (None, None)
         return Built(data, census, stored, notes=(note,), expected=expected)
 
     def _refuse_precision(self, options: BuildOptions) -> None:
-        """Turing computes in neither bfloat16 nor int8."""
-        strange = [part for part in options.precision.split("+") if part in ("bf16", "int8")]
-        if TURING in options.compute_capabilities and strange:
-            raise DeblurExportError(
-                f"{self.title} has no {' and no '.join(strange)} on compute capability {TURING}; "
-                "build that engine in fp16 or fp32"
-            )
+        """Older GPUs do not compute in every precision."""
+        for text in options.compute_capabilities:
+            parts = options.precision.split("+")
+            strange = [part for part in parts if PRECISIONS[part].rtx_since > float(text)]
+            if strange:
+                raise DeblurExportError(
+                    f"{self.title} has no {' and no '.join(strange)} on compute capability {text}; "
+                    "build an engine of its own for that"
+                )
 
 
 def _refuse_options(title: str, options: BuildOptions) -> None:

@@ -17,8 +17,8 @@ from deblur_export.engine_record import Census, Profile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.check import inspected
-from deblur_export.export.engines.nvinfer import Built, Listener
-from deblur_export.export.engines.options import BuildOptions
+from deblur_export.export.engines.nvinfer import Built, CannotBuildHereError, Listener
+from deblur_export.export.engines.options import ENGINE, BuildOptions
 from deblur_export.export.engines.plugin_graph import plugin_form
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.export.runtimes.gpu import compute_capability, gpu_count
@@ -34,23 +34,22 @@ def open_builder(options: BuildOptions) -> TensorRtBuilder:
     """The builder of the installed TensorRT.
 
     Raises:
-        DeblurExportError: TensorRT is not installed or too old, there is no GPU, or an option is
-            not supported.
+        CannotBuildHereError: TensorRT is not installed or too old, or there is no GPU.
+        DeblurExportError: an option is not supported.
     """
+    if options.compute_capabilities:
+        raise DeblurExportError(
+            "TensorRT builds for the GPU it runs on; --compute-capability is for --backend rtx"
+        )
     try:
         import tensorrt
     except ImportError as error:
-        raise DeblurExportError(
+        raise CannotBuildHereError(
             "TensorRT is not installed; pip install 'deblur-export[trt]'"
         ) from error
     builder = TensorRtBuilder(tensorrt)
-    if options.compute_capabilities:
-        raise DeblurExportError(
-            f"{builder.title} builds for the GPU it runs on; --compute-capability is for "
-            "--backend rtx"
-        )
     if gpu_count() == 0:
-        raise DeblurExportError(
+        raise CannotBuildHereError(
             f"{builder.title} needs an NVIDIA GPU to build, and there is none here; build on the "
             "target machine, or use --backend rtx"
         )
@@ -58,10 +57,11 @@ def open_builder(options: BuildOptions) -> TensorRtBuilder:
 
 
 class TensorRtBuilder:
-    """See `builders.Builder`."""
+    """See `builder.Builder`."""
 
     reason = "installed, and there is a GPU"
     covers = "an engine is for the GPU that builds it; never run by the authors of this package"
+    suffix = ENGINE
 
     def __init__(self, trt: ModuleType) -> None:
         self.trt = trt
@@ -69,7 +69,7 @@ class TensorRtBuilder:
         self.title = f"TensorRT {self.version}"
         if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
             least = ".".join(map(str, MIN_VERSION))
-            raise DeblurExportError(
+            raise CannotBuildHereError(
                 f"{self.title} is too old, {least} or newer is needed; "
                 "pip install -U 'deblur-export[trt]'"
             )

@@ -131,7 +131,7 @@ def _library(artifact: Artifact) -> ModuleType:
             f"'deblur-export[{extra}]'"
         ) from error
     same = trt.__version__ == engine.version or engine.flags.version_compatible
-    if name == "TensorRT" and not same:
+    if name == "TensorRT" and not same and not engine.built_elsewhere:
         raise DeblurExportError(
             f"{artifact.path} was built by TensorRT {engine.version}, and here is "
             f"{trt.__version__}: build it again, or with --version-compatible"

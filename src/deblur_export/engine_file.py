@@ -29,7 +29,8 @@ def read_runnable(path: Path) -> Artifact:
 
 
 def read_engine(path: Path) -> Artifact:
-    """Open an engine and read the manifest beside it.
+    """Open an engine and read the manifest beside it. One that was built elsewhere has no hash in
+    its manifest until it passes `verify`.
 
     Raises:
         DeblurExportError: there is no such file, or no manifest beside it that describes it.
@@ -43,10 +44,11 @@ def read_engine(path: Path) -> Artifact:
             "unknown; copy that too, or build the engine with deblur-export trt"
         )
     manifest = read_sidecar(sidecar, NO_ENGINE, ADVICE)
-    if manifest.engine is None or manifest.file is None:
+    engine, file = manifest.engine, manifest.file
+    if engine is None or (file is None and not engine.built_elsewhere):
         raise DeblurExportError(f"{sidecar}: not {NO_ENGINE}; {ADVICE}")
     artifact = Artifact(path, manifest)
-    if manifest.file.sha256 != artifact.sha256:
+    if file is not None and file.sha256 != artifact.sha256:
         raise DeblurExportError(
             f"{path} is not the file that {sidecar.name} describes (SHA-256 differs); build it "
             "again"

@@ -75,7 +75,8 @@ class EngineCheck:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """How an engine was built from its ONNX file; `profile` is None if that has a fixed shape."""
+    """How an engine was built from its ONNX file; `profile` is None if that has a fixed shape,
+    `version` of TensorRT is empty if its own tools build the engine on another machine."""
 
     onnx: OtherFile
     backend: str
@@ -84,3 +85,8 @@ class EngineRecord:
     flags: BuildFlags
     plugins: tuple[OtherFile, ...]
     check: EngineCheck
+
+    @property
+    def built_elsewhere(self) -> bool:
+        """Whether TensorRT's own tools build it, with the commands of `deblur-export trt`."""
+        return not self.version

@@ -56,6 +56,8 @@ class Precision:
         opset: the oldest ONNX opset in which convolutions and similar operators support it.
         timed: whether `bench` measures it, because processors have instructions for it.
         tensorrt: its name among TensorRT's types.
+        rtx_since: the oldest compute capability on which TensorRT for RTX computes in it, according
+            to the "Support Matrix" of its documentation.
         inspector: regular expression for its spelling in TensorRT's engine inspector.
         tolerances: those of `verify`.
     """
@@ -69,6 +71,7 @@ class Precision:
     opset: int
     timed: bool
     tensorrt: str
+    rtx_since: float
     inspector: str
     tolerances: Tolerances
 
@@ -93,6 +96,7 @@ FP32 = Precision(
     opset=1,
     timed=True,
     tensorrt="FLOAT",
+    rtx_since=7.5,
     inspector=r"float|fp32",
     # float32 compared with float32: rounding in some hundred layers; the networks stay below 1e-5.
     tolerances=Tolerances(max_abs=1e-4, layer_rms_rel=1e-4, flips=1e-3),
@@ -112,6 +116,7 @@ FP16 = Precision(
     opset=1,
     timed=False,
     tensorrt="HALF",
+    rtx_since=7.5,
     inspector=r"half|fp16|float16",
     tolerances=Tolerances(1e-2, 3e-2, psnr=60.0, flips=3e-2, flip_distance=0.02),
 )
@@ -125,6 +130,7 @@ BF16 = Precision(
     opset=22,
     timed=True,
     tensorrt="BF16",
+    rtx_since=8.0,
     inspector=r"bf16|bfloat16",
     tolerances=Tolerances(8e-2, 2e-1, psnr=42.0, flips=2e-1, flip_distance=0.2),
 )
@@ -138,6 +144,7 @@ INT8 = Precision(
     opset=10,
     timed=False,
     tensorrt="INT8",
+    rtx_since=8.0,
     inspector=r"int8",
     # Seven binary digits before every convolution. `calibrate` already keeps the loss within a
     # budget in dB, so that these tolerances only distinguish a coarse graph from a broken one.

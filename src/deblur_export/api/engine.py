@@ -20,15 +20,18 @@ from deblur_export.artifact import Artifact, with_sidecar
 from deblur_export.calibration.calibrate import MAX_DROP
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import build
-from deblur_export.export.engines.build import BackendChoice, Outcome
+from deblur_export.export.engines.build import Outcome
 from deblur_export.export.engines.builders import Choice, choose
 from deblur_export.export.engines.nvinfer import Listener
 from deblur_export.export.engines.options import (
+    ORIENTATIONS,
     BuildOptions,
+    Orientation,
     Size,
     Sizes,
     precision_of,
 )
+from deblur_export.export.engines.registry import BACKENDS, BackendChoice
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import EnginePrecision
@@ -57,6 +60,8 @@ def build_engine(
     smallest: Size | None = None,
     typical: Size | None = None,
     largest: Size | None = None,
+    orientation: Orientation = "any",
+    size: Size | None = None,
     batch: tuple[int, int, int] | None = None,
     plugins: Sequence[PathLike] = (),
     timing_cache: PathLike | None = None,
@@ -70,20 +75,24 @@ def build_engine(
 ) -> Outcome:
     """Build a TensorRT engine and check its precision; the options of `deblur-export trt`.
 
-    Where no TensorRT can build, the strongly typed ONNX file is written, and `lines` of the result
-    hold the commands for the target machine.
+    Where no TensorRT can build, the strongly typed ONNX file and the manifest of the engine are
+    written, and `lines` of the result hold the commands for the target machine.
 
     Args:
         source: an exported ONNX file (artifact or path), or a network of `load_model`, which is
             exported first.
-        output: the .engine file; None is beside the ONNX file, `net_fp16.engine`.
+        output: the .engine file; None is beside the ONNX file, `net_fp16.engine`, or
+            `net_fp16.rtx.engine` of TensorRT for RTX.
         precision: "fp32", "fp16", "bf16", "int8", "int8+fp16" or "int8+bf16"; None is the file's.
         io: type of input and output.
         images, dataset, max_psnr_drop: int8 of a float32 file only, see `calibrate`.
         backend: "tensorrt" builds on the GPU that the engine is for, "rtx" (TensorRT for RTX)
             needs none; "auto" selects the first that can build here.
         smallest, typical, largest: image sizes (height, width) that the engine accepts and is
-            tuned for; None are 64x64, 720x1280 and 1440x2560.
+            tuned for; None are 64x64, `largest` or without it 720x1280, and 1440x2560.
+        orientation: of the images: "any", where both sides may be as long as the longer one of
+            `largest`, "landscape" or "portrait".
+        size: the only size, instead of `smallest`, `typical` and `largest`.
         batch: smallest, typical and largest batch; None is (1, 1, 1).
         plugins: libraries of the custom ops; none for the packaged one, where it was built.
         timing_cache: file of measurements to use and to add to.
@@ -98,12 +107,13 @@ def build_engine(
     Raises:
         CheckFailedError: the engine is not in the precision asked for; it is not written.
         DeblurExportError: sizes that do not ascend, a file that the backend does not accept, a
-            path that cannot be written, or a named backend that cannot build here.
+            path that cannot be written, or TensorRT for RTX is named and cannot build here.
     """
     for name, value, known in (
         ("precision", precision, (None, *get_args(EnginePrecision))),
-        ("backend", backend, get_args(BackendChoice)),
+        ("backend", backend, BACKENDS),
         ("io", io, ("fp32", "fp16")),
+        ("orientation", orientation, ORIENTATIONS),
     ):
         if value not in known:
             raise DeblurExportError(f"{name} is {value!r}, not one of {', '.join(map(str, known))}")
@@ -111,7 +121,7 @@ def build_engine(
     if not calibrated and (images, dataset, max_psnr_drop) != (None, None, None):
         raise DeblurExportError("images, dataset and max_psnr_drop are for int8")
     options = BuildOptions(
-        sizes=Sizes(smallest, typical, largest, batch),
+        sizes=Sizes(smallest, typical, largest, batch, orientation, size),
         plugins=tuple(map(Path, plugins)),
         timing_cache=as_path(timing_cache),
         workspace=workspace,

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from deblur_export import telemetry
+from deblur_export.export.engines import registry as builders
 from deblur_export.export.runtimes.probe import Finding, trial, try_package
 from deblur_export.export.runtimes.registry import DEFAULT, ENTRIES, backend
 from deblur_export.target import TARGETS
@@ -26,10 +27,10 @@ CORE = {
 BUILDER_PROBE = """
 import sys
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.engines.builders import BUILDERS
+from deblur_export.export.engines.registry import ENTRIES
 from deblur_export.export.engines.options import BuildOptions
 try:
-    builder = BUILDERS["{}"].make(BuildOptions())
+    builder = ENTRIES["{}"].make(BuildOptions())
 except DeblurExportError as error:
     sys.exit(str(error))
 trt = builder.trt
@@ -72,9 +73,7 @@ def _told(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]
 
 
 def _builders() -> Iterator[Finding]:
-    from deblur_export.export.engines.builders import BUILDERS
-
-    for name, builder in BUILDERS.items():
+    for name, builder in builders.ENTRIES.items():
         probe = BUILDER_PROBE.format(name)
         yield try_package(builder.package, probe, builder.install, builds=builder.package)
 

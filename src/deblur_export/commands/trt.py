@@ -9,9 +9,9 @@ import click
 
 from deblur_export.commands.common import PATH, make_console
 from deblur_export.commands.onnx import io_option
+from deblur_export.export.engines import options as given
+from deblur_export.export.engines.registry import BACKENDS, ENTRIES
 from deblur_export.models import NAMES
-
-BACKENDS = ("auto", "tensorrt", "rtx")
 
 
 @click.command()
@@ -44,11 +44,21 @@ BACKENDS = ("auto", "tensorrt", "rtx")
     type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,
-    help="tensorrt: on the GPU for which the engine is. rtx: TensorRT for RTX, needs no GPU here.",
+    help=" ".join(f"{name}: {entry.description}." for name, entry in ENTRIES.items()),
 )
 @click.option("--min", "smallest", metavar="HxW", help="Smallest image.  [default: 64x64]")
-@click.option("--opt", "typical", metavar="HxW", help="Typical image.  [default: 720x1280]")
+@click.option(
+    "--opt", "typical", metavar="HxW", help="Typical image.  [default: --max, without it 720x1280]"
+)
 @click.option("--max", "largest", metavar="HxW", help="Largest image.  [default: 1440x2560]")
+@click.option(
+    "--orientation",
+    type=click.Choice(given.ORIENTATIONS),
+    default=given.ORIENTATIONS[0],
+    show_default=True,
+    help="Of the images; any: both sides may be as long as the longer one of --max.",
+)
+@click.option("--size", metavar="HxW", help="The only size, instead of --min, --opt and --max.")
 @click.option("--batch", metavar="MIN,OPT,MAX", help="Batch size.  [default: 1,1,1]")
 @click.option(
     "--plugins",
@@ -80,6 +90,8 @@ def trt(
     smallest: str | None,
     typical: str | None,
     largest: str | None,
+    orientation: Any,
+    size: str | None,
     batch: str | None,
     plugins: tuple[Path, ...],
     timing_cache: Path | None,
@@ -93,8 +105,8 @@ def trt(
     """Build a TensorRT engine from FILE and check its precision.
 
     Without FILE and --model, the only exported .onnx file in this folder is used. If no TensorRT
-    can build here, write the strongly typed ONNX file and print the commands for the target
-    machine.
+    can build here, write the strongly typed ONNX file and the manifest of the engine, and print the
+    commands for the target machine.
     """
     exporting = model is not None or weights is not None
     if file is not None and exporting:
@@ -111,13 +123,12 @@ def trt(
         from deblur_export.artifact import Artifact, read_artifact
         from deblur_export.calibration.calibrate import MAX_DROP
         from deblur_export.commands.progress import PhaseBars
-        from deblur_export.export.engines import options as given
         from deblur_export.models.checkpoint import LoadedModel
 
         asked = given.precision_from(int8, fp16=fp16, bf16=bf16)
         data = Data(images, dataset, MAX_DROP if max_drop is None else max_drop)
         options = given.BuildOptions(
-            sizes=given.parse_sizes(smallest, typical, largest, batch),
+            sizes=given.parse_sizes(smallest, typical, largest, batch, orientation, size),
             plugins=plugins,
             timing_cache=timing_cache,
             workspace=workspace,

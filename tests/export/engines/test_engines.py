@@ -29,6 +29,7 @@ from deblur_export.export.engines.options import (
     precision_of,
     profile_for,
 )
+from deblur_export.export.engines.registry import BackendChoice
 from deblur_export.export.engines.typed import check_layout, typed_file, typed_path
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.manifest import Manifest
@@ -67,10 +68,6 @@ def copy(artifact: Artifact, path: Path) -> Path:
     return path
 
 
-def sizes(low: str | None, typical: str | None, high: str | None, batch: str | None) -> Sizes:
-    return parse_sizes(low, typical, high, batch)
-
-
 @pytest.mark.parametrize(
     ("given", "low", "typical", "high"),
     [
@@ -80,6 +77,13 @@ def sizes(low: str | None, typical: str | None, high: str | None, batch: str | N
         (("256x128", "768x512", "768x512", None), (128, 128), (768, 512), (768, 768)),
         # What is not given follows what is.
         ((None, None, "300x400", None), (64, 64), (300, 400), (400, 400)),
+        ((None, None, "1080x1920", None), (64, 64), (1080, 1920), (1920, 1920)),
+        ((None, None, "1920x1080", None), (64, 64), (1920, 1080), (1920, 1920)),
+        (("128x128", None, "1080x1920", None, "landscape"), (128, 128), (1080, 1920), (1080, 1920)),
+        ((None, None, "1080x1920", None, "portrait"), (64, 64), (1920, 1080), (1920, 1080)),
+        ((None, None, None, None, "portrait"), (64, 64), (1280, 720), (2560, 1440)),
+        (("240x320", "480x640", None, None, "landscape"), (240, 320), (480, 640), (1440, 2560)),
+        ((None, None, None, "1,2,8", "any", "720x1280"), (720, 1280), (720, 1280), (720, 1280)),
         ((None, "32x48", None, None), (32, 32), (32, 48), (2560, 2560)),
         ((None, "3000x4000", None, None), (64, 64), (3000, 4000), (4000, 4000)),
         (("2000x3000", None, None, None), (2000, 2000), (2000, 2000), (3000, 3000)),
@@ -88,7 +92,7 @@ def sizes(low: str | None, typical: str | None, high: str | None, batch: str | N
     ],
 )
 def test_profile(given: tuple[str | None, ...], low: object, typical: object, high: object) -> None:
-    profile = profile_for(DYNAMIC, sizes(*given))
+    profile = profile_for(DYNAMIC, parse_sizes(*given))  # type: ignore[arg-type]
     assert profile is not None
     for shape, expected in zip(vars(profile).values(), (low, typical, high), strict=True):
         assert shape[-len(expected) :] == expected
@@ -103,6 +107,11 @@ def test_profile(given: tuple[str | None, ...], low: object, typical: object, hi
         ((None, "-1x5", None, None), "--opt '-1x5'"),
         (("512x512", None, "256x256", None), "--min 512x512 is larger than --max 256x256"),
         ((None, "512x512", "256x256", None), "--opt 512x512 does not lie between"),
+        ((None, "2000x1300", None, None, "landscape"), "its height must be from 64 to 1440"),
+        (("500x600", None, "400x700", None, "landscape"), "--min 500x600 is larger than --max 400"),
+        (("64x64", None, None, None, "any", "9x9"), "--size is the only size"),
+        ((None, None, None, None, "portrait", "9x9"), "--size is the only size"),
+        ((None, None, None, None, "any", "9"), "--size '9' is not HEIGHTxWIDTH"),
         ((None, None, None, "2,1,4"), "--batch '2,1,4'"),
         ((None, None, None, "1,2"), "--batch '1,2'"),
         ((None, None, None, "0,1,1"), "--batch '0,1,1'"),
@@ -110,7 +119,7 @@ def test_profile(given: tuple[str | None, ...], low: object, typical: object, hi
 )
 def test_sizes_that_cannot_be(given: tuple[str | None, ...], words: str) -> None:
     with pytest.raises(DeblurExportError) as caught:
-        profile_for(DYNAMIC, sizes(*given))
+        profile_for(DYNAMIC, parse_sizes(*given))  # type: ignore[arg-type]
     assert words in str(caught.value)
 
 
@@ -160,14 +169,17 @@ def claim(path: Path, precision: str) -> None:
     Path(f"{path}.json").unlink()
 
 
-@pytest.mark.parametrize("name", ["nafnet", "m2aenet"])
+@pytest.mark.parametrize(("name", "backend"), [("nafnet", "tensorrt"), ("m2aenet", "auto")])
 def test_without_tensorrt_the_commands_are_printed(
-    exported: Exported, invoke: Invoke, tmp_path: Path, name: str
+    exported: Exported, invoke: Invoke, tmp_path: Path, name: str, backend: str
 ) -> None:
     copy(exported(name, options=ExportOptions("rtx")), tmp_path / "my net.onnx")
-    code, out, err = invoke("--max", "300x400", "--workspace", "1.5", "--plugins", "lib.so")
+    chosen = ("--backend", backend, "--plugins", "lib.so")
+    code, out, err = invoke("--max", "300x400", "--workspace", "1.5", *chosen)
     assert (code, err) == (0, "")
     assert "no engine was built" in out
+    assert "TensorRT is not installed; pip install" in out
+    assert "keep my net.engine.json beside the engine" in out
     assert not list(tmp_path.glob("*.engine"))
     onnx = "my net.onnx" if name == "nafnet" else "my net.plugins.onnx"  # where there are plugins
     assert (tmp_path / onnx).exists()
@@ -224,7 +236,6 @@ def test_a_file_of_fixed_shape_needs_no_shapes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--backend", "tensorrt"], "TensorRT is not installed; pip install"),
         (["--backend", "rtx"], "TensorRT for RTX is not installed; pip install"),
         (["net.onnx", "--int8"], "net.onnx is fp32, and int8 needs images to calibrate on"),
         (["net.onnx", "--int8", "--images", "gone"], "gone: no such folder"),
@@ -305,15 +316,26 @@ def installed(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
+def nothing(name: BackendChoice) -> tuple[str, ...]:
+    """Why there is no builder of that name."""
+    choice = choose(name, BuildOptions())
+    assert choice.builder is None
+    return choice.reasons
+
+
 def test_choice_of_a_builder(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "tensorrt_rtx", "1.7.1.116")
     installed(monkeypatch, "tensorrt", "10.2.0")
-    with pytest.raises(DeblurExportError, match=r"TensorRT 10\.2\.0 is too old, 10\.3 or newer"):
-        choose("tensorrt", BuildOptions())
+    # The reason why there are commands instead.
+    (reason,) = nothing("tensorrt")
+    assert "TensorRT 10.2.0 is too old, 10.3 or newer" in reason
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    (reason,) = nothing("tensorrt")
+    assert "TensorRT is not installed; pip install" in reason
     installed(monkeypatch, "tensorrt", "10.3.0.26")
     monkeypatch.setattr(tensorrt_builder, "gpu_count", lambda: 0)
-    with pytest.raises(DeblurExportError, match="needs an NVIDIA GPU to build"):
-        choose("tensorrt", BuildOptions())
+    (reason,) = nothing("tensorrt")
+    assert "needs an NVIDIA GPU to build" in reason
     choice = choose("auto", BuildOptions())
     assert isinstance(choice.builder, rtx_builder.RtxBuilder)
     assert [reason.split()[0] for reason in choice.reasons] == ["TensorRT", "using"]
