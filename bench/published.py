@@ -102,7 +102,7 @@ def print_masks() -> None:
 
 
 MOTION = ("deform", "motion_analyzer")
-# Networks whose published count leaves out a part, and what it leaves out.
+# Networks whose published count fits only without a part, and which.
 PARTLY_COUNTED = {
     ("algnet", "32"): "Mamba",
     ("aibnet", "s"): "the encoder and the products of attention",
@@ -111,8 +111,8 @@ PARTLY_COUNTED = {
 
 
 def print_whole(rows: Sequence[Comparison]) -> None:
-    """Print the cost of the whole network where the published one leaves out a part."""
-    print("\n| GMACs at 256x256 | published | left out of it | the whole network, here |")
+    """Print the cost of the whole network where the published one fits without a part of it."""
+    print("\n| GMACs at 256x256 | published | fits without | the whole network, here |")
     print("|---|---|---|---|")
     for row in rows:
         part = PARTLY_COUNTED.get((row.name, row.variant))

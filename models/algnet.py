@@ -5,8 +5,8 @@ Deblurring", 2024, arXiv:2403.20106).
 Architecture and parameter names follow the official code (Tombs98/ALGNet, Apache-2.0), so that its
 checkpoints load unchanged, including unused parameters. It is not stated which of the two
 configurations the released weights have: the paper's 17 GMACs are those of 36 blocks ("32"), and
-the default of the code is 40 blocks ("32-deep"). The paper's count leaves out everything inside
-Mamba, which would double it.
+the default of the code is 40 blocks ("32-deep"). The paper's figure fits if everything inside Mamba
+is left out, which would double it.
 
 The encoder has three reduced images as additional inputs. In training, the decoder has three
 additional outputs at these sizes.

@@ -39,7 +39,7 @@ def sources() -> list[str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published figure and the figure of this implementation, counted by the same rule.
+    """A published figure and the figure of this implementation, counted as `figure` says.
 
     The latter is counted at its first use, so that listing the figures builds no network. `unit` is
     M (millions of parameters) or GMACs.

@@ -42,7 +42,8 @@ class Published:
         parameters = f"{self.parameters / 1e6:g} M" if self.parameters else ""
         height, width = self.size
         at = "" if self.size == (256, 256) else f" at {width}x{height}"
-        return ", ".join(filter(None, (parameters, f"{self.gmacs:g} G{at}" if self.gmacs else "")))
+        figures = filter(None, (parameters, f"{self.gmacs:g} G{at}" if self.gmacs else ""))
+        return ", ".join(figures) + ("" if self.matched else " (not matched)")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def stage_input(net: M2AENet, x: Tensor) -> Tensor:
 
 
 def paper_block(block: M2ASBlock, x: Tensor, mask: Tensor, offset: Tensor) -> Tensor:
-    """Eq. 5 and 6, computed at every pixel."""
+    """Eq. 5 and 6, with NAFNet's residual scales, computed at every pixel."""
     f1 = layer_norm(x, block.norm1)
     f2 = mask * depthwise(pointwise(f1, block.conv1), block.conv2)
     f2 = f2 + (1 - mask) * torch.cat([f1, f1], dim=1)
