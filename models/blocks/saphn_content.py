@@ -4,8 +4,9 @@ Pixel-dependent filtering (PDF), with a kernel V and offsets D for each pixel an
 
     Y_dyn[p] = sum_k V_k[p] W_k X[p + k + D_k[p]],   k over 5x5
 
-(Eq. 17 of arXiv:2402.06117. W is dense, and V and D are shared by all channels: with a depth-wise W
-the network would have a third of its published parameters.) A map m interpolates between attention
+(Eq. 17 of arXiv:2402.06117. The shapes in Eq. 18 suggest a depth-wise W, with which the network
+would have a third of its published parameters. Here W is dense, and V and D are shared by all
+channels.) A map m interpolates between attention
 and PDF. The paper bounds the offsets, but does not give the bound: here it is 4 pixels, by tanh.
 """
 

@@ -35,6 +35,10 @@ BAD = {
     "'--minutes': nan is not a finite number": ("--minutes", "nan"),
     "needs a multiple of 16": ("--steps", "1", "--crop", "40"),
     "algnet is supervised at an eighth": ("--steps", "1", "--model", "algnet", "--crop", "16"),
+    "compares windows of 11 pixels, and algnet is supervised at a size of 8": (
+        *("--steps", "1", "--model", "algnet", "--crop", "64", "--images", "l1-ssim"),
+    ),
+    "'paper' is not one of": ("--steps", "1", "--images", "paper"),
     "'--ema': 1.0 is not in the range": ("--steps", "1", "--ema", "1"),
     "'--focus': 2.0 is not in the range": ("--steps", "1", "--focus", "2"),
     "'--seed': -1 is not in the range": ("--steps", "1", "--seed", "-1"),
