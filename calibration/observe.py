@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 
 from deblur_export.calibration.histogram import Histogram
 from deblur_export.export.graph import with_outputs
+from deblur_export.export.runtimes.ort_options import session_options
 
 Images = NDArray[np.float32]
 
 
 def cpu_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """A session of ONNX Runtime on the CPU, whose waiting threads do not spin."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
 
 

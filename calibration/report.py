@@ -15,7 +15,8 @@ from deblur_export.outputs import check_plots
 def block_table(result: Calibrated) -> Table:
     """A table of blocks from the most to the least harmful, each measured alone in int8."""
     right = ("fraction of MACs", "PSNR to float32", "PSNR loss")
-    table = Table("block", *(Column(name, justify="right") for name in right), "computed in")
+    numbers = (Column(name, justify="right", no_wrap=True) for name in right)
+    table = Table(Column("block", overflow="fold"), *numbers, "computed in")
     blocks = sorted(result.blocks, key=lambda b: -result.alone[b.name].error)
     for block in blocks:
         score = result.alone[block.name]

@@ -6,9 +6,9 @@ from dataclasses import astuple
 from html import escape
 
 from rich.table import Table
-from rich.text import Text
 
 from deblur_export.export.parity.ground_truth import GroundTruthReport, PairResult, Scores
+from deblur_export.shown import shown
 
 COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")
 FORMATS = (".3f", ".5f", ".3f", ".5f")
@@ -17,17 +17,17 @@ SHOWN = 10  # number of pairs in the terminal, those with the largest loss
 
 def ground_truth_table(report: GroundTruthReport) -> Table:
     """A table of the means of reference and candidate, and of the pairs with the largest loss."""
-    title = f"{report.source}: {len(report.pairs)} pairs against their ground truth"
-    table = Table(title=Text(title), title_justify="left")
+    title = f"{shown(report.source)}: {len(report.pairs)} pairs against their ground truth"
+    table = Table(title=title, title_justify="left")
     table.add_column("mean", overflow="fold")
     for name in (*COLUMNS, "loss, dB"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     reference, candidate = report.means()
     table.add_row("PyTorch", *cells(reference), "")
     table.add_row("file", *cells(candidate), drop_text(report.drop), end_section=True)
     worst = report.worst()
     for pair in worst[:SHOWN]:
-        table.add_row(Text(pair.name), *cells(pair.candidate), drop_text(pair.drop))
+        table.add_row(shown(pair.name), *cells(pair.candidate), drop_text(pair.drop))
     if len(worst) > SHOWN:
         table.add_row(f"{len(worst) - SHOWN} more lose less", *[""] * (1 + len(COLUMNS)))
     return table
@@ -42,9 +42,10 @@ def ground_truth_section(report: GroundTruthReport) -> str:
     columns = "".join(f"<th>{name}<br>PyTorch</th><th>file</th>" for name in COLUMNS)
     pairs = "".join(map(_pair_row, report.pairs))
     outcome = report.reason or f"{report.summary}; {report.max_drop:g} dB are allowed"
-    return f"""<section><h2>Comparison with the ground truth</h2><p>{escape(outcome)}.</p>
+    return f"""<section><h2>Comparison with the ground truth</h2>
+<p>{escape(shown(outcome, 1000))}.</p>
 <div class="scroll"><table><tr>{head}</tr>{means}</table></div>
-<p class="dim">Means over the pairs of {escape(report.source)}; _w weights pixels by the
+<p class="dim">Means over the pairs of {escape(shown(report.source))}; _w weights pixels by the
 ground-truth mask.</p><details><summary>All {len(report.pairs)} pairs</summary><div class="scroll">
 <table><tr><th>pair</th>{columns}<th>loss, dB</th></tr>{pairs}</table></div></details></section>"""
 
@@ -68,4 +69,4 @@ def _pair_row(pair: PairResult) -> str:
 
 def _row(name: str, columns: list[str], drop: str) -> str:
     inside = "".join(f"<td>{cell}</td>" for cell in (*columns, drop))
-    return f'<tr><td class="wrap">{escape(name)}</td>{inside}</tr>'
+    return f'<tr><td class="wrap">{escape(shown(name))}</td>{inside}</tr>'

@@ -152,7 +152,7 @@ def to_json(report: ParityReport) -> str:
     the dataclasses; keys of `tolerance` and `manifest` are sorted.
     """
     document = {"passed": report.passed, "verdict": report.verdict} | _fields(report)
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def plain(value: object) -> Any:
@@ -185,7 +185,7 @@ def render_table(report: ParityReport, console: Console) -> None:
     table = Table(title=Text(f"{report.reference}  vs  {report.candidate}"), title_justify="left")
     table.add_column("case", overflow="fold")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     for case in report.cases:
         verdict = Text("pass", style="green") if case.passed else Text("FAIL", style="bold red")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.table import Column, Table
 
 from deblur_export.atomic import atomic_path
@@ -26,9 +27,11 @@ LABELS = 100  # largest number of labels
 
 def ranges_table(ranges: Sequence[TensorRange], worst: int = WORST) -> Table:
     """A table of the tensors that are closest to the largest float16."""
-    right = [Column(name, justify="right") for name in ("min", "max", "headroom", "1 % below")]
-    right += [Column(name, justify="right") for name in ("subnormal", "lost")]
-    table = Table(Column("tensor", overflow="fold"), "op", *right)
+    names = ("min", "max", "headroom", "1 % below", "subnormal", "lost")
+    right = [Column(name, justify="right", no_wrap=True) for name in names]
+    folded = [Column(name, overflow="fold") for name in ("tensor", "op")]
+    # Light enough for 80 characters: a number is never cut.
+    table = Table(*folded, *right, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for entry in sorted(ranges, key=lambda entry: entry.headroom)[:worst]:
         table.add_row(
             entry.name,

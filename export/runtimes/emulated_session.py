@@ -25,6 +25,7 @@ from deblur_export import precision
 from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inlined
+from deblur_export.export.runtimes.ort_options import session_options
 from deblur_export.export.runtimes.session import Arrays
 
 LOW = tuple(TensorProto.DataType.Value(low.onnx) for low in precision.LOW.values())
@@ -92,9 +93,7 @@ class EmulatedSession(Float32Session):
 
 def float32_session(model: onnx.ModelProto) -> Any:
     """A session of ONNX Runtime on the CPU that loads quickly."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options()
     # With thousands of Casts of unknown shape, planning the reuse of buffers takes longer than
     # running them.
     options.enable_mem_reuse = False

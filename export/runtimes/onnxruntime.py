@@ -19,6 +19,7 @@ from deblur_export.export.graph import with_outputs
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.export.runtimes.gpu import gpu_count
+from deblur_export.export.runtimes.ort_options import session_options
 from deblur_export.export.runtimes.probe import Finding, try_package
 from deblur_export.export.runtimes.session import (
     FLOATS,
@@ -64,12 +65,9 @@ class OnnxRuntimeSession:
                 "onnxruntime, or leave --runtime onnxruntime-cuda out"
             )
         providers: list[Any] = [(CUDA_PROVIDER, {"use_tf32": "0"})] if cuda else []
-        options = onnxruntime.SessionOptions()
+        options = session_options(threads)
         if trace is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(trace)
-        # Threads that spin while they wait slow a busy machine down tenfold and gain nothing here.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = threads
         # Without further outputs ONNX Runtime reads the file itself, which needs less memory.
         model = (
             with_outputs(file.proto, extra_outputs).SerializeToString()
@@ -85,7 +83,7 @@ class OnnxRuntimeSession:
                 f"{file.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
             ) from error
         if cuda and CUDA_PROVIDER not in self.session.get_providers():
-            raise DeblurExportError(  # it says so on stderr and goes on with the CPU
+            raise DeblurExportError(  # it goes on with the CPU
                 f"{file.path}: ONNX Runtime could not start CUDA; its libraries (CUDA, cuDNN) or a "
                 "device are missing: use --runtime onnxruntime"
             )
@@ -175,7 +173,9 @@ def _cuda_starts() -> bool:
     continues on the CPU."""
     try:
         session = onnxruntime.InferenceSession(
-            parse_model(TRIAL).SerializeToString(), providers=[CUDA_PROVIDER, CPU_PROVIDER]
+            parse_model(TRIAL).SerializeToString(),
+            session_options(),
+            providers=[CUDA_PROVIDER, CPU_PROVIDER],
         )
         session.run(None, {"x": np.ones(2, np.float32)})
     except Exception:  # the bindings raise several unrelated types

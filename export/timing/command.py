@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = (256, 256)
 LARGEST_SIDE = 16384
 REFERENCE_WEIGHTS = "random:0"  # only the time of the reference matters
-WIDEST = 160  # characters; tables keep their columns on a narrower terminal
+WIDEST = 160  # characters of a table in a log, which has no width
 
 
 @dataclass(frozen=True)
@@ -60,24 +61,22 @@ class Options:
     plot_path: Path | None
 
 
-def bench(options: Options, console: Console) -> None:
-    """Measure and report.
+def bench(options: Options, console: Console, progress: Callable[[str], None]) -> None:
+    """Measure and report. `progress` is called with a line of text for each step.
 
     Raises:
         DeblurExportError: the options are wrong, which is found before anything is measured; a
             file cannot be written; or no candidate ran.
     """
-    with console.status("loading PyTorch"):
-        settings = _settings(options)
-    console.width = max(console.width, WIDEST)
+    settings = _settings(options)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDEST)
     about = machine(settings.threads)
     console.print("; ".join(f"{key}: {value}" for key, value in about.items() if value))
     cases: list[Case] = []
-    with (
-        temporary_folder() as folder,
-        console.status("starting") as status,
-    ):
-        for case in Bench(settings, folder, status.update).cases():
+    progress("starting")
+    with temporary_folder() as folder:
+        for case in Bench(settings, folder, progress).cases():
             cases.append(case)
             _print_case(case, console)
     for line in [tables.LEGEND, *tables.memory_kinds(cases), *tables.titles(cases)]:
@@ -166,7 +165,8 @@ def _size(text: str) -> Size:
 
 def _print_case(case: Case, console: Console) -> None:
     for precision in dict.fromkeys(row.precision for row in case.figures):
-        console.print(tables.case_table(case, precision))
+        for table in tables.case_tables(case, precision, console):
+            console.print(table)
         for line in tables.reasons(tables.of_precision(case, precision)):
             console.print(line)
     for row, figure in case.figures.items():

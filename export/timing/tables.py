@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +15,8 @@ from deblur_export.export.timing.candidates import BASELINE, Row
 from deblur_export.export.timing.cases import Case
 from deblur_export.export.timing.rounds import Figures
 
-COLUMNS = ("median", "min", "quartiles", "ratio", "first run", "load", "file", "peak", "max diff")
+TIMES = ("median", "min", "quartiles", "ratio", "first run")
+COLUMNS = (*TIMES, "load", "file", "peak", "max diff")
 LEGEND = (
     "Times in ms, load in s, file and peak memory in MB; ratio of medians, below 1 is faster; "
     "max diff to PyTorch in float32 on the same image."
@@ -43,17 +45,28 @@ def title(case: Case, precision: str) -> str:
     return ", ".join([*parts, precision])
 
 
-def case_table(case: Case, precision: str) -> Table:
-    """A table with one row for each candidate."""
+def case_tables(case: Case, precision: str, console: Console) -> list[Table]:
+    """A table with one row for each candidate; two with half of the columns where the console is
+    too narrow for that."""
+    whole = case_table(case, precision)
+    if console.measure(whole).minimum <= console.width:
+        return [whole]
+    times, others = slice(0, len(TIMES)), slice(len(TIMES), None)
+    return [case_table(case, precision, times), case_table(case, precision, others)]
+
+
+def case_table(case: Case, precision: str, columns: slice = slice(None)) -> Table:
+    """A table with one row for each candidate, with some of COLUMNS."""
     figures = of_precision(case, precision)
     base = baseline(figures)
     of = "" if base is None else f"; ratio to {base.label}"
     table = Table(title=title(case, precision) + of, title_justify="left", box=box.SIMPLE)
     table.add_column("candidate", no_wrap=True)
-    for column in COLUMNS:
+    for column in COLUMNS[columns]:
         table.add_column(column, justify="right", no_wrap=True)
     for row, figure in figures.items():
-        table.add_row(Text(row.label), *_cells(figure, figures[base] if base else None))
+        cells = _cells(figure, figures[base] if base else None)
+        table.add_row(Text(row.label), *cells[columns])
     return table
 
 

@@ -22,7 +22,7 @@ class Display:
         self.loss: float | None = None
         self.first: tuple[int, float] | None = None
         self.printed = time.monotonic()
-        bar = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+        bar = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
         self.bar = Progress(*bar, console=console, disable=not console.is_terminal, transient=True)
         self.task = self.bar.add_task(title, total=1.0)
 

@@ -21,9 +21,16 @@ def shown(text: object, limit: int = LIMIT) -> str:
     if len(line) > limit:
         head, tail = limit // 2, limit // 4
         line = f"{line[:head]}…({len(line) - head - tail} characters)…{line[len(line) - tail :]}"
+    return escaped(line)
+
+
+def escaped(text: str) -> str:
+    """`text`, whole, with Python escapes for the characters that `shown` escapes."""
+    if text.isprintable():
+        return text
     return "".join(
         char.encode("unicode_escape").decode("ascii")
         if unicodedata.category(char) in _ESCAPED
         else char
-        for char in line
+        for char in text
     )

@@ -108,7 +108,7 @@ def make_dataset(
             for name, values in pair.items():
                 arrays[task.split][name][task.index] = values
             advance()
-        text = json.dumps(description, indent=1, ensure_ascii=False)
+        text = json.dumps(description, indent=1)
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     return True
 

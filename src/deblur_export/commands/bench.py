@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, PrecisionType, make_console
+from deblur_export.commands.common import PATH, PrecisionType, make_console, steps
 from deblur_export.export.runtimes.registry import ENTRIES
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
@@ -58,8 +58,8 @@ def bench(**options: Any) -> None:
     interleaved.
     """
     console = make_console()
-    with console.status("loading PyTorch"):
+    with steps(console, "loading PyTorch") as tell:
         from deblur_export.export.timing.command import Options
         from deblur_export.export.timing.command import bench as run_bench
 
-    run_bench(Options(**options), console)
+        run_bench(Options(**options), console, tell)

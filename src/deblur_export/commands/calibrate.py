@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, make_console
+from deblur_export.commands.common import PATH, make_console, steps
 
 METHODS = ("mse", "minmax", "percentile", "entropy")
 LAYOUTS = ("tensorrt", "cpu")
@@ -72,7 +72,7 @@ def calibrate(
     of a network that reaches 33 dB, estimated from the difference to FILE on held-out photos.
     """
     console = make_console()
-    with console.status("loading") as status:
+    with steps(console, "loading") as tell:
         from deblur_export.api.export import calibrate as calibrate_file
         from deblur_export.artifact import read_artifact, with_sidecar
         from deblur_export.calibration.calibrate import int8_path
@@ -97,7 +97,7 @@ def calibrate(
             crop=crop,
             max_psnr_drop=max_drop,
             whole=table or plot is not None,
-            progress=status.update,
+            progress=tell,
         )
         if plot is not None:
             plot_pareto(plot, result, max_drop)

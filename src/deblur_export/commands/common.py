@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,13 @@ precision_option = click.option(
 
 def make_console() -> Console:
     """The console on which a verb prints."""
-    from rich.console import Console
+    from deblur_export.commands import console
 
-    # File names may hold brackets; nothing printed here is markup.
-    return Console(soft_wrap=True, markup=False)
+    return console.make_console()
+
+
+def steps(console: Console, first: str) -> AbstractContextManager[Callable[[str], None]]:
+    """Show the steps of long work, see `console.steps`."""
+    from deblur_export.commands.console import steps
+
+    return steps(console, first)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from deblur_export.commands.common import make_console
+from deblur_export.commands.common import make_console, steps
 
 
 @click.command()
 def doctor() -> None:
     """What is installed, what works on this machine, and what to install for the rest."""
     console = make_console()
-    with console.status("looking"):
+    with steps(console, "looking"):
         from deblur_export.commands.findings import doctor_table
 
         table = doctor_table()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from deblur_export.commands.common import make_console
+from deblur_export.commands.common import make_console, steps
 
 
 @click.command()
 def models() -> None:
     """Networks, variants, sizes and where they come from."""
     console = make_console()
-    with console.status("counting"):
+    with steps(console, "counting"):
         from deblur_export.models.catalogue import models_table, sources
 
         table = models_table()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deblur_export.commands.calibrate import LAYOUTS
-from deblur_export.commands.common import PATH, PrecisionType, make_console
+from deblur_export.commands.common import PATH, PrecisionType, make_console, steps
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
 from deblur_export.target import DEFAULT, TARGETS
@@ -127,7 +127,7 @@ def onnx_command(
     if not int8 and (dataset, max_drop, layout) != (None, None, LAYOUTS[0]):
         raise click.UsageError("--dataset, --layout and --max-psnr-drop are for --precision int8")
     console = make_console()
-    with console.status("loading PyTorch") as status:
+    with steps(console, "loading PyTorch") as tell:
         from deblur_export.api.export import export_onnx, load_model
         from deblur_export.calibration.calibrate import MAX_DROP
 
@@ -150,7 +150,7 @@ def onnx_command(
             dataset=dataset,
             layout=layout,
             max_psnr_drop=MAX_DROP if max_drop is None else max_drop,
-            progress=status.update,
+            progress=tell,
         )
     _print_export(console, artifact)
 

@@ -80,13 +80,10 @@ def fetch_photos(folder: Path, console: Console) -> None:
 
 
 def write_dataset(folder: Path, plan: DatasetPlan, jobs: int, console: Console) -> None:
-    """Make the dataset and show a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+    """Make the dataset and show how many pairs are done."""
+    from deblur_export.commands.console import counted
     from deblur_export.models.training.data.make import make_dataset
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("pairs", total=sum(plan.counts.values()))
-        made = make_dataset(folder, plan, jobs, lambda: progress.advance(bar))
+    with counted(console, "pairs", sum(plan.counts.values())) as advance:
+        made = make_dataset(folder, plan, jobs, advance)
     console.print(f"{folder}: {'written' if made else 'exists already, with the same pairs'}")

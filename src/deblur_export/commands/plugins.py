@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deblur_export.commands.common import make_console
+from deblur_export.commands.common import make_console, steps
 from deblur_export.errors import DeblurExportError
 from deblur_export.temporary import temporary_folder
 
@@ -33,7 +33,7 @@ def build_plugins(only_cuda: bool) -> None:
     package = (Path(__file__).parents[1] / "plugins").resolve()
     sources, folder = package / "csrc", package / "libraries"
     made, skipped = [], []
-    with console.status("compiling"):
+    with steps(console, "compiling"):
         if not only_cuda:
             try:
                 reason = build(sources, folder / LIBRARY, folder / EXTENSION, temporary_folder)
@@ -44,7 +44,7 @@ def build_plugins(only_cuda: bool) -> None:
                 made.append(EXTENSION)
             else:
                 skipped.append(f"native ops for OpenVINO not built: {reason}")
-    with console.status("compiling the CUDA kernels, a minute or two"):
+    with steps(console, "compiling the CUDA kernels, a minute or two"):
         try:
             cuda_compiler.build(sources, folder / cuda_compiler.LIBRARY)
             made.append(cuda_compiler.LIBRARY)
@@ -53,7 +53,7 @@ def build_plugins(only_cuda: bool) -> None:
                 raise DeblurExportError(f"CUDA kernels not built: {error}") from error
             skipped.append(f"CUDA kernels not built: {error}")
     if cuda_compiler.LIBRARY in made and not only_cuda:
-        with console.status("compiling the TensorRT plugins"):
+        with steps(console, "compiling the TensorRT plugins"):
             try:
                 tensorrt_compiler.build(
                     sources,

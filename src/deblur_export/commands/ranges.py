@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deblur_export.commands.common import PATH, make_console
+from deblur_export.commands.common import PATH, make_console, steps
 from deblur_export.errors import DeblurExportError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def ranges(file: Path, images: Path, json_path: Path | None, plot: Path | None) 
     """Find the range of every tensor of FILE on photos, and the tensors that are close to the
     largest float16 number."""
     console = make_console()
-    with console.status("loading") as status:
-        lines = find_ranges(file, images, json_path, plot, status.update)
+    with steps(console, "loading") as tell:
+        lines = find_ranges(file, images, json_path, plot, tell)
     for line in lines:
         console.print(line)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, make_console
+from deblur_export.commands.common import PATH, make_console, steps
 from deblur_export.errors import DeblurExportError
 from deblur_export.models import NAMES
 
@@ -96,7 +96,7 @@ def train(**options: Any) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     console = make_console()
-    with console.status("loading PyTorch"):
+    with steps(console, "loading PyTorch"):
         from deblur_export.models.training import run
 
         arguments = run.RunArguments(**options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, make_console
+from deblur_export.commands.common import PATH, make_console, steps
 from deblur_export.commands.onnx import io_option
 from deblur_export.export.engines import options as given
 from deblur_export.export.engines.registry import BACKENDS, ENTRIES
@@ -116,7 +116,7 @@ def trt(
     if not int8 and (images, dataset, max_drop) != (None, None, None):
         raise click.UsageError("--images, --dataset and --max-psnr-drop belong to --int8")
     console = make_console()
-    with console.status("looking for TensorRT") as status:
+    with steps(console, "looking for TensorRT") as tell:
         from deblur_export.api.engine import plan_engine
         from deblur_export.api.engine_source import Data, only_artifact
         from deblur_export.api.export import load_model
@@ -148,7 +148,7 @@ def trt(
                 console.print(f"no --weights: using {source.weights}{random}")
         else:
             source = only_artifact(Path(), asked, data)
-        plan = plan_engine(source, options, backend, asked, data, output, status.update)
+        plan = plan_engine(source, options, backend, asked, data, output, tell)
     if plan.choice.builder is not None:
         for reason in plan.choice.reasons:
             console.print(reason)

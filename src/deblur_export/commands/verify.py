@@ -13,8 +13,10 @@ from deblur_export.commands.common import (
     make_console,
     plugins_option,
     precision_option,
+    steps,
 )
 from deblur_export.errors import CheckFailedError
+from deblur_export.shown import shown
 
 if TYPE_CHECKING:
     from deblur_export.export.parity.report import ParityReport
@@ -67,7 +69,7 @@ def verify(
     if max_drop is not None and pairs is None:
         raise click.UsageError("--max-psnr-drop needs the sharp images of --pairs")
     console = make_console()
-    with console.status("loading PyTorch") as status:
+    with steps(console, "loading PyTorch") as tell:
         from deblur_export.api.parity import RUNTIME_NOTE
         from deblur_export.api.parity import verify as verify_file
         from deblur_export.export.parity.report import render_table
@@ -85,7 +87,7 @@ def verify(
             min_psnr=min_psnr,
             json=json_path,
             html=html_path,
-            progress=status.update,
+            progress=tell,
         )
     chosen = [note for note in report.notes if note.startswith(RUNTIME_NOTE)]
     for note in chosen:
@@ -104,5 +106,12 @@ def _failure(file: Path, report: ParityReport) -> str:
     """Why FILE failed, in one line."""
     if report.ground_truth is not None and all(case.passed for case in report.cases):
         return f"{file}: {report.ground_truth.reason}"
-    layer = f"; first layer that diverges: {report.first_diverged}" if report.layers else ""
-    return f"{file} does not match PyTorch{layer}"
+    worst = next((case for case in report.cases if not case.passed), None)
+    if worst is None:
+        return f"{file} does not match PyTorch: {report.verdict}"
+    layer = ""
+    if report.first_diverged is not None:
+        layer = f"; first layer that diverges: {report.first_diverged}"
+    elif report.layers:
+        layer = f"; none of the {len(report.layers)} compared layers diverges"
+    return f"{file} does not match PyTorch: {shown(worst.name)}: {worst.reason}{layer}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx.inliner import inline_local_functions
+from rich.console import Console
 
 from deblur_export.artifact import ModelFile
 from deblur_export.commands.ranges import find_ranges
@@ -84,6 +86,18 @@ def test_ranges_in_parts_are_those_at_once(exported: Exported) -> None:
     typed_names = element_types(inline_local_functions(model))
     assert {r.name for r in whole} <= set(typed_names)
     assert {"intro", "restored"} <= {r.name for r in whole}
+
+
+def test_no_number_is_cut_in_80_columns() -> None:
+    entry = TensorRange("decoders.0.0.gate/Mul_with_a_long_name", "MotionDeformConv")
+    entry.add(np.float32([-1.234e30, 5.678e-30, 9.876e33]))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ranges_table([entry]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for number in ("-1.234e+30", "9.876e+33", "2^-97.0", "2^-98", "33.33%"):
+        assert number in text
+    assert "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_ranges_are_drawn_and_listed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from deblur_export import models
@@ -185,6 +187,16 @@ def test_table_compares_within_a_precision() -> None:
     assert list(ratio.cells) == ["1.50", "1.00", "0.50", "-"]
     assert "10 % forced (20.0 % dilated)" in str(drawn.title)
     assert tables.reasons(rows) == ["gone: killed (out of memory?)"]
+    for width, count in ((160, 1), (80, 2)):
+        console = Console(file=io.StringIO(), width=width)
+        found = tables.case_tables(case, "fp32", console)
+        assert len(found) == count
+        for table in found:
+            console.print(table)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert all(name in text for name in ("200..300", "max diff", "optimized", "1e-06"))
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
     json.dumps(full, allow_nan=False)
 
 
