@@ -194,7 +194,7 @@ def test_table_compares_within_a_precision() -> None:
         for table in found:
             console.print(table)
         text = console.file.getvalue()  # type: ignore[attr-defined]
-        assert all(name in text for name in ("200..300", "max diff", "optimized", "1e-06"))
+        assert all(name in text for name in ("250..350", "max diff", "optimized", "1e-06"))
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width
     json.dumps(full, allow_nan=False)
