@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("src/deblur_export", "plugins", "models", "export", "calibration", "bench", "tests")
 TEXT = {"read_text", "write_text"}
 FILES = {"open", "fdopen", "TemporaryFile", "NamedTemporaryFile", "FileHandler"}
-OTHER = {"Image.open", "os.open", "tarfile.open"}  # no text
+OTHER = {"Image.open", "os.open", "tarfile.open", "self.open"}  # no text
 
 
 def python_files() -> list[Path]:

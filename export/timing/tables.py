@@ -17,6 +17,7 @@ from deblur_export.export.timing.rounds import Figures
 
 TIMES = ("median", "min", "quartiles", "ratio", "first run")
 COLUMNS = (*TIMES, "load", "file", "peak", "max diff")
+ANY_WIDTH = 1000
 LEGEND = (
     "Times in ms, load in s, file and peak memory in MB; ratio of medians, below 1 is faster; "
     "max diff to PyTorch in float32 on the same image."
@@ -49,7 +50,8 @@ def case_tables(case: Case, precision: str, console: Console) -> list[Table]:
     """A table with one row for each candidate; two with half of the columns where the console is
     too narrow for that."""
     whole = case_table(case, precision)
-    if console.measure(whole).minimum <= console.width:
+    needed = console.measure(whole, options=console.options.update(width=ANY_WIDTH)).maximum
+    if needed <= console.width:
         return [whole]
     times, others = slice(0, len(TIMES)), slice(len(TIMES), None)
     return [case_table(case, precision, times), case_table(case, precision, others)]
@@ -61,7 +63,7 @@ def case_table(case: Case, precision: str, columns: slice = slice(None)) -> Tabl
     base = baseline(figures)
     of = "" if base is None else f"; ratio to {base.label}"
     table = Table(title=title(case, precision) + of, title_justify="left", box=box.SIMPLE)
-    table.add_column("candidate", no_wrap=True)
+    table.add_column("candidate", overflow="fold")
     for column in COLUMNS[columns]:
         table.add_column(column, justify="right", no_wrap=True)
     for row, figure in figures.items():
