@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("src/deblur_export", "plugins", "models", "export", "calibration", "bench", "tests")
 TEXT = {"read_text", "write_text"}
 FILES = {"open", "fdopen", "TemporaryFile", "NamedTemporaryFile", "FileHandler"}
-OTHER = {"Image.open", "os.open", "tarfile.open", "self.open"}  # no text
+OTHER = {"Image.open", "os.open", "tarfile.open"}  # no text
 
 
 def python_files() -> list[Path]:
@@ -28,6 +28,14 @@ def opens_binary(call: ast.Call) -> bool:
     return any(len(mode) <= 3 and "b" in mode for mode in modes)
 
 
+def opens_other(call: ast.Call) -> bool:
+    """Whether this is the method `open` of something else than a path, whose first argument would
+    be a mode."""
+    mode = call.args[0] if call.args else ast.Constant("r")
+    is_method = isinstance(call.func, ast.Attribute) and call.func.attr == "open"
+    return is_method and not (isinstance(mode, ast.Constant) and isinstance(mode.value, str))
+
+
 @cache
 def calls(source: str) -> list[ast.Call]:
     return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
@@ -39,7 +47,8 @@ def unspecified(source: str) -> Iterator[str]:
         words = {word.arg for word in node.keywords}
         called = ast.unparse(node.func)
         name = called.rpartition(".")[2]
-        opens = name in TEXT or (name in FILES and called not in OTHER and not opens_binary(node))
+        is_file = name in FILES and called not in OTHER and not opens_other(node)
+        opens = name in TEXT or (is_file and not opens_binary(node))
         if (opens or words & {"text", "universal_newlines"}) and "encoding" not in words:
             yield f"{node.lineno}: {ast.unparse(node)}"
 
@@ -89,6 +98,8 @@ def test_every_text_file_and_pipe_names_its_encoding() -> None:
         ("path.open('rb')", False),
         ("open(path, mode='wb')", False),
         ("Image.open(path)", False),
+        ("graph.open(names)", False),
+        ("path.open()", True),
         ("subprocess.run(command, encoding='locale')", False),
     ],
 )
