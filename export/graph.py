@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx.inliner import inline_local_functions
 
 from deblur_export.artifact import ModelFile
+from deblur_export.export.ir_version import lower_ir_version
 
 
 def graph_of(model: ModelFile | onnx.ModelProto) -> ir.Model:
@@ -26,8 +27,8 @@ def graph_of(model: ModelFile | onnx.ModelProto) -> ir.Model:
 
 
 def message_of(graph: ir.Model) -> onnx.ModelProto:
-    """A graph as ONNX's message."""
-    return ir.to_proto(graph)
+    """A graph as ONNX's message, of the lowest IR version that it needs."""
+    return lower_ir_version(ir.to_proto(graph))
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:

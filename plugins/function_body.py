@@ -104,12 +104,18 @@ class FunctionBody:
         """
         return FunctionBody([f"{name}_{i}" for i in inputs], (), self.opset, prefix=f"{name}_")
 
-    def graph(self, *outputs: ir.Value) -> ir.Graph:
+    def graph(self, *outputs: ir.Value, rank: int | None = None) -> ir.Graph:
         """The recorded nodes as the graph of an If branch or a Scan body.
 
         The outputs of a Scan body are the new states, then one slice a stacked output; each is a
-        value of its own that a node of this body made.
+        value of its own that a node of this body made. `rank` declares them float32 of that many
+        dimensions: before 1.17 ONNX Runtime runs no Scan whose outputs have an unknown rank, and
+        does not infer it where the shapes of the states are computed.
         """
+        if rank is not None:
+            for value in outputs:
+                value.shape = ir.Shape([None] * rank)
+                value.type = ir.TensorType(ir.DataType.FLOAT)
         return ir.Graph(self.inputs, outputs, nodes=self.nodes, name=self._prefix.rstrip("_"))
 
     @property

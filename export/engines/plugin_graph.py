@@ -17,6 +17,7 @@ import onnx
 from deblur_export.artifact import METADATA_KEY, ModelFile
 from deblur_export.atomic import atomic_path
 from deblur_export.export.graph import copied
+from deblur_export.export.ir_version import lower_ir_version
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 
 ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": str(VERSION)}
@@ -49,10 +50,10 @@ def use_plugins(model: onnx.ModelProto, plugins: Collection[str]) -> None:
 
 
 def plugin_form(model: onnx.ModelProto, plugins: Collection[str]) -> onnx.ModelProto:
-    """A copy of a model, rewritten by `use_plugins`."""
+    """A copy of a model, rewritten by `use_plugins`, of the lowest IR version that it needs."""
     copy = copied(model)
     use_plugins(copy, plugins)
-    return copy
+    return lower_ir_version(copy)
 
 
 def write_plugin_form(source: ModelFile, plugins: Collection[str], target: Path) -> None:

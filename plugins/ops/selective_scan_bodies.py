@@ -129,7 +129,7 @@ def _end_states(
     """The state [K*N, S, D] at the end of each chunk that starts in `state`."""
     step = b.branch("end", ("h", "delta", "x", "b"))
     h, delta_t, delta_u_t, B_t = step.inputs
-    graph = step.graph(_advance(step, h, delta_t, delta_u_t, B_t, A))
+    graph = step.graph(_advance(step, h, delta_t, delta_u_t, B_t, A), rank=3)
     return b.Scan(state, delta, delta_u, B, body=graph, num_scan_inputs=3)
 
 
@@ -140,7 +140,7 @@ def _carry(b: FunctionBody, state: ir.Value, decay: ir.Value, ends: ir.Value) ->
     """
     step = b.branch("carry", ("h", "decay", "end"))
     h, a, end = step.inputs
-    graph = step.graph(step.Add(step.Mul(h, a), end), step.Identity(h))
+    graph = step.graph(step.Add(step.Mul(h, a), end), step.Identity(h), rank=3)
     _, starts = b.outputs("Scan", 2, state, decay, ends, body=graph, num_scan_inputs=2)
     return starts
 
@@ -158,7 +158,7 @@ def _outputs(
     step = b.branch("read", ("h", "delta", "x", "b", "c"))
     h, delta_t, delta_u_t, B_t, C_t = step.inputs
     h = _advance(step, h, delta_t, delta_u_t, B_t, A)
-    graph = step.graph(h, step.MatMul(C_t, h))
+    graph = step.graph(h, step.MatMul(C_t, h), rank=3)
     sequences = (delta, delta_u, B, C)
     _, y = b.outputs("Scan", 2, state, *sequences, body=graph, num_scan_inputs=4)
     return y

@@ -1,0 +1,53 @@
+"""Which releases of ONNX Runtime run a file on the CPU.
+
+The versions were found by trying releases of 1.15 to 1.32; tests/export/runtimes/
+test_old_runtimes.py tries the oldest ones again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import onnxruntime
+
+from deblur_export.artifact import ModelFile
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.runtimes.nvinfer_log import version_tuple
+
+
+@dataclass(frozen=True)
+class Release:
+    """The oldest release, such as "1.25", and what of a file it was the first to run; empty if no
+    older one was tried."""
+
+    version: str
+    reason: str = ""
+
+
+OLDEST = Release("1.15")
+OPSETS = {22: Release("1.21", "opset 22")}
+OPERATORS = {"DeformConv": Release("1.25", "DeformConv on the CPU")}
+
+
+def oldest_release(model: onnx.ModelProto) -> Release:
+    """The oldest release that runs a model in float32, float16 or int8 on the CPU."""
+    needed = [OLDEST]
+    needed += [OPSETS[entry.version] for entry in model.opset_import if entry.version in OPSETS]
+    used = {node.op_type for body in (model.graph, *model.functions) for node in body.node}
+    needed += [OPERATORS[name] for name in sorted(used) if name in OPERATORS]
+    return max(needed, key=lambda release: version_tuple(release.version))
+
+
+def cannot_load(file: ModelFile, error: Exception) -> DeblurExportError:
+    """The error of a file that ONNX Runtime refused; it says which release is needed where the
+    installed one is older."""
+    needed, here = oldest_release(file.proto), onnxruntime.__version__
+    if version_tuple(here) < version_tuple(needed.version):
+        return DeblurExportError(
+            f"{file.path}: {needed.reason} needs ONNX Runtime {needed.version} or newer, and this "
+            f"is {here}; pip install -U onnxruntime, or export without --target ort"
+        )
+    return DeblurExportError(
+        f"{file.path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}"
+    )
