@@ -15,6 +15,7 @@ from deblur_export.export.engines.nvinfer import Built, CannotBuildHereError, Li
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.engines.stored_weights import stored_weights
 from deblur_export.export.runtimes import nvinfer_log
+from deblur_export.export.runtimes.probe import version_tuple
 from deblur_export.precision import PRECISIONS
 from deblur_export.target import TARGETS
 
@@ -59,7 +60,7 @@ class RtxBuilder:
             f"--compute-capability, NVIDIA documents, an engine is for {DEFAULT_GPUS}; none was "
             "ever executed by the authors of this package"
         )
-        if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
+        if version_tuple(self.version) < MIN_VERSION:
             least = ".".join(map(str, MIN_VERSION))
             raise CannotBuildHereError(
                 f"{self.title} is too old, {least} or newer is needed; "

@@ -22,6 +22,7 @@ from deblur_export.export.engines.options import ENGINE, BuildOptions
 from deblur_export.export.engines.plugin_graph import plugin_form
 from deblur_export.export.runtimes import nvinfer_log
 from deblur_export.export.runtimes.gpu import compute_capability, gpu_count
+from deblur_export.export.runtimes.probe import version_tuple
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.libraries import cuda as cuda_library
 from deblur_export.plugins.libraries import tensorrt as tensorrt_library
@@ -67,7 +68,7 @@ class TensorRtBuilder:
         self.trt = trt
         self.version = str(trt.__version__)
         self.title = f"TensorRT {self.version}"
-        if nvinfer_log.version_tuple(self.version) < MIN_VERSION:
+        if version_tuple(self.version) < MIN_VERSION:
             least = ".".join(map(str, MIN_VERSION))
             raise CannotBuildHereError(
                 f"{self.title} is too old, {least} or newer is needed; "
@@ -112,8 +113,8 @@ class TensorRtBuilder:
     def _packaged(self, ops: Sequence[str]) -> tuple[Path, ...]:
         """The plugin library of this package, if the file needs it, it fits this TensorRT, and its
         kernels have code for the GPU, which an engine is for."""
-        found = tensorrt_library.find(nvinfer_log.version_tuple(self.version)[0])
-        major, minor = nvinfer_log.version_tuple(compute_capability() or "0.0")
+        found = tensorrt_library.find(version_tuple(self.version)[0])
+        major, minor = version_tuple(compute_capability() or "0.0")
         able = cuda_library.runs_on((major, minor))
         return (found.path,) if ops and found.path and able else ()
 

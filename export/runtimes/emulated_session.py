@@ -25,6 +25,7 @@ from deblur_export import precision
 from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inlined
+from deblur_export.export.runtimes.onnxruntime_release import cannot_load
 from deblur_export.export.runtimes.ort_options import session_options
 from deblur_export.export.runtimes.session import Arrays
 
@@ -59,9 +60,7 @@ class Float32Session:
         try:
             self.session = float32_session(model)
         except Exception as error:  # the bindings raise several unrelated types
-            raise DeblurExportError(
-                f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
-            ) from error
+            raise cannot_load(path, model, error) from error
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:

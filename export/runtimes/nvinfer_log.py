@@ -1,8 +1,7 @@
-"""What both building and running an engine need of TensorRT: log, plugin libraries, versions."""
+"""What both building and running an engine need of TensorRT: log, plugin libraries."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,11 +10,6 @@ from typing import Any
 from deblur_export.errors import DeblurExportError
 
 _plugins: set[tuple[str, Path]] = set()  # loaded ones: the registry refuses a library twice
-
-
-def version_tuple(version: str) -> tuple[int, ...]:
-    """ "10.3.0.26" -> (10, 3, 0, 26)."""
-    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def message_log(trt: ModuleType) -> Any:

@@ -19,6 +19,7 @@ from deblur_export.export.graph import with_outputs
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
 from deblur_export.export.runtimes.emulated_session import EmulatedSession
 from deblur_export.export.runtimes.gpu import gpu_count
+from deblur_export.export.runtimes.onnxruntime_release import cannot_load
 from deblur_export.export.runtimes.ort_options import session_options
 from deblur_export.export.runtimes.probe import Finding, try_package
 from deblur_export.export.runtimes.session import (
@@ -79,9 +80,7 @@ class OnnxRuntimeSession:
                 model, options, providers=[*providers, CPU_PROVIDER]
             )
         except Exception as error:  # the bindings raise several unrelated types
-            raise DeblurExportError(
-                f"{file.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
-            ) from error
+            raise cannot_load(file.path, file.proto, error) from error
         if cuda and CUDA_PROVIDER not in self.session.get_providers():
             raise DeblurExportError(  # it goes on with the CPU
                 f"{file.path}: ONNX Runtime could not start CUDA; its libraries (CUDA, cuDNN) or a "

@@ -7,13 +7,13 @@ test_old_runtimes.py tries the oldest ones again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnxruntime
 
-from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.runtimes.nvinfer_log import version_tuple
+from deblur_export.export.runtimes.probe import version_tuple
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ def oldest_release(model: onnx.ModelProto) -> Release:
     return max(needed, key=lambda release: version_tuple(release.version))
 
 
-def cannot_load(file: ModelFile, error: Exception) -> DeblurExportError:
-    """The error of a file that ONNX Runtime refused; it says which release is needed where the
-    installed one is older."""
-    needed, here = oldest_release(file.proto), onnxruntime.__version__
+def cannot_load(path: Path, model: onnx.ModelProto, error: Exception) -> DeblurExportError:
+    """The error of a model, made from a file, that ONNX Runtime refused; it says which release is
+    needed where the installed one is older."""
+    needed, here = oldest_release(model), onnxruntime.__version__
     if version_tuple(here) < version_tuple(needed.version):
         return DeblurExportError(
-            f"{file.path}: {needed.reason} needs ONNX Runtime {needed.version} or newer, and this "
+            f"{path}: {needed.reason} needs ONNX Runtime {needed.version} or newer, and this "
             f"is {here}; pip install -U onnxruntime, or export without --target ort"
         )
     return DeblurExportError(
-        f"{file.path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}"
+        f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,6 +32,11 @@ def installed(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """ "10.3.0.26" -> (10, 3, 0, 26)."""
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def trial(code: str, *arguments: str) -> tuple[bool, list[str]]:

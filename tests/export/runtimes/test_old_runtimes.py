@@ -1,0 +1,181 @@
+"""Exported files on the oldest ONNX Runtimes that this Python can install, beside today's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from deblur_export import models
+from deblur_export.artifact import Artifact
+from deblur_export.calibration.calibrate import Calibration, calibrate
+from deblur_export.errors import DeblurExportError
+from deblur_export.export.images.cases import random_cases
+from deblur_export.export.precision.typed import typed_artifact
+from deblur_export.export.runtimes.onnxruntime_release import (
+    OLDEST,
+    OPERATORS,
+    OPSETS,
+    oldest_release,
+)
+from deblur_export.export.runtimes.open import open_session
+from deblur_export.export.runtimes.probe import version_tuple
+from deblur_export.target import TARGETS, TargetName
+from tests.conftest import Exported, usual_options
+
+PACKAGE = "onnxruntime"
+TOLERANCE = 1e-4  # of images in 0..1, as `verify` has it for float32
+# Reads every NAME.onnx of a folder and its NAME.npy, and writes NAME.result.npy.
+RUN = """
+import sys
+from pathlib import Path
+import numpy, onnxruntime
+print(onnxruntime.__version__)
+for file in sorted(Path(sys.argv[1]).glob("*.onnx")):
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    image = numpy.load(file.with_suffix(".npy"))
+    numpy.save(file.with_suffix(".result.npy"), session.run(["restored"], {"image": image})[0])
+"""
+RELEASES = sorted(
+    {release.version for release in (OLDEST, *OPSETS.values(), *OPERATORS.values())},
+    key=version_tuple,
+)
+Python = Callable[[str], Path]
+
+
+def pip(*arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, "-m", "pip", "--disable-pip-version-check", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def available() -> list[str]:
+    """The releases that this Python can install, the oldest first."""
+    asked = pip("index", "versions", PACKAGE)
+    found = re.search(r"Available versions: (.*)", asked.stdout)
+    if found is None:
+        pytest.skip(f"no package index tells the releases of {PACKAGE}")
+    return sorted(found.group(1).split(", "), key=version_tuple)
+
+
+@pytest.fixture(scope="module")
+def python(available: list[str], tmp_path_factory: pytest.TempPathFactory) -> Python:
+    """python(release) -> an interpreter with the oldest ONNX Runtime from that release on."""
+
+    def install(release: str) -> Path:
+        version = next(v for v in available if version_tuple(v) >= version_tuple(release))
+        folder = tmp_path_factory.mktemp("venv")
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        interpreter = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+        # Before 1.19 it was compiled for NumPy 1.
+        numpy = ["numpy<2"] if version_tuple(version) < (1, 19) else []
+        made = pip("install", "-q", f"{PACKAGE}=={version}", *numpy, python=str(interpreter))
+        if made.returncode:
+            pytest.skip(f"{PACKAGE} {version} cannot be installed: {made.stderr.strip()[-200:]}")
+        return interpreter
+
+    return install
+
+
+def in_other_precisions(artifact: Artifact, folder: Path) -> list[Artifact]:
+    """The float32 file in float16 and in int8."""
+    photos = folder / "photos"
+    photos.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (96, 96, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    calibration = Calibration(images=photos, count=2, crop=64, max_drop=100.0)
+    return [
+        typed_artifact(artifact, "fp16", folder / "fp16.onnx"),
+        calibrate(artifact, calibration, folder / "int8.onnx").artifact,
+    ]
+
+
+def compare(interpreter: Path, files: list[Artifact], folder: Path) -> str:
+    """Run files there and here and compare; returns the version there."""
+    folder.mkdir()
+    for number, artifact in enumerate(files):
+        image = random_cases(artifact.manifest.input.shape)[0].image
+        np.save(folder / f"{number}.npy", image)
+        (folder / f"{number}.onnx").write_bytes(artifact.path.read_bytes())
+    ran = subprocess.run(
+        [str(interpreter), "-c", RUN, str(folder)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    for number, artifact in enumerate(files):
+        image = np.load(folder / f"{number}.npy")
+        expected = open_session(artifact.path).run({"image": image})["restored"]
+        result = np.load(folder / f"{number}.result.npy")
+        assert result.shape == expected.shape
+        tolerance = TOLERANCE if artifact.manifest.precision == "fp32" else 1e-2
+        assert np.abs(result - expected).max() < tolerance, artifact.manifest.title
+    return ran.stdout.strip()
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_file_runs_on_the_release_that_it_names(
+    release: str, python: Python, exported: Exported, tmp_path: Path
+) -> None:
+    interpreter = python(release)
+    files = [
+        exported(name, options=usual_options(name, target))
+        for name in models.NAMES
+        for target in TARGETS
+    ]
+    files += in_other_precisions(exported("m2aenet"), tmp_path)
+    wanted = [file for file in files if oldest_release(file.proto).version == release]
+    assert len(wanted) > {"1.15": 20, "1.21": 5}.get(release, 0)
+    version = compare(interpreter, wanted, tmp_path / "files")
+    assert version_tuple(version) >= version_tuple(release)
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "release"),
+    [
+        ("nafnet", "portable", "1.15"),
+        ("m2aenet", "openvino", "1.15"),
+        ("nafnet", "ort", "1.21"),
+        ("m2aenet", "ort", "1.25"),
+    ],
+)
+def test_the_oldest_release_follows_from_the_content(
+    exported: Exported, model: str, target: TargetName, release: str
+) -> None:
+    options = replace(usual_options(model), target=target)
+    assert oldest_release(exported(model, options=options).proto).version == release
+
+
+def test_a_release_that_is_too_old_is_named(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime itself says only that DeformConv(22) has no implementation."""
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED")
+
+    artifact = exported("m2aenet", options=replace(usual_options("m2aenet"), target="ort"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(DeblurExportError, match=r"cannot load it: .*NOT_IMPLEMENTED"):
+        open_session(artifact.path)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+    needed = r"needs ONNX Runtime 1\.25 or newer, and this is 1\.23\.2; pip install -U onnxruntime"
+    with pytest.raises(DeblurExportError, match=needed):
+        open_session(artifact.path)
