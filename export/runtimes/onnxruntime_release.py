@@ -28,6 +28,7 @@ class Release:
 OLDEST = Release("1.15")
 OPSETS = {22: Release("1.21", "opset 22")}
 OPERATORS = {"DeformConv": Release("1.25", "DeformConv on the CPU")}
+HALF_NORM = Release("1.17", "LayerNormalization in float16")
 
 
 def oldest_release(model: onnx.ModelProto) -> Release:
@@ -36,6 +37,8 @@ def oldest_release(model: onnx.ModelProto) -> Release:
     needed += [OPSETS[entry.version] for entry in model.opset_import if entry.version in OPSETS]
     used = {node.op_type for body in (model.graph, *model.functions) for node in body.node}
     needed += [OPERATORS[name] for name in sorted(used) if name in OPERATORS]
+    if _normalizes_in_half(model):
+        needed.append(HALF_NORM)
     return max(needed, key=lambda release: version_tuple(release.version))
 
 
@@ -46,8 +49,13 @@ def cannot_load(path: Path, model: onnx.ModelProto, error: Exception) -> DeblurE
     if version_tuple(here) < version_tuple(needed.version):
         return DeblurExportError(
             f"{path}: {needed.reason} needs ONNX Runtime {needed.version} or newer, and this "
-            f"is {here}; pip install -U onnxruntime, or export without --target ort"
+            f"is {here}; pip install -U onnxruntime, or export with --target portable"
         )
     return DeblurExportError(
         f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}"
     )
+
+
+def _normalizes_in_half(model: onnx.ModelProto) -> bool:
+    half = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    return any(n.op_type == "LayerNormalization" and n.input[1] in half for n in model.graph.node)

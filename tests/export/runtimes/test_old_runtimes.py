@@ -21,6 +21,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.onnxruntime_release import (
+    HALF_NORM,
     OLDEST,
     OPERATORS,
     OPSETS,
@@ -45,7 +46,7 @@ for file in sorted(Path(sys.argv[1]).glob("*.onnx")):
     numpy.save(file.with_suffix(".result.npy"), session.run(["restored"], {"image": image})[0])
 """
 RELEASES = sorted(
-    {release.version for release in (OLDEST, *OPSETS.values(), *OPERATORS.values())},
+    {release.version for release in (OLDEST, HALF_NORM, *OPSETS.values(), *OPERATORS.values())},
     key=version_tuple,
 )
 Python = Callable[[str], Path]
@@ -142,7 +143,7 @@ def test_every_file_runs_on_the_release_that_it_names(
     ]
     files += in_other_precisions(exported("m2aenet"), tmp_path)
     wanted = [file for file in files if oldest_release(file.proto).version == release]
-    assert len(wanted) > {"1.15": 20, "1.21": 5}.get(release, 0)
+    assert len(wanted) > {"1.15": 20, "1.21": 5}.get(release, 0), "files were expected here"
     version = compare(interpreter, wanted, tmp_path / "files")
     assert version_tuple(version) >= version_tuple(release)
 
