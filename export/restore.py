@@ -94,7 +94,10 @@ class Restorer:
             )
         if mask and MASK not in inner_values(artifact.proto):
             raise DeblurExportError(
-                f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
+                f"{artifact.path}: an edit has removed or renamed its blur mask; run --mask with "
+                "the file as it was exported"
+                if artifact.notes
+                else f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
         backend(runtime).check(artifact)
         # OpenVINO and TensorRT sessions keep state between calls.

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike
 from onnx_ir.tape import Tape
 
-DOMAIN = "deblur"
+from deblur_export.onnx_reading import DOMAIN as DOMAIN
+
 VERSION = 1
 
 AttributeValue = int | float | str | Sequence[int] | ir.Attr | ir.Graph | ir.TensorProtocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from deblur_export import __version__
 from deblur_export.manifest import (
     CalibrationRecord,
     Fact,
@@ -27,7 +28,7 @@ def make_manifest(shape: Shape = ANY_SIZE, **changes: Any) -> Manifest:
     """Of a float32 file; the changes are fields of `Manifest`."""
     unit = (0.0, 1.0)
     whole = Manifest(
-        tools={"deblur_export": "1"},
+        tools={"deblur_export": __version__},
         model=Model("built-in", "toy", "tiny", None, {}, "a paper", None),
         weights=Weights("random:0", "0" * 64),
         target="portable",

@@ -29,6 +29,9 @@ GROUND = {
     "typed_json",
     "engine_record",
     "manifest",
+    "file_names",
+    "onnx_reading",
+    "edited_file",
     "artifact",
     "engine_file",
 }

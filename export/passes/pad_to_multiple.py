@@ -37,8 +37,14 @@ def pad_to_multiple(
     inner_output.name = f"padded_{inner_output.name}"
 
     before, after = Tape(), Tape()
-    size = _node(before, "input_size/Shape", "Shape", [outer_input], start=2, end=4)
-    rounded = _round_up(before, size, multiple)
+    if isinstance(height, int) and isinstance(width, int):
+        # Constants: other tools fold a Shape of a known size, and not all know its start and end.
+        size = _ints(before, "input_size", [height, width])
+        up = [-(-side // multiple) * multiple for side in (height, width)]
+        rounded = _ints(before, "padding/size", up)
+    else:
+        size = _node(before, "input_size/Shape", "Shape", [outer_input], start=2, end=4)
+        rounded = _round_up(before, size, multiple)
     add_padding = _add_zeros if padding == "zeros" else _add_reflection
     add_padding(before, outer_input, inner_input, size, rounded)
     zero, axes = _ints(after, "crop/start", [0, 0]), _ints(after, "crop/axes", [2, 3])

@@ -69,10 +69,11 @@ class OnnxRuntimeSession:
         options = session_options(threads)
         if trace is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(trace)
-        # Without further outputs ONNX Runtime reads the file itself, which needs less memory.
+        # Without further outputs ONNX Runtime reads the file itself, which needs less memory; it
+        # infers no shapes from constants that are in another file, though.
         model = (
             with_outputs(file.proto, extra_outputs).SerializeToString()
-            if extra_outputs
+            if extra_outputs or file.weight_files
             else str(file.path)
         )
         try:

@@ -25,6 +25,7 @@ from deblur_export.export.runtimes.session import (
 )
 from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
+from deblur_export.shown import shown
 from deblur_export.target import TARGETS
 
 # OpenVINO's names of the precisions, as a hint and among the capabilities of a processor.
@@ -91,7 +92,7 @@ class OpenVinoSession:
         self.fixed: Shapes | None = None  # those for which the model is compiled
         try:
             self._compile(None)
-        except RuntimeError as error:
+        except Exception as error:  # RuntimeError, and what other code throws in the process
             notes = "".join(f"; {note}" for note in self.notes)
             raise DeblurExportError(
                 f"{path}: OpenVINO cannot load it: {_reason(error)}{notes}"
@@ -136,9 +137,12 @@ class OpenVinoSession:
         self.request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
 
 
-def _reason(error: RuntimeError) -> str:
-    """The last line of OpenVINO's message; those before it name its source files."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _reason(error: Exception) -> str:
+    """The line of OpenVINO's report that says most, or its last one."""
+    lines = [line.removeprefix("-- ").strip() for line in str(error).strip().splitlines()]
+    summary = ("No conversion rule found for", "Conversion is failed for")
+    found = [line for start in summary for line in lines if line.startswith(start)]
+    return shown(next(iter(found + lines[-1:]), type(error).__name__))
 
 
 def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:

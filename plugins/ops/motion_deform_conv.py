@@ -154,21 +154,28 @@ def _body(target: Target, absent: frozenset[str] = frozenset({"gate"})) -> ir.Fu
             offset_group=1,
         )
     else:
-        y = _grid_sample_body(b, x, weight, bias, grid)
+        y = _grid_sample_body(b, x, offset, weight, bias, grid)
     if "gate" not in absent:
         y = b.Mul(*b.split(y, 2, axis=1))
     return b.function(SPEC.name, [("y", b.CastLike(y, x))], SPEC.doc)
 
 
 def _grid_sample_body(
-    b: FunctionBody, x: ir.Value, weight: ir.Value, bias: ir.Value, grid: ir.Value
+    b: FunctionBody,
+    x: ir.Value,
+    offset: ir.Value,
+    weight: ir.Value,
+    bias: ir.Value,
+    grid: ir.Value,
 ) -> ir.Value:
     """One GridSample per tap; bench/ops.py compares it with the other formulations.
 
     In float32 whatever the type of x: TensorRT wants the grid in the type of what it samples.
     """
     features = b.Cast(x, to=FLOAT)
-    grids = b.split(grid, TAPS, axis=0)
+    # Both are float32. onnxslim drops an input that a body does not read, and leaves the nodes as
+    # they are, whose inputs are then shifted.
+    grids = b.split(b.CastLike(grid, offset), TAPS, axis=0)
     factors = b.Reshape(b.Cast(weight, to=FLOAT), b.ints(0, TAPS, 1))
     weights = b.split(factors, TAPS, axis=1)
     total = b.Reshape(b.Cast(bias, to=FLOAT), b.ints(-1, 1, 1))

@@ -10,10 +10,14 @@ from pathlib import Path
 import onnx
 
 from deblur_export.atomic import atomic_path
+from deblur_export.edited_file import check_interface, described
 from deblur_export.errors import DeblurExportError
+from deblur_export.file_names import is_file
 from deblur_export.manifest import FileRecord, Manifest, ParityRecord
+from deblur_export.onnx_reading import read_onnx
 
 METADATA_KEY = "deblur_export"
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
 @dataclass(frozen=True)
@@ -23,28 +27,40 @@ class ModelFile:
     path: Path
 
     @cached_property
+    def _read(self) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+        return read_onnx(self.path)
+
+    @property
     def proto(self) -> onnx.ModelProto:
-        """The parsed ONNX file. All readers share it: copy it before a change.
+        """The parsed ONNX file with all of its weights. All readers share it: copy it before a
+        change.
 
         Raises:
-            DeblurExportError: the file is not ONNX.
+            DeblurExportError: see `onnx_reading.read_onnx`.
         """
-        try:
-            return onnx.load(self.path, load_external_data=False)
-        except Exception as error:  # protobuf raises several unrelated types
-            raise DeblurExportError(f"{self.path}: not an ONNX file, or a damaged one") from error
+        return self._read[0]
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files beside an ONNX file that hold weights of it; none of an engine."""
+        return () if self.path.suffix.lower() in ENGINE_SUFFIXES else self._read[1]
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the file, in hexadecimal."""
-        return file_sha256(self.path)
+        """SHA-256 of the file and of its `weight_files`, in hexadecimal."""
+        return file_sha256(self.path, *self.weight_files)
 
 
 @dataclass(frozen=True)
 class Artifact(ModelFile):
-    """An exported ONNX file, or an engine, and its manifest."""
+    """An exported ONNX file, or an engine, and its manifest.
+
+    Attributes:
+        notes: lines for the user about how file and manifest belong together.
+    """
 
     manifest: Manifest
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -90,12 +106,13 @@ def with_sidecar(what: str, path: Path) -> tuple[tuple[str, Path], tuple[str, Pa
     return (what, path), (f"the manifest of {what}", sidecar_path(path))
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+def file_sha256(*paths: Path) -> str:
+    """SHA-256 of a file, or of several one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -108,34 +125,59 @@ def write_sidecar(path: Path, manifest: Manifest) -> None:
 def read_artifact(path: Path) -> Artifact:
     """Open an exported ONNX file and read its manifest.
 
+    The manifest inside the file rules, with the hash and the parity figures of the one beside it if
+    that has the SHA-256 of the file. If it has not, an edit came after the export. Where the edit
+    dropped or damaged the manifest inside, the one beside the file takes its place. The notes of
+    the artifact say so, and opset and custom ops are then those of the graph.
+
     Raises:
-        DeblurExportError: the file is missing, not ONNX, not written by this package or by another
-            version of it, or was changed since its sidecar was written.
+        DeblurExportError: the file is missing, not ONNX or damaged, not written by this package or
+            by another version of it, its input or output is not that of its manifest, or the
+            manifest beside it is damaged.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DeblurExportError(f"{path}: no such file; make one with deblur-export onnx")
-    file = ModelFile(path)
-    embedded = {entry.key: entry.value for entry in file.proto.metadata_props}.get(METADATA_KEY)
+    file, sidecar = ModelFile(path), sidecar_path(path)
+    inside, beside = _inside(path, file.proto), None
+    if is_file(sidecar):
+        beside = read_sidecar(sidecar, "a manifest", "delete it or export again")
+    if beside is None or beside.engine is not None:
+        if isinstance(inside, DeblurExportError):
+            raise inside
+        return _known(file, inside, ())
+    manifest = beside if isinstance(inside, DeblurExportError) else inside
+    if beside.file is not None and beside.file.sha256 == file.sha256:
+        return _known(file, replace(manifest, file=beside.file, parity=beside.parity), ())
+    found = f"its SHA-256 is not that in {sidecar.name}"
+    if isinstance(inside, DeblurExportError):
+        found = f"the manifest inside is gone or damaged, and {sidecar.name} takes its place"
+    note = f"{path.name} was edited after its export ({found}); deblur-export verify judges it"
+    return _known(file, described(manifest.derived(), file.proto), (note,))
+
+
+def _inside(path: Path, model: onnx.ModelProto) -> Manifest | DeblurExportError:
+    """The manifest in the metadata of an ONNX file, or what is wrong with it."""
+    embedded = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
     if embedded is None:
-        raise DeblurExportError(
-            f"{path}: not written by deblur-export, so its input and its PyTorch counterpart are "
-            "unknown; export it with deblur-export onnx"
+        return DeblurExportError(
+            f"{path}: not written by deblur-export, or a tool has dropped its metadata, so its "
+            "input and its PyTorch counterpart are unknown; export it with deblur-export onnx, or "
+            f"copy the .json of the exported file to {sidecar_path(path).name}"
         )
-    manifest, sidecar = Manifest.from_json(embedded, path), sidecar_path(path)
-    if not sidecar.is_file():
-        return _known(file, manifest)
-    beside = read_sidecar(sidecar, "a manifest", "delete it or export again")
-    if beside.file is None or beside.file.sha256 != file.sha256:
-        raise DeblurExportError(
-            f"{path} is not the file that {sidecar.name} describes (SHA-256 differs); "
-            "export again, or delete the .json if the change is meant"
-        )
-    return _known(file, replace(manifest, file=beside.file, parity=beside.parity))
+    try:
+        return Manifest.from_json(embedded, path)
+    except DeblurExportError as error:
+        return error
 
 
-def _known(file: ModelFile, manifest: Manifest) -> Artifact:
-    """The artifact, with the parsed file and the hash that are already known."""
-    artifact = Artifact(file.path, manifest)
+def _known(file: ModelFile, manifest: Manifest, notes: tuple[str, ...]) -> Artifact:
+    """The artifact, with the parsed file and the hash that are already known.
+
+    Raises:
+        DeblurExportError: see `edited_file.check_interface`.
+    """
+    check_interface(file.path, manifest, file.proto)
+    artifact = Artifact(file.path, manifest, (*manifest.notes, *notes))
     vars(artifact).update({name: vars(file)[name] for name in vars(file) if name != "path"})
     return artifact
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deblur_export.artifact import Artifact, read_artifact, read_sidecar, sidecar_path
+from deblur_export.artifact import (
+    ENGINE_SUFFIXES,
+    Artifact,
+    read_artifact,
+    read_sidecar,
+    sidecar_path,
+)
 from deblur_export.engine_record import EngineRecord
 from deblur_export.errors import DeblurExportError
+from deblur_export.file_names import is_file
 
-SUFFIXES = (".engine", ".plan", ".trt")
 NO_ENGINE, ADVICE = "the manifest of an engine", "build it with deblur-export trt"
 Shape = tuple[int, ...]
 
 
 def is_engine(path: Path) -> bool:
     """Whether a path has the suffix of an engine."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in ENGINE_SUFFIXES
 
 
 def read_runnable(path: Path) -> Artifact:
@@ -35,10 +41,10 @@ def read_engine(path: Path) -> Artifact:
     Raises:
         DeblurExportError: there is no such file, or no manifest beside it that describes it.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DeblurExportError(f"{path}: no such file; make one with deblur-export trt")
     sidecar = sidecar_path(path)
-    if not sidecar.is_file():
+    if not is_file(sidecar):
         raise DeblurExportError(
             f"{path}: no {sidecar.name} beside it, so its input and its PyTorch counterpart are "
             "unknown; copy that too, or build the engine with deblur-export trt"
@@ -47,7 +53,7 @@ def read_engine(path: Path) -> Artifact:
     engine, file = manifest.engine, manifest.file
     if engine is None or (file is None and not engine.built_elsewhere):
         raise DeblurExportError(f"{sidecar}: not {NO_ENGINE}; {ADVICE}")
-    artifact = Artifact(path, manifest)
+    artifact = Artifact(path, manifest, manifest.notes)
     if file is not None and file.sha256 != artifact.sha256:
         raise DeblurExportError(
             f"{path} is not the file that {sidecar.name} describes (SHA-256 differs); build it "

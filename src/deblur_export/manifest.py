@@ -7,16 +7,28 @@ parity figures, in `<file>.json` beside it. An engine has only the file beside i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from deblur_export import __version__
 from deblur_export.engine_record import EngineRecord
 from deblur_export.errors import DeblurExportError
 from deblur_export.precision import GraphPrecision, PrecisionName
+from deblur_export.shown import shown
 from deblur_export.target import TargetName
-from deblur_export.typed_json import FieldError, plain, read_record
+from deblur_export.typed_json import (
+    NOT_IN_JSON,
+    FieldError,
+    Place,
+    place_name,
+    plain,
+    put_back,
+    read_record,
+    split_unknown,
+)
 
 FORMAT = 2
 LARGEST_SIDE = 16384  # pixels, of what can be exported
@@ -212,7 +224,8 @@ class Manifest:
 
     `precision` is that of the graph, `high_precision` that of what int8 leaves (`precision` itself
     in a file without int8). `free` names the dimensions that may have any size. `passes` are the
-    exact folds, in order; `reparameterized` tells whether any were asked for.
+    exact folds, in order; `reparameterized` tells whether any were asked for. `unknown` are the
+    fields that a newer version wrote and this one does not know, by their place; they are kept.
 
     Raises:
         ValueError: the blocks contradict each other.
@@ -238,6 +251,7 @@ class Manifest:
     engine: EngineRecord | None = None
     file: FileRecord | None = None
     parity: ParityRecord | None = None
+    unknown: Mapping[Place, Any] = field(default_factory=dict, metadata=NOT_IN_JSON)
 
     def __post_init__(self) -> None:
         if self.precision not in ("int8", self.high_precision):
@@ -257,6 +271,19 @@ class Manifest:
         return f"{self.model.name}:{self.model.variant}"
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """For the user: which fields of a newer version are ignored."""
+        names = [place_name(place) for place in self.unknown]
+        if not names:
+            return ()
+        wrote = shown(self.tools.get("deblur_export"))
+        listed = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        return (
+            f"the manifest is from deblur-export {wrote}; this version, {__version__}, ignores "
+            f"{listed} in it",
+        )
+
+    @property
     def layout(self) -> Literal["tensorrt", "cpu"] | None:
         """That of an int8 file's activations; None for other files."""
         return None if self.calibration is None else self.calibration.layout
@@ -273,7 +300,9 @@ class Manifest:
 
     def as_dict(self) -> dict[str, Any]:
         """What the JSON holds, optional blocks left out where there is none."""
-        return {"format": FORMAT, **plain(self)}
+        document = {"format": FORMAT, **plain(self)}
+        put_back(document, self.unknown)
+        return document
 
     def to_json(self, indent: int | None = None) -> str:
         """As text; the same manifest gives the same text. Without `indent` keys are sorted."""
@@ -298,7 +327,8 @@ class Manifest:
 
         Raises:
             DeblurExportError: not JSON, another format, or a field is missing, unknown, of the
-                wrong type or contradicts another one; the message names it.
+                wrong type or contradicts another one; the message names it. Unknown fields of a
+                newer version are no error, see `unknown`.
         """
         try:
             document = _parsed(content)
@@ -308,13 +338,16 @@ class Manifest:
                 raise FieldError("format is missing")
             known = document["format"]
             if type(known) is not int or known != FORMAT:
-                shown = repr(known)
-                shown = f"{shown[:LONGEST_SHOWN]}{'...' * (len(shown) > LONGEST_SHOWN)}"
+                found = shown(repr(known), LONGEST_SHOWN)
                 raise DeblurExportError(
-                    f"{where}: manifest format {shown} is not {FORMAT}; use the deblur-export "
+                    f"{where}: manifest format {found} is not {FORMAT}; use the deblur-export "
                     f"version that wrote it, or {advice}"
                 )
-            return read_record(cls, {k: v for k, v in document.items() if k != "format"})
+            fields = {k: v for k, v in document.items() if k != "format"}
+            unknown: dict[Place, Any] = {}
+            if _is_newer(fields):
+                fields, unknown = split_unknown(cls, fields)
+            return replace(read_record(cls, fields), unknown=unknown)
         except FieldError as error:
             raise DeblurExportError(f"{where}: not {what}: {error}; {advice}") from error
         except RecursionError as error:
@@ -332,6 +365,19 @@ def _parsed(content: str | bytes | Mapping[str, Any]) -> object:
         raise
     except ValueError as error:  # of bytes that are no text, too
         raise FieldError("it cannot be read as JSON") from error
+
+
+def _is_newer(fields: Mapping[str, Any]) -> bool:
+    """Whether a newer version of this package wrote a document."""
+    tools = fields.get("tools")
+    wrote = tools.get("deblur_export") if isinstance(tools, Mapping) else None
+    return isinstance(wrote, str) and _release(wrote) > _release(__version__)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """(1, 2) of "1.2.dev3"."""
+    digits = re.match(r"\d{1,9}(\.\d{1,9})*", version)
+    return tuple(map(int, digits[0].split("."))) if digits else ()
 
 
 def _refuse(name: str) -> NoReturn:

@@ -11,7 +11,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union
 
+from deblur_export.shown import shown
+
 T = TypeVar("T")
+Place = tuple[str | int, ...]  # of a value in a document: names of fields and indices in lists
 LARGEST_INT = 2**63 - 1
 DEEPEST = 16  # levels of a value of type Any
 LONGEST_NAME = 60  # characters of a field's name in messages
@@ -44,11 +47,11 @@ def read_record(kind: type[T], value: object) -> T:
 
 def plain(value: Any) -> Any:
     """A record, or what one consists of, as `json.dumps` takes it; fields that are None by default
-    and None are left out."""
+    and None are left out, and so are those that are `NOT_IN_JSON`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
+            for field in _json_fields(value)
             if field.default is not None or getattr(value, field.name) is not None
         }
     if isinstance(value, (list, tuple)):
@@ -58,12 +61,71 @@ def plain(value: Any) -> Any:
     return value
 
 
+def split_unknown(kind: Any, value: Any, place: Place = ()) -> tuple[Any, dict[Place, Any]]:
+    """Take out of a JSON document for `kind` the fields that its records do not have.
+
+    Returns:
+        The rest, and what was taken out by its place.
+    """
+    unknown: dict[Place, Any] = {}
+
+    def inner(kind: Any, value: Any, name: str | int) -> Any:
+        rest, found = split_unknown(kind, value, (*place, name))
+        unknown.update(found)
+        return rest
+
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        options = [option for option in arguments if dataclasses.is_dataclass(option)]
+        return split_unknown(options[0], value, place) if len(options) == 1 else (value, {})
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        known = _fields(typing.cast(Any, kind))
+        unknown.update({(*place, k): v for k, v in value.items() if k not in known})
+        rest = {k: inner(known[k][0], v, k) for k, v in value.items() if k in known}
+        return rest, unknown
+    if origin is tuple and arguments[1:] == (Ellipsis,) and isinstance(value, (list, tuple)):
+        return [inner(arguments[0], v, k) for k, v in enumerate(value)], unknown
+    if len(arguments) == 2 and origin is not tuple and isinstance(value, Mapping):  # Mapping
+        return {k: inner(arguments[1], v, k) for k, v in value.items()}, unknown
+    return value, {}
+
+
+def put_back(document: Any, unknown: Mapping[Place, Any]) -> None:
+    """Undo `split_unknown`, in place; what belongs to a part that is gone is left out."""
+    for place, value in unknown.items():
+        parent = document
+        for name in place[:-1]:
+            try:
+                parent = parent[name]
+            except (KeyError, IndexError):
+                parent = None
+                break
+        if parent is not None:
+            parent[place[-1]] = value
+
+
+def place_name(place: Place) -> str:
+    """The name of a field in one short line, such as "passes[0].seed"."""
+    path = ""
+    for name in place:
+        path = f"{path}[{name}]" if isinstance(name, int) else _join(path, name)
+    return path
+
+
+NOT_IN_JSON = {"json": False}  # `metadata` of a field that is not part of the document
+
+
+def _json_fields(kind: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if field.metadata.get("json", True)]
+
+
 @functools.cache
 def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
     """Type of each field of a dataclass, and whether it must be there."""
     hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)
-    return {field.name: (hints[field.name], field.default is not None) for field in fields}
+    return {
+        field.name: (hints[field.name], field.default is not None) for field in _json_fields(kind)
+    }
 
 
 def _record(kind: Any, value: object, path: str) -> Any:
@@ -162,6 +224,5 @@ def _object(value: object, path: str) -> Mapping[str, Any]:
 
 def _join(path: str, name: str) -> str:
     """The dotted name of a field; long and strange names are cut to one short line."""
-    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-    shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
-    return f"{path}.{shown}" if path else shown
+    line = shown(name, LONGEST_NAME)
+    return f"{path}.{line}" if path else line

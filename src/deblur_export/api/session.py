@@ -52,7 +52,7 @@ class PhotoSession:
         self.artifact = artifact
         self.title = self._restorer.session.title
         reason = (f"runtime: {chosen.reason}",) if chosen.reason else ()
-        self.notes = (*reason, *self._restorer.session.notes)
+        self.notes = (*reason, *artifact.notes, *self._restorer.session.notes)
 
     def __call__(self, image: NDArray[Pixels]) -> NDArray[Pixels]:
         """Restore an image, or each of a batch.

@@ -85,7 +85,7 @@ def run(
     restorer = Restorer(artifact, mask, chosen.runtime, precision, plugins)
     if chosen.reason:
         console.print(f"runtime: {chosen.reason}")
-    for note in restorer.session.notes:
+    for note in (*artifact.notes, *restorer.session.notes):
         console.print(f"note: {note}")
     make_folder(output)
     failed = restore_jobs(restorer, jobs, TileOptions(tile, overlap), console)
