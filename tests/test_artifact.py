@@ -219,7 +219,9 @@ def test_a_graph_that_is_no_graph(net: Path) -> None:
 @pytest.mark.parametrize("verb", [("verify",), ("run", "a.png"), ("trt",), ("bench",)])
 def test_names_of_300_characters(verb: tuple[str, ...], invoke: Invoke) -> None:
     name = "n" * 300 + ".onnx"
-    assert_refused(invoke(verb[0], name, *verb[1:]), "no such file")
+    result = invoke(verb[0], name, *verb[1:])
+    assert_refused(result)
+    assert "no such file" in result[2] or "File name too long" in result[2]
 
 
 def test_weights_named_by_300_characters_in_a_manifest(net: Path) -> None:

@@ -76,6 +76,11 @@ def main() -> NoReturn:
         _fail("out of memory; close other programs, or use --tile 512 with run", 2)
     except BrokenPipeError:
         sys.exit(2)
+    except OSError as error:  # a name that is too long, a disk that fails
+        if os.environ.get("DEBLUR_EXPORT_TRACEBACK"):
+            raise
+        where = f"{shown(error.filename)}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 2)
     except Exception as error:
         if os.environ.get("DEBLUR_EXPORT_TRACEBACK"):
             raise
