@@ -37,7 +37,7 @@ from deblur_export.manifest import (
 )
 from tests.conftest import Exported
 from tests.manifests import in_precision, make_manifest
-from tests.test_cli import Invoke, assert_refused, invoke
+from tests.test_cli import Invoke, assert_refused, invoke, photo
 
 __all__ = ["invoke"]  # a fixture
 FIXED = (1, 3, 32, 48)
@@ -362,7 +362,7 @@ def test_damaged_manifests_through_the_command_line(
 ) -> None:
     source = exported("nafnet")
     document = source.manifest.as_dict()
-    net = tmp_path / "net.onnx"
+    net, _ = tmp_path / "net.onnx", photo(tmp_path / "a.png")
     for content, words in (
         (json.dumps(document | {"format": 1}), "manifest format 1 is not 2"),
         (json.dumps(document)[:200], "cannot be read as JSON"),
@@ -399,6 +399,7 @@ def test_damaged_engine_manifests_through_the_command_line(
     exported: Exported, invoke: Invoke, tmp_path: Path
 ) -> None:
     net = Path(shutil.copy(exported("nafnet").path, tmp_path / "net.engine"))
+    photo(tmp_path / "a.png")
     beside = sidecar_path(net)
     manifest = KINDS["engine"]
     for content, words in (
