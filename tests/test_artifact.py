@@ -231,5 +231,5 @@ def test_weights_named_by_300_characters_in_a_manifest(net: Path) -> None:
     document["weights"]["source"] = "w" * 300
     entry.value = json.dumps(document)
     onnx.save(model, net)
-    with pytest.raises(DeblurExportError, match="the weights of net|not a usable path"):
+    with pytest.raises(DeblurExportError, match=r"the weights of net|not a usable path"):
         deblur_export.verify(net)
