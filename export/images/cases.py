@@ -22,10 +22,12 @@ PHOTO_SIDE = 512
 
 @dataclass(frozen=True)
 class Case:
-    """An input [N, 3, H, W], float32 in 0..1, with its name in the report."""
+    """An input [N, 3, H, W], float32 in 0..1, with its name in the report; `photo` says that it is
+    one and not noise."""
 
     name: str
     image: NDArray[np.float32]
+    photo: bool = False
 
 
 def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
@@ -137,4 +139,4 @@ def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> 
     crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]
     batch = shape[0] if isinstance(shape[0], int) else 1
     image = np.repeat(np.ascontiguousarray(crop), batch, axis=0)
-    return Case(f"{file.name} {width}x{height}", image)
+    return Case(f"{file.name} {width}x{height}", image, photo=True)

@@ -58,6 +58,7 @@ class CaseResult:
             if it was not run.
         without_rounding: of a file in low precision, the largest absolute error of its graph
             without the roundings; None for other files, or if there is no graph.
+        photo: whether the input is a photo, and not noise.
         images: images for the HTML report.
     """
 
@@ -75,6 +76,7 @@ class CaseResult:
     candidate_float64: float | None = None
     reference_float64: float | None = None
     without_rounding: float | None = None
+    photo: bool = False
     images: CaseImages | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
@@ -108,6 +110,7 @@ class ParityReport:
         manifest: of the artifact.
         notes: notes to the user.
         ground_truth: the comparison with ground truth, or None.
+        provenance: where, when and of what the report was made, by name.
     """
 
     artifact: str
@@ -120,6 +123,7 @@ class ParityReport:
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ground_truth: GroundTruthReport | None = None
+    provenance: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from deblur_export.export.parity.metrics import DECADES, decade_histogram
 from deblur_export.export.parity.report import LayerError, ParityReport, error_text
+from deblur_export.shown import shown
 
 MAX_SIDE = 1024  # largest side of an image in the report, in pixels
 SMALL_SIDE = 256  # up to this size images are lossless and enlarged without interpolation
@@ -37,8 +38,8 @@ def heat_map(error: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     """
     height, width = shown_size(*error.shape)
     rows, columns = (
-        np.arange(shown) * full // shown
-        for shown, full in zip((height, width), error.shape, strict=True)
+        np.arange(side) * full // side
+        for side, full in zip((height, width), error.shape, strict=True)
     )
     pooled = np.maximum.reduceat(np.maximum.reduceat(error, rows, axis=0), columns, axis=1)
     stops = [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS]
@@ -166,7 +167,7 @@ def layer_curve(report: ParityReport, tolerance: float | None) -> str:
 
 
 def _layer_point(layer: LayerError, x: float, y: float, first: str | None) -> str:
-    name = escape(layer.name)
+    name = escape(shown(layer.name))
     title = f"{name}: relative RMS {error_text(layer.rms_rel)}, max {error_text(layer.max_abs)}"
     state = ' class="bad"' if layer.diverged else ""
     point = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"{state}><title>{title}</title></circle>'

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -34,6 +36,9 @@ from deblur_export.export.parity.report_figures import (
     img,
     layer_curve,
 )
+from deblur_export.shown import shown
+
+LONGEST = 1000  # characters of a text from outside
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f27;--dim:#5f6878;--line:#dfe3ea;
@@ -53,7 +58,7 @@ font-weight:700;line-height:1.2;margin-bottom:4px}
 .banner.bad{color:var(--bad);background:var(--bad-bg)}
 .good{color:var(--good)}.bad{color:var(--bad)}.dim,figcaption{color:var(--dim)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;margin:0}dt{color:var(--dim)}
-dd{margin:0;overflow-wrap:anywhere}
+dd{margin:0;overflow-wrap:anywhere}.terms{margin-top:10px}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.92em}
 th,td{padding:6px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
@@ -67,7 +72,6 @@ figure{margin:0 0 14px;min-width:0}figcaption{font-size:.88em;margin-top:6px}
 border-radius:8px;background:#8883}
 .frame img{position:absolute;inset:0;width:100%;height:100%;display:block}
 .square img{image-rendering:pixelated}
-.small .frame{width:min(55%,45vh*var(--ar))}
 .slider img+img{clip-path:inset(0 0 0 var(--x))}
 .slider i{position:absolute;top:0;bottom:0;left:var(--x);width:2px;margin-left:-1px;
 background:#fff;box-shadow:0 0 0 1px #0006;pointer-events:none}
@@ -97,6 +101,35 @@ NOTE = f"""Photos are shown as JPEG with at most {MAX_SIDE} pixels on the longer
 and the error map are computed from the full-size values before rounding to 8 bits, except PSNR
 8-bit."""
 
+# Names of columns and rows, and what they mean.
+TERMS = (
+    ("reference", "the network in PyTorch, in float32, from which the file was exported"),
+    ("candidate", "the file, run by the runtime named above, on the same input"),
+    (
+        "max abs, mean abs",
+        "largest and mean absolute difference of the two outputs, for images in 0…1; one level of "
+        "an 8-bit image is 4e-03",
+    ),
+    (
+        "PSNR",
+        "peak signal-to-noise ratio of the candidate against the reference, in dB: more is closer, "
+        "and inf is equal; a difference of one 8-bit level in every pixel is 48 dB",
+    ),
+    ("PSNR 8-bit", "the same after both outputs are rounded to 8 bits, as a photo stores them"),
+    ("SSIM", "structural similarity of the two outputs: 1 is equal"),
+    (
+        "flips",
+        "discrete choices of the network (pixels of a mask, selected pixels) that differ, of all; "
+        "the outputs are compared with the choices of the candidate in both",
+    ),
+    ("tolerance", "the bounds within which a case passes; they follow from the precision"),
+    (
+        "relative RMS",
+        "of a layer: root mean square of the difference, divided by that of the reference",
+    ),
+    ("diverges", "of a layer: its relative RMS is above layer_rms_rel"),
+)
+
 SCRIPT = """
 for (const range of document.querySelectorAll(".slider input")) {
   const show = () => range.parentNode.style.setProperty("--x", range.value + "%");
@@ -111,10 +144,11 @@ def to_html(report: ParityReport) -> str:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     policy += f"script-src 'sha256-{digest}'"
-    manifest = json.dumps(plain(report.manifest), indent=2, ensure_ascii=False)
+    manifest = json.dumps(plain(report.manifest), indent=2)
+    cases = sorted(report.cases, key=_rank)
     pictures = [
         _case_section(index, case, case.images, report.tolerance.get(PIXEL_TOLERANCE))
-        for index, case in enumerate(report.cases)
+        for index, case in enumerate(cases)
         if case.images is not None
     ]
     return "\n".join(
@@ -122,17 +156,41 @@ def to_html(report: ParityReport) -> str:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>{escape(report.verdict[:4])} - {escape(report.artifact)}</title>",
+            f"<title>{report.verdict[:4]} - {_text(report.artifact)}</title>",
             f"<style>{STYLE}</style></head><body>",
-            f"<h1>Parity report: {escape(report.artifact)}</h1>",
+            f"<h1>Parity report: {_text(report.artifact)}</h1>",
             _banner(report),
-            _case_table(report),
+            _case_table(cases),
             "" if report.ground_truth is None else ground_truth_section(report.ground_truth),
             *pictures,
             _layer_section(report) if report.layers else "",
-            f"<section><details><summary>Manifest</summary><pre>{escape(manifest)}</pre></details>"
-            f'</section><p class="dim">{NOTE}</p><script>{SCRIPT}</script></body></html>\n',
+            _terms(),
+            "<section><details><summary>Manifest</summary>"
+            f"<pre>{_lines(manifest)}</pre></details></section>"
+            f'<p class="dim">{NOTE}</p><script>{SCRIPT}</script></body></html>\n',
         ]
+    )
+
+
+def _rank(case: CaseResult) -> tuple[bool, bool, float]:
+    """The order on the page: what failed, then photos before noise, the largest error first."""
+    error = math.inf if math.isnan(case.max_abs) else case.max_abs
+    return case.passed, not case.photo, -error
+
+
+def _text(value: object) -> str:
+    return escape(shown(value, LONGEST))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(_text, text.splitlines()))
+
+
+def _terms() -> str:
+    entries = "".join(f"<dt>{name}</dt><dd>{escape(meaning)}</dd>" for name, meaning in TERMS)
+    return (
+        "<section><details open><summary>What the terms mean</summary>"
+        f'<dl class="terms">{entries}</dl></details></section>'
     )
 
 
@@ -141,7 +199,7 @@ def _banner(report: ParityReport) -> str:
     state = "good" if report.passed else "bad"
     diverged = ""
     if report.first_diverged is not None:
-        diverged = f"<p>First layer that diverges: <b>{escape(report.first_diverged)}</b></p>"
+        diverged = f"<p>First layer that diverges: <b>{_text(report.first_diverged)}</b></p>"
     meaning = "agrees" if report.passed else "does not agree"
     entries = [
         ("Reference", report.reference),
@@ -150,23 +208,24 @@ def _banner(report: ParityReport) -> str:
         ("Precision", str(report.manifest.get("precision", "unknown"))),
         ("Tolerance", tolerance_text(report)),
         *(("Note", note) for note in report.notes),
+        *report.provenance.items(),
     ]
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in entries)
+    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in entries)
     return (
         f'<section class="banner {state}"><p class="word">{word}</p>'
-        f"<p>The candidate {meaning} with the reference: {escape(sentence)}</p>"
+        f"<p>The candidate {meaning} with the reference: {_text(sentence)}</p>"
         f"{diverged}</section><section><h2>What was compared</h2><dl>{rows}</dl></section>"
     )
 
 
-def _case_table(report: ParityReport) -> str:
+def _case_table(cases: Sequence[CaseResult]) -> str:
     names = ["", "shape", "max abs", "mean abs", "PSNR", "PSNR 8-bit", "SSIM", "flips"]
     head = "".join(f"<th>{name}</th>" for name in ["case", *names])
     rows = ""
-    for index, case in enumerate(report.cases):
-        name, *cells = (escape(cell) for cell in case_cells(case))
+    for index, case in enumerate(cases):
+        name, *cells = map(_text, case_cells(case))
         link = f'<a href="#case-{index}">{name}</a>' if case.images else name
-        reason = f'<br><span class="bad">{escape(case.reason)}</span>' if case.reason else ""
+        reason = f'<br><span class="bad">{_text(case.reason)}</span>' if case.reason else ""
         rows += f'<tr><td class="wrap">{link}{reason}</td><td>{_word(case)}</td>'
         rows += "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     return (
@@ -184,17 +243,16 @@ def _case_section(index: int, case: CaseResult, images: CaseImages, tolerance: f
     )
     ring, worst = _worst(images.error)
     heat = img(heat_map(images.error), "error", lossless=True) + ring
-    return f"""<section id="case-{index}"><h2>{escape(case.name)} {_word(case)}</h2>
-<div class="pair"><div>
+    return f"""<section id="case-{index}"><h2>{_text(case.name)} {_word(case)}</h2>
+<div class="pair"><figure>{frame(images.input.shape, img(images.input, "input"))}
+<figcaption>Input{_scaled_note(images)}</figcaption></figure>
 <figure>{frame(images.reference.shape, slider, "slider")}
-<figcaption>Drag the line or use the arrow keys.</figcaption></figure>
-<figure class="small">{frame(images.input.shape, img(images.input, "input"))}
-<figcaption>Input{_scaled_note(images)}</figcaption></figure></div><div>
-<figure>{frame(images.error.shape, heat)}
+<figcaption>Output of reference and candidate. Drag the line or use the arrow keys.</figcaption>
+</figure><figure>{frame(images.error.shape, heat)}
 <figcaption>Absolute error, the largest over the channels. {worst}</figcaption></figure>
 <figure>{error_scale(images.error, tolerance)}
 <figcaption>Fraction of pixels in each decade of error; the bar is the scale of the map.
-</figcaption></figure></div></div></section>"""
+</figcaption></figure></div></section>"""
 
 
 def _word(case: CaseResult) -> str:
@@ -227,7 +285,7 @@ def _scaled_note(images: CaseImages) -> str:
 
 def _layer_section(report: ParityReport) -> str:
     rows = "".join(
-        f'<tr><td class="wrap{" bad" if layer.diverged else ""}">{escape(layer.name)}</td>'
+        f'<tr><td class="wrap{" bad" if layer.diverged else ""}">{_text(layer.name)}</td>'
         f"<td>{error_text(layer.rms_rel)}</td><td>{error_text(layer.max_abs)}</td></tr>"
         for layer in report.layers
     )

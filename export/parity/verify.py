@@ -274,6 +274,7 @@ def _compare(
         reason="; ".join(reasons),
         candidate_float64=None if exact is None else float(np.abs(exact - candidate).max()),
         reference_float64=None if exact is None else float(np.abs(exact - reference).max()),
+        photo=case.photo,
         images=_images(case, reference, candidate) if with_images else None,
     )
 

@@ -20,6 +20,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import cases_for
 from deblur_export.export.images.pairs import open_pairs
 from deblur_export.export.parity import verify as parity
+from deblur_export.export.parity.provenance import provenance
 from deblur_export.export.parity.record import record_parity
 from deblur_export.export.parity.report import ParityReport, to_json
 from deblur_export.export.parity.report_html import to_html
@@ -109,6 +110,7 @@ def verify(
             ground_truth,
             tuple(map(Path, plugins)),
         )
+    report = replace(report, provenance=provenance(artifact))
     if chosen.reason:
         report = replace(report, notes=(f"{RUNTIME_NOTE}{chosen.reason}", *report.notes))
     for path, text in ((as_path(json), to_json), (as_path(html), to_html)):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
+import html
 import html.parser
 import io
 import json
 import math
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +20,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from deblur_export.artifact import Artifact
+from deblur_export.commands.console import make_console
+from deblur_export.export.parity.provenance import command, provenance
 from deblur_export.export.parity.report import (
     CaseImages,
     CaseResult,
@@ -27,8 +33,10 @@ from deblur_export.export.parity.report import (
 )
 from deblur_export.export.parity.report_figures import MAX_SIDE, heat_map
 from deblur_export.export.parity.report_html import to_html
+from tests.manifests import make_manifest
 
 HOSTILE = '<script>alert("x")</script> & [bold]'
+COMMANDS = "\x1b\x07\u202e\x9b\udcff"  # obeyed by a terminal, hidden, or no UTF-8
 
 
 def images(height: int = 20, width: int = 30) -> CaseImages:
@@ -184,6 +192,60 @@ def test_html_escapes_everything_from_outside() -> None:
     assert Page(text).tags.count("script") == 1
     assert "<script>alert" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_no_text_from_outside_is_obeyed_hidden_or_endless() -> None:
+    long = COMMANDS + "k" * 100_000
+    bad = case(long, passed=False, reason=long, images=images())
+    layers = (LayerError(long, 1.0, 1.0, True),)
+    shown = report(bad, artifact=COMMANDS, layers=layers, first_diverged=long, notes=(long,))
+    shown = dataclasses.replace(shown, manifest={long: long}, provenance={COMMANDS: long})
+    page = to_html(shown)
+    assert not set(page) & set(COMMANDS)
+    assert "characters)…" in page, "cut, and said so"
+    assert "kkkkkkkkkk" * 100 not in page
+    page.encode()
+    to_json(shown).encode()
+    assert json.loads(to_json(shown))["cases"][0]["name"] == long
+    stream = io.StringIO()
+    render_table(shown, make_console(file=stream, width=160))
+    assert not set(stream.getvalue()) & set(COMMANDS)
+
+
+def test_what_failed_comes_first_then_photos_then_noise() -> None:
+    cases = [
+        case("noise 1", max_abs=5e-6),
+        case("small.png", max_abs=1e-6, photo=True),
+        case("noise 2", max_abs=9e-6, images=images()),
+        case("large.png", max_abs=2e-6, photo=True, images=images()),
+        case("noise 3", max_abs=0.1, passed=False, reason="too far"),
+        case("nan.png", max_abs=math.nan, passed=False, reason="not finite", photo=True),
+    ]
+    page = to_html(report(*cases))
+    names = re.findall(r'<td class="wrap">(?:<a [^>]+>)?([\w. ]+)', page)
+    assert names == ["nan.png", "noise 3", "large.png", "small.png", "noise 2", "noise 1"]
+    links = dict(re.findall(r'<a href="#(case-\d+)">([^<]+)', page))
+    assert links == dict(re.findall(r'<section id="(case-\d+)"><h2>([^<]+) <b', page))
+
+
+def test_the_page_says_where_when_and_of_what(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"graph")
+    found = provenance(Artifact(file, make_manifest()))
+    page = to_html(report(case(), provenance=found))
+    assert hashlib.sha256(b"graph").hexdigest() in page
+    for name in ("Date", "Host", "Command", "SHA-256 of the weights"):
+        assert f"<dt>{name}</dt><dd>{html.escape(found[name])}</dd>" in page
+    assert datetime.fromisoformat(found["Date"]).tzinfo is not None
+    assert command(["/x/__main__.py", "verify", "a b.onnx"]) == "deblur-export verify 'a b.onnx'"
+    assert command(["/x/deblur-export", "models"]) == "deblur-export models"
+
+
+def test_columns_and_figures_are_explained() -> None:
+    page = to_html(failing())
+    heads = re.findall(r"<th>([^<]+)</th>", page)
+    explained = " ".join(re.findall(r"<dt>([^<]+)</dt>", page))
+    assert {name for name in heads if name not in explained} <= {"case", "shape", "layer"}
 
 
 def test_html_is_deterministic() -> None:
