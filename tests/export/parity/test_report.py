@@ -229,7 +229,7 @@ def test_what_failed_comes_first_then_photos_then_noise() -> None:
 
 
 def test_the_page_says_where_when_and_of_what(tmp_path: Path) -> None:
-    file = tmp_path / "net.onnx"
+    file = tmp_path / "net.engine"
     file.write_bytes(b"graph")
     found = provenance(Artifact(file, make_manifest()))
     page = to_html(report(case(), provenance=found))
