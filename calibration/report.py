@@ -10,6 +10,7 @@ from deblur_export.atomic import atomic_path
 from deblur_export.calibration.calibrate import Calibrated
 from deblur_export.calibration.scoring import psnr
 from deblur_export.outputs import check_plots
+from deblur_export.shown import shown
 
 
 def block_table(result: Calibrated) -> Table:
@@ -69,7 +70,8 @@ def plot_pareto(path: Path, result: Calibrated, budget: float) -> None:
         axes.axhline(budget, color="#222222", linestyle="--", linewidth=1, label="budget")
     axes.set_xlabel("multiply-adds of the convolutions in int8, %")
     axes.set_ylabel("loss of PSNR, dB")
-    axes.set_title(f"{result.artifact.title}: int8 with a budget of {budget:g} dB", fontsize=11)
+    heading = f"{shown(result.artifact.title)}: int8 with a budget of {budget:g} dB"
+    axes.set_title(heading, fontsize=11, parse_math=False)  # a dollar begins no formula
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_path(path) as temporary:

@@ -19,6 +19,7 @@ from deblur_export.export.precision.ranges import (
 )
 from deblur_export.export.runtimes.emulated_session import MOVES
 from deblur_export.outputs import check_plots
+from deblur_export.shown import shown
 
 WORST = 12  # number of rows
 ROW, TALLEST = 0.12, 14  # inches per tensor, and at most of all together
@@ -60,10 +61,10 @@ def plot_ranges(path: Path, ranges: Sequence[TensorRange], title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [e for e in ranges if e.small is not None and e.finite and e.op not in MOVES]
-    figure = Figure(figsize=(10, 2 + min(ROW * len(shown), TALLEST)), layout="constrained", dpi=110)
+    drawn = [e for e in ranges if e.small is not None and e.finite and e.op not in MOVES]
+    figure = Figure(figsize=(10, 2 + min(ROW * len(drawn), TALLEST)), layout="constrained", dpi=110)
     axes = figure.subplots()
-    for row, entry in enumerate(shown):
+    for row, entry in enumerate(drawn):
         assert entry.small is not None
         right = math.log2(entry.largest)
         colour = "#c43b3b" if entry.headroom < HEADROOM else "#3567a8"
@@ -76,12 +77,15 @@ def plot_ranges(path: Path, ranges: Sequence[TensorRange], title: str) -> None:
     for power, name in limits.items():
         axes.axvline(power, color="#222222", linestyle="--", linewidth=1)
         axes.text(power, -1.5, name, fontsize=8, ha="center", backgroundcolor="white")
-    step = max(1, -(-len(shown) // LABELS))
-    axes.set_yticks(range(0, len(shown), step), [e.name for e in shown[::step]], fontsize=7)
-    axes.set_ylim(len(shown), -0.02 * len(shown) - 2)
-    axes.set_xlim(min([SUBNORMAL, *(e.small for e in shown if e.small is not None)]) - 3, 21)
+    step = max(1, -(-len(drawn) // LABELS))
+    names = [shown(entry.name) for entry in drawn[::step]]
+    # Names from a file: a dollar begins no formula.
+    axes.set_yticks(range(0, len(drawn), step), names, fontsize=7, parse_math=False)
+    axes.set_ylim(len(drawn), -0.02 * len(drawn) - 2)
+    axes.set_xlim(min([SUBNORMAL, *(e.small for e in drawn if e.small is not None)]) - 3, 21)
     axes.set_xlabel("log2 |x|: from the 1 % quantile to the largest value")
-    axes.set_title(f"{title}: ranges of the tensors and the limits of float16", fontsize=11)
+    heading = f"{shown(title)}: ranges of the tensors and the limits of float16"
+    axes.set_title(heading, fontsize=11, parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))  # type: ignore[no-untyped-call]

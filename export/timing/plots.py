@@ -12,6 +12,7 @@ from deblur_export.export.timing.candidates import CANDIDATES
 from deblur_export.export.timing.cases import Case
 from deblur_export.export.timing.tables import of_precision
 from deblur_export.outputs import check_plots
+from deblur_export.shown import shown
 
 SUFFIXES = (".png", ".svg", ".pdf")
 PANEL = (8.5, 4.5)  # inches
@@ -128,10 +129,12 @@ def _lines(axis: Any, cases: Sequence[Case], precision: str, x: Sequence[float])
             color=colour,
             marker=marker,
             linestyle=style,
-            label=row.label,
+            label=shown(row.label),
         )
         low, high = ([1e3 * f.quantile(q) for _, f in timed] for q in (0.25, 0.75))
         axis.fill_between(points, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.set_ylabel("median latency, ms (band: quartiles)")
     axis.grid(True, which="both", alpha=0.3)
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    legend = axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar begins no formula

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -86,6 +88,18 @@ def test_a_long_loop_of_short_steps_is_not_silent(monkeypatch: pytest.MonkeyPatc
     numbers = [line.partition("pairs: ")[2] for line in printed(console).splitlines()]
     assert 3 <= len(numbers) <= 4
     assert all(number.endswith(" of 40") for number in numbers)
+
+
+def test_the_package_prints_through_this_console_alone() -> None:
+    """No second one that obeys, no spinner or bar that reads markup from the name of a file."""
+    root = Path(__file__).parents[2]
+    folders = ("src/deblur_export", "plugins", "models", "export", "calibration")
+    for file in (file for folder in folders for file in (root / folder).rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"(?<!Safe)\bConsole\(\w*[=)]", text), file
+        bars = len(re.findall(r"\bTextColumn\(", text))
+        assert bars == text.count('TextColumn("{task.description}", markup=False)'), file
+        assert ".status(" not in text or file.name == "console.py", file
 
 
 def test_nothing_is_printed_about_a_short_time() -> None:

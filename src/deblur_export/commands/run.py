@@ -119,8 +119,10 @@ def restore_jobs(
     from deblur_export.export.restore import restore_file
 
     failed: dict[Job, DeblurExportError] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         for job in jobs:
             task = progress.add_task(shown(job.source.name), total=None)
             try:

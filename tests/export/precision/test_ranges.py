@@ -104,7 +104,8 @@ def test_ranges_are_drawn_and_listed(tmp_path: Path) -> None:
     needs.MATPLOTLIB.load()
     found = observe(ir.to_proto(chain(1.0, inner=90000.0)), ONES)
     assert ranges_table(found).row_count == len(found)
-    plot_ranges(tmp_path / "r.png", found, "chain")
+    found[0].name = found[-1].name = "a$\\frac{$\x1b[2J"  # no formula, no command
+    plot_ranges(tmp_path / "r.png", found, "chain $\\none$")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
