@@ -81,11 +81,12 @@ def export_onnx(
 
 @dataclass(frozen=True)
 class TracedModel:
-    """The graph of a network, which is the same for every target, and reports of the folds that
-    were applied before tracing."""
+    """The graph of a network, which is the same for every target, reports of the folds that were
+    applied before tracing, and why dimensions are fixed that were not asked to be."""
 
     graph: ir.Model
     reports: list[PassReport]
+    notes: tuple[str, ...] = ()
 
 
 def trace_model(
@@ -97,9 +98,12 @@ def trace_model(
         CheckFailedError: a fold changed the network's output.
     """
     net, reports = prepare(model, options.reparam, progress)
-    progress("exporting to ONNX")
+    progress("capturing the network, checking the capture, and translating it to ONNX")
     spec = model.spec
-    return TracedModel(trace(net, spec.size_multiple, spec.padding, options.shape), reports)
+    traced = trace(net, spec.size_multiple, spec.padding, options.shape)
+    for note in traced.notes:
+        progress(note)
+    return TracedModel(traced.graph, reports, traced.notes)
 
 
 def write_onnx(
@@ -118,7 +122,7 @@ def write_onnx(
     """
     graph = lower(traced.graph, options.target)
     ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
-    manifest = describe(model, options, traced.reports, ops)
+    manifest = describe(model, options, traced.reports, ops, _shape(graph))
     if options.precision != "fp32":
         progress(f"casting to {options.precision}")
         graph, facts = typed(graph, options.precision, options.target, options.keep(graph))
@@ -130,7 +134,11 @@ def write_onnx(
 
 
 def describe(
-    model: LoadedModel, options: ExportOptions, reports: list[PassReport], ops: list[str]
+    model: LoadedModel,
+    options: ExportOptions,
+    reports: list[PassReport],
+    ops: list[str],
+    shape: Shape,
 ) -> Manifest:
     """The manifest of a float32 file; it depends on nothing but the arguments and the versions of
     the libraries."""
@@ -138,7 +146,6 @@ def describe(
     import onnxscript
 
     spec = model.spec
-    shape: Shape = options.shape or ("batch", CHANNELS, "height", "width")
     tile = Tile(spec.receptive_field, spec.size_multiple, proved=False)
     return Manifest(
         tools={
@@ -182,6 +189,14 @@ def describe(
         reparameterized=options.reparam,
         passes=tuple(reports),
     )
+
+
+def _shape(graph: ir.Model) -> Shape:
+    """The shape of the input: numbers, and names of dimensions of any size."""
+    sizes = graph.graph.inputs[0].shape
+    assert sizes is not None
+    n, c, h, w = (size if isinstance(size, int) else str(size) for size in sizes)
+    return n, c, h, w  # type: ignore[return-value]
 
 
 def _known(spec: ModelSpec) -> dict[str, object]:

@@ -8,6 +8,7 @@ import logging
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from deblur_export.artifact import METADATA_KEY, Artifact, sidecar_path
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.capture import Dimension, capture
 from deblur_export.export.graph import message_of
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
@@ -53,32 +55,45 @@ def _without_padding(net: nn.Module) -> nn.Module:
     return core
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph, which is the same for every target.
+
+    Attributes:
+        graph: has the float32 input `image` [N, 3, H, W] and the output `restored` of the same
+            shape; custom ops have no function bodies yet.
+        free: the dimensions of the input that may have any size.
+        notes: why the other dimensions are fixed, where they were not asked to be; one line each.
+    """
+
+    graph: ir.Model
+    free: tuple[Dimension, ...]
+    notes: tuple[str, ...]
+
+
 def to_onnx(
     net: nn.Module, multiple: int, padding: Padding, target: TargetName, shape: FixedShape | None
 ) -> ir.Model:
     """Apply `trace`, then `lower`."""
-    return lower(trace(net, multiple, padding, shape), target)
+    return lower(trace(net, multiple, padding, shape).graph, target)
 
 
-def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | None) -> ir.Model:
-    """Trace a network that has `forward_padded`; the graph is the same for every target.
+def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | None) -> Traced:
+    """Capture a network that has `forward_padded`, and translate it to ONNX.
 
     Args:
         net: a float32 network in eval mode.
         multiple, padding: its size multiple and how images are padded to it; the padding becomes
             part of the graph.
-        shape: fixed (N, 3, H, W), or None for dynamic batch, height and width.
+        shape: fixed (N, 3, H, W), or None for as many free dimensions as the network allows.
 
-    Returns:
-        A graph with the float32 input `image` [batch, 3, height, width] and the output `restored`
-        of the same shape; custom ops have no function bodies yet.
+    Raises:
+        CheckFailedError, DeblurExportError: as `capture`.
     """
-    batch, _, height, width = shape or (2, 3, 2 * multiple, 3 * multiple)
-    sample = torch.zeros(batch, 3, _up(height, multiple), _up(width, multiple))
-    dynamic = None
-    if shape is None:
-        dim = torch.export.Dim
-        dynamic = {0: dim("batch"), 2: multiple * dim("h"), 3: multiple * dim("w")}
+    fixed = None
+    if shape is not None:
+        fixed = (*shape[:2], _up(shape[2], multiple), _up(shape[3], multiple))
+    captured = capture(_without_padding(net), multiple, fixed)
     table = {
         spec.torch_op: onnxscript.values.Op(
             onnxscript.values.Opset(DOMAIN, VERSION), spec.name, spec.schema()
@@ -88,12 +103,12 @@ def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | N
     }
     with _quiet():
         program = torch.onnx.export(
-            _without_padding(net),
-            (sample,),
+            captured.program,
+            (),
             dynamo=True,
             opset_version=TRACED_OPSET,
             custom_translation_table=table,
-            dynamic_shapes=(dynamic,),
+            dynamic_shapes=(captured.dynamic,) if captured.dynamic else None,
             input_names=["image"],
             output_names=["restored"],
             verbose=False,
@@ -102,12 +117,12 @@ def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | N
     model = program.model
     rename(model)
     strip_metadata(model)
-    if shape is None:
+    if "height" in captured.free:
         pad_to_multiple(model, multiple, "height", "width", padding)
-    elif sample.shape[2:] != (height, width):
-        pad_to_multiple(model, multiple, height, width, padding)
+    elif shape is not None and captured.shape != shape:
+        pad_to_multiple(model, multiple, shape[2], shape[3], padding)
     model.producer_name, model.producer_version = "deblur-export", __version__
-    return model
+    return Traced(model, captured.free, captured.notes)
 
 
 def remove_unused_nodes(model: ir.Model) -> None:

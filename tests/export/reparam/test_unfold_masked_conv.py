@@ -137,7 +137,7 @@ def test_onnx_on_onnxruntime(shape: tuple[int, int, int, int] | None) -> None:
     is dynamic."""
     net = tiny(encoder_blocks=[1, 1, 1, 1])
     rewritten, _ = reparameterize(net, FORCED, (image(2, 3, 41, 37),))
-    traced = trace(rewritten, 16, "zeros", shape)
+    traced = trace(rewritten, 16, "zeros", shape).graph
     for target in ("portable", "ort"):
         model = ir.to_proto(lower(traced, target))
         assert {"PixelGather", "PixelScatter"} <= {function.name for function in model.functions}

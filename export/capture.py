@@ -1,0 +1,215 @@
+"""Capture a network as an exported program that is checked against the network.
+
+`torch.onnx.export` hides what it could not capture: where the code needs a batch of 2, it captures
+again with a fixed batch and leaves the axis named "batch"; and the guards that say for which sizes
+a program holds are dropped on the way to ONNX. So the program is captured here by
+`torch.export.export`, from the most freedom to the least, and is then run, with its guards, beside
+fresh copies of the network at other sizes and batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as config
+
+from deblur_export.engine_record import FixedShape
+from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.export.behaviour import check_behaviour
+from deblur_export.export.capture_reasons import GuardPlaces, Places, reason_of
+
+Dimension = Literal["batch", "height", "width"]
+AXES: dict[Dimension, int] = {"batch": 0, "height": 2, "width": 3}
+LADDER: tuple[tuple[Dimension, ...], ...] = (("batch", "height", "width"), ("height", "width"), ())
+# Sizes in multiples of the network's size multiple, and batches, at which a program is run. It is
+# captured at the first size, with a batch of 2, or of 1 if the batch is not free.
+SIZES = ((2, 3), (1, 1), (3, 2))
+BATCHES = (1, 3)
+FALLBACK_SIDE = 256  # pixels; of a network that cannot be captured with free sizes
+# Largest |difference| between program and network relative to the largest |output|. They run the
+# same float32 kernels; a size that was baked in, or a lost branch, is a hundred times larger.
+TOLERANCE = 1e-4
+# Guards against a size of 1 come from strides, which a graph does not have: there the output alone
+# decides. The other guards are held at the other sizes.
+SIZE_ONE = re.compile(r"(> 1|!= 1|>= 2)$")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A captured network.
+
+    Attributes:
+        program: what `torch.export.export` returned.
+        shape: (N, 3, H, W) of the sample that it was captured with.
+        free: the dimensions that may have any size; height and width any multiple.
+        dynamic: the dynamic shapes of the input as `torch.export.export` takes them.
+        notes: for each step down from all dimensions free, one line that says why.
+    """
+
+    program: ExportedProgram
+    shape: FixedShape
+    free: tuple[Dimension, ...]
+    dynamic: dict[int, object] | None
+    notes: tuple[str, ...]
+
+
+def capture(net: nn.Module, multiple: int, shape: FixedShape | None) -> Capture:
+    """Capture a network with as many free dimensions as its code allows.
+
+    Args:
+        net: a float32 network in eval mode, whose input [N, 3, H, W] has a height and a width that
+            are multiples of `multiple`, and whose output is one tensor. It is not changed.
+        multiple: in pixels.
+        shape: a fixed shape, or None for free dimensions.
+
+    Raises:
+        CheckFailedError: a program of this fixed shape computes something else than the network.
+        DeblurExportError: the network is random, keeps state between runs, writes into its input,
+            gives numbers that are not finite, fails, or cannot be captured.
+    """
+    ladder = LADDER if shape is None else ((),)
+    notes: list[str] = []
+    for free in ladder:
+        sample = shape or _sample_shape(free, multiple)
+        if not notes:
+            check_behaviour(net, sample)
+        found = _attempt(net, sample, free, multiple)
+        if isinstance(found, Capture):
+            return Capture(
+                found.program, found.shape, found.free, found.dynamic, (*notes, *found.notes)
+            )
+        if free == ladder[-1]:
+            kind = CheckFailedError if found.computes_else else DeblurExportError
+            raise kind(f"the network cannot be captured at {_text(sample)}: {found.reason}")
+        notes.append(f"{_listed(_lost(free))} cannot be free: {found.reason}")
+    raise AssertionError("the ladder ends in a return or an error")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    computes_else: bool = False
+
+
+def _attempt(
+    net: nn.Module, shape: FixedShape, free: tuple[Dimension, ...], multiple: int
+) -> Capture | _Failure:
+    """One step of the ladder."""
+    dynamic = _dynamic(free, multiple)
+
+    def places() -> GuardPlaces:
+        """Where sizes were decided; found by a second run, since it slows the first."""
+        found = GuardPlaces()
+        with found, contextlib.suppress(Exception):
+            _export(net, shape, dynamic)
+        return found
+
+    try:
+        program = _export(net, shape, dynamic)
+    except Exception as error:  # the user's code runs inside: anything can be raised
+        return _Failure(reason_of(error, places))
+    failure = _difference(program, net, _shapes(shape, free, multiple), places)
+    return failure or Capture(program, shape, free, dynamic, ())
+
+
+def _export(
+    net: nn.Module, shape: FixedShape, dynamic: dict[int, object] | None
+) -> ExportedProgram:
+    # As torch.onnx does: a dimension of 1 is a size like any other.
+    with warnings.catch_warnings(), config.patch(backed_size_oblivious=True):
+        warnings.simplefilter("ignore")
+        return torch.export.export(
+            copy.deepcopy(net),
+            (torch.zeros(shape),),
+            dynamic_shapes=(dynamic,) if dynamic else None,
+            strict=False,
+        )
+
+
+def _difference(
+    program: ExportedProgram, net: nn.Module, shapes: Iterator[FixedShape], places: Places
+) -> _Failure | None:
+    """Why a program is not the network at one of these shapes, or None."""
+    guarded, unguarded = program.module(), program.module(check_guards=False)
+    generator = torch.Generator().manual_seed(0)
+    for shape in shapes:
+        image = torch.rand(shape, generator=generator)
+        with torch.no_grad():
+            try:
+                expected = copy.deepcopy(net)(image.clone())
+            except Exception as error:
+                return _Failure(f"the network fails at {_text(shape)}: {reason_of(error, places)}")
+            try:
+                try:
+                    actual = guarded(image)
+                except AssertionError as guard:
+                    if not SIZE_ONE.search(str(guard)):
+                        raise
+                    actual = unguarded(image)
+            except Exception as error:
+                return _Failure(reason_of(error, places))
+        if actual.shape != expected.shape:
+            return _Failure(
+                f"at {_text(shape)} the captured program gives {_text(actual.shape)}, the network "
+                f"{_text(expected.shape)}",
+                computes_else=True,
+            )
+        error = ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+        if not error <= TOLERANCE:
+            return _Failure(
+                f"at {_text(shape)} the captured program differs from the network by {error:.1e} "
+                "of its largest output",
+                computes_else=True,
+            )
+    return None
+
+
+def _sample_shape(free: tuple[Dimension, ...], multiple: int) -> FixedShape:
+    if not free:
+        side = -(-FALLBACK_SIDE // multiple) * multiple
+        return (1, 3, side, side)
+    height, width = SIZES[0]
+    return (2 if "batch" in free else 1, 3, height * multiple, width * multiple)
+
+
+def _dynamic(free: tuple[Dimension, ...], multiple: int) -> dict[int, object] | None:
+    names = {"batch": "batch", "height": "h", "width": "w"}
+    return {
+        AXES[name]: Dim(names[name]) if name == "batch" else multiple * Dim(names[name])
+        for name in free
+    } or None
+
+
+def _shapes(shape: FixedShape, free: tuple[Dimension, ...], multiple: int) -> Iterator[FixedShape]:
+    """The shapes at which a program is compared."""
+    if not free:
+        return iter((shape,))
+    batches = BATCHES if "batch" in free else (1,)
+    return (
+        (batch, 3, height * multiple, width * multiple)
+        for batch, (height, width) in itertools.product(batches, SIZES)
+    )
+
+
+def _lost(free: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+    """What the next step of the ladder gives up."""
+    following = LADDER[LADDER.index(free) + 1]
+    return tuple(name for name in free if name not in following)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " and ".join(names)
+
+
+def _text(shape: tuple[int, ...] | torch.Size) -> str:
+    return "x".join(map(str, shape))
