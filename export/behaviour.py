@@ -81,7 +81,7 @@ def _calls(net: nn.Module, image: Tensor, used: nn.Module | None = None) -> Call
     calls: Calls = []
     hooks = [
         module.register_forward_hook(
-            lambda _, __, out, name=name: (  # type: ignore[misc]
+            lambda _, __, out, name=name: (
                 calls.append((name, out.detach().clone())) if isinstance(out, Tensor) else None
             )
         )

@@ -126,7 +126,7 @@ def _export(
     net: nn.Module, shape: FixedShape, dynamic: dict[int, object] | None
 ) -> ExportedProgram:
     # As torch.onnx does: a dimension of 1 is a size like any other.
-    with warnings.catch_warnings(), config.patch(backed_size_oblivious=True):
+    with warnings.catch_warnings(), config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         warnings.simplefilter("ignore")
         return torch.export.export(
             copy.deepcopy(net),
@@ -164,10 +164,10 @@ def _difference(
                 f"{_text(expected.shape)}",
                 computes_else=True,
             )
-        error = ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
-        if not error <= TOLERANCE:
+        change = ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+        if not change <= TOLERANCE:
             return _Failure(
-                f"at {_text(shape)} the captured program differs from the network by {error:.1e} "
+                f"at {_text(shape)} the captured program differs from the network by {change:.1e} "
                 "of its largest output",
                 computes_else=True,
             )

@@ -43,7 +43,9 @@ def check_outputs(
     place = _Places()
     read: set[Key] = set()
     folders: list[Path] = []
-    for path in filter(None, reads):
+    for path in reads:
+        if path is None:
+            continue
         read.update(place.keys(path))
         if path.is_dir():
             folders.append(path.resolve())
