@@ -70,16 +70,8 @@ class Artifact(ModelFile):
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from: the file, its sidecar, external data and, where they are
         in a file, the weights of its PyTorch network."""
-        outside: set[Path] = set()
-        if self.manifest.engine is None:
-            stored = (
-                entry for tensor in self.proto.graph.initializer for entry in tensor.external_data
-            )
-            outside = {
-                self.path.parent / entry.value for entry in stored if entry.key == "location"
-            }
         weights = Path(self.manifest.weights.source)
-        return (self.path, sidecar_path(self.path), *sorted(outside), weights)
+        return (self.path, sidecar_path(self.path), *self.weight_files, weights)
 
     def recorded(self, parity: ParityRecord | None = None) -> Artifact:
         """Put the hash and size of the file into the manifest, and write that beside the file.
