@@ -8,6 +8,7 @@ a message that its readers share, so that the functions here copy before they ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -41,6 +42,11 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which the function bodies of the custom ops replace their nodes."""
     return inline_local_functions(model)
+
+
+def inlined_path(path: Path) -> Path:
+    """Where the file with inlined ops is: `net.onnx` -> `net.inlined.onnx`."""
+    return path.with_name(f"{path.stem}.inlined{path.suffix}")
 
 
 def with_outputs(

@@ -14,11 +14,6 @@ from deblur_export.export.to_onnx import remove_unused_nodes, save
 from deblur_export.plugins.function_body import DOMAIN
 
 
-def inlined_path(path: Path) -> Path:
-    """`net.onnx` -> `net.inlined.onnx`."""
-    return path.with_name(f"{path.stem}.inlined{path.suffix}")
-
-
 def inlined_file(artifact: Artifact, path: Path) -> Artifact:
     """Write a file in which standard operators stand in place of the custom ops.
 

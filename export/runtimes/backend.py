@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deblur_export.artifact import Artifact, ModelFile
-from deblur_export.export.runtimes.probe import Finding
+from deblur_export.export.runtimes.loading import OPEN, try_file
+from deblur_export.export.runtimes.probe import Finding, installed
 from deblur_export.export.runtimes.session import Arrays, Session
 from deblur_export.precision import GraphPrecision, PrecisionName
 from deblur_export.target import TargetName
@@ -107,3 +108,13 @@ class Backend(ABC):
     def findings(self) -> Iterable[Finding]:
         """Lines of `doctor`: the results of trials on this machine."""
         return ()
+
+    def loads(self, path: Path, name: str) -> Iterable[Finding]:
+        """Lines of `doctor FILE`: whether it loads a file, tried on this machine.
+
+        Args:
+            path: an ONNX file if the backend runs those, otherwise an engine.
+            name: that of the backend.
+        """
+        if installed(self.package):
+            yield try_file(self.title, self.package, OPEN, path, name)

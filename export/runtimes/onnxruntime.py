@@ -164,6 +164,10 @@ class OnnxRuntimeCuda(Backend):
     def load(self, file: ModelFile, how: Opening) -> Session:
         return OnnxRuntimeSession(file, how.extra_outputs, how.threads, cuda=True)
 
+    def loads(self, path: Path, name: str) -> Iterable[Finding]:
+        if CUDA_PROVIDER in onnxruntime.get_available_providers():
+            yield from super().loads(path, name)
+
 
 CPU, CUDA = OnnxRuntimeCpu(), OnnxRuntimeCuda()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,16 @@ from numpy.typing import NDArray
 
 from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.graph import copied, inlined, with_outputs
+from deblur_export.export.graph import copied, inlined, inlined_path, with_outputs
 from deblur_export.export.runtimes.backend import PROFILED_RUNS, Backend, Opening, Verdict
-from deblur_export.export.runtimes.probe import Finding, installed, trial, try_package
+from deblur_export.export.runtimes.loading import OPEN, try_file
+from deblur_export.export.runtimes.probe import (
+    Finding,
+    installed,
+    trial,
+    try_package,
+    version_tuple,
+)
 from deblur_export.export.runtimes.session import (
     Arrays,
     Session,
@@ -42,6 +51,17 @@ network = parse_model('<ir_version: 9, opset_import: ["": 18, "deblur": 1]> ' + 
 model = core.compile_model(core.read_model(network.SerializeToString()), "CPU")
 assert model(numpy.ones((1, 1, 1, 1), numpy.float32))[0].item() == 1
 """
+
+# What stock OpenVINO does with a file, without an extension, in any language.
+LOAD = """
+import openvino, sys
+core = openvino.Core()
+try:
+    core.compile_model(core.read_model(sys.argv[1]), "CPU")
+except RuntimeError as error:
+    sys.exit(" ".join(str(error).strip().splitlines()[-1:]))
+"""
+LOOPS_SINCE = (2026, 4)  # 2025.3 crashes on a Scan
 
 
 class OpenVinoSession:
@@ -81,6 +101,11 @@ class OpenVinoSession:
             if reason:
                 self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
                 model = inlined(model)
+        if not native and has_loops(model) and version_tuple(release) < LOOPS_SINCE:
+            raise DeblurExportError(
+                f"{path}: OpenVINO {release} does not load loops (Scan); export with --target "
+                "openvino, or use --runtime onnxruntime"
+            )
         self.title = f"OpenVINO {release} CPU{' with native ops' * native}, {precision}"
         self.core, self.proto, self.native, self.hint = core, model, native, HINT[precision]
         self.config = {"INFERENCE_PRECISION_HINT": self.hint, "PERFORMANCE_HINT": "LATENCY"}
@@ -200,6 +225,8 @@ class OpenVino(Backend):
             return Verdict(False, "OpenVINO is not installed")
         if precision == "bf16":
             return Verdict(True, "ONNX Runtime has no bf16 on the CPU")
+        if has_loops(artifact.proto):
+            return Verdict(False, "the file has loops (Scan), which OpenVINO seldom loads")
         ops = manifest.custom_ops
         if ops and (reason := openvino_library.find(openvino.__version__).reason):
             return Verdict(False, f"OpenVINO has no native kernels of its custom ops ({reason})")
@@ -219,12 +246,30 @@ class OpenVino(Backend):
                     seconds[name] += time / PROFILED_RUNS
         return seconds
 
+    def loads(self, path: Path, name: str) -> Iterable[Finding]:
+        if not installed(self.package):
+            return
+        stock = try_file(self.title, self.package, LOAD, path)
+        if not ModelFile(path).proto.functions:
+            yield stock
+            return
+        yield try_file("OpenVINO in deblur-export", self.package, OPEN, path, name)
+        beside = inlined_path(path)
+        there = f"take {beside}" if beside.is_file() else "onnx --inline writes a file for it"
+        why = f"it has custom ops; {there} ({stock.note})"
+        yield replace(stock, name="stock OpenVINO", note=stock.note and why)
+
     def findings(self) -> Iterable[Finding]:
         yield try_package(self.package, PROBE, "deblur-export[openvino]", runs=self.title)
         yield _try_native_ops(installed(self.package))
 
 
 OPENVINO = OpenVino()
+
+
+def has_loops(model: onnx.ModelProto) -> bool:
+    """Whether there are loops outside of function bodies: in a file whose ops were inlined."""
+    return any(node.op_type == "Scan" for node in model.graph.node)
 
 
 def _try_native_ops(release: str) -> Finding:

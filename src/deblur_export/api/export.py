@@ -22,6 +22,8 @@ from deblur_export.calibration.export_int8 import default_int8_path, export_int8
 from deblur_export.calibration.qdq import Layout
 from deblur_export.errors import DeblurExportError
 from deblur_export.export import pipeline
+from deblur_export.export.graph import inlined_path
+from deblur_export.export.inline import inlined_file
 from deblur_export.export.pipeline import ExportOptions, default_path
 from deblur_export.export.precision import keep_rule
 from deblur_export.export.precision.half_io import half_io_file
@@ -77,6 +79,7 @@ def export_onnx(
     dataset: PathLike | None = None,
     layout: Layout = "tensorrt",
     max_psnr_drop: float = MAX_DROP,
+    inline: bool = False,
     progress: Progress = quiet,
 ) -> Artifact:
     """Export a network to one ONNX file and its manifest; the options of `deblur-export onnx`.
@@ -93,6 +96,8 @@ def export_onnx(
         ranges, images: fp16 only: a file of `deblur-export ranges --json`, or a folder of photos
             to observe; tensors close to float16's limits stay in float32.
         dataset, layout, max_psnr_drop: int8 only, see `calibrate`.
+        inline: also write `NAME.inlined.onnx` beside the file if that has custom ops: the same
+            graph with standard operators in their place, for stock OpenVINO.
         progress: called with a description of each step.
 
     Raises:
@@ -115,8 +120,11 @@ def export_onnx(
         else:
             options = replace(options, precision=precision)
             path = as_path(output) or default_path(loaded, options)
+        outputs = [*with_sidecar("the exported file", path)]
+        if inline:
+            outputs += with_sidecar("the file with inlined ops", inlined_path(path))
         check_outputs(
-            with_sidecar("the exported file", path),
+            outputs,
             [Path(loaded.weights), *map(as_path, (ranges, images, dataset))],
         )
         if precision == "int8":
@@ -129,7 +137,12 @@ def export_onnx(
         else:
             keep = keep_rule(precision, as_path(ranges), as_path(images), shape, progress)
             artifact = pipeline.export_onnx(loaded, replace(options, keep=keep), path, progress)
-        return half_io_file(artifact, artifact.path) if io == "fp16" else artifact
+        if io == "fp16":
+            artifact = half_io_file(artifact, artifact.path)
+        if inline and artifact.manifest.custom_ops:
+            progress("inlining the custom ops")
+            inlined_file(artifact, inlined_path(path))
+        return artifact
 
 
 def calibrate(

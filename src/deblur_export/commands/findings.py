@@ -135,7 +135,7 @@ def doctor_table() -> Table:
     table = Table("component", "version", "works", Column("note", overflow="fold"))
     core, others = list(core_findings()), list(other_findings())
     for finding in (*core, *others):
-        table.add_row(finding.name, finding.version, _mark(finding.works), finding.note)
+        table.add_row(finding.name, finding.version, mark(finding.works), finding.note)
     table.add_row("telemetry", "", "", telemetry.state())
     table.add_section()
     core_works = all(finding.works for finding in core)
@@ -143,12 +143,12 @@ def doctor_table() -> Table:
     runtimes = ", ".join(finding.runs for finding in working if finding.runs)
     opsets = " and ".join(map(str, sorted({target.opset for target in TARGETS.values()})))
     for verb, note in (("onnx", f"opset {opsets}"), ("verify", runtimes), ("run", runtimes)):
-        table.add_row(f"deblur-export {verb}", "", _mark(core_works), note)
+        table.add_row(f"deblur-export {verb}", "", mark(core_works), note)
     builders = [finding.builds for finding in working if finding.builds]
     note = ", ".join(builders) or "no engine here: writes the typed ONNX file and the commands"
-    table.add_row("deblur-export trt", "", _mark(core_works and bool(builders)), note)
+    table.add_row("deblur-export trt", "", mark(core_works and bool(builders)), note)
     return table
 
 
-def _mark(works: bool) -> Text:
+def mark(works: bool) -> Text:
     return Text("yes", style="green") if works else Text("no", style="yellow")

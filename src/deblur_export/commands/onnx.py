@@ -91,6 +91,11 @@ io_option = click.option(
     type=float,
     help="int8: allowed loss of PSNR in dB.  [default: 0.1]",
 )
+@click.option(
+    "--inline",
+    is_flag=True,
+    help="Also write NAME.inlined.onnx, without custom ops, for stock OpenVINO.",
+)
 @click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
 def onnx_command(
     model: str | None,
@@ -108,6 +113,7 @@ def onnx_command(
     dataset: Path | None,
     layout: Any,
     max_drop: float | None,
+    inline: bool,
     output: Path | None,
 ) -> None:
     """Export a network to one ONNX file and its manifest (FILE.json)."""
@@ -150,9 +156,12 @@ def onnx_command(
             dataset=dataset,
             layout=layout,
             max_psnr_drop=MAX_DROP if max_drop is None else max_drop,
+            inline=inline,
             progress=tell,
         )
     _print_export(console, artifact)
+    _print_clients(console, artifact, inline)
+    console.print(f"next: deblur-export verify {artifact.path}")
 
 
 def _print_export(console: Console, artifact: Artifact) -> None:
@@ -174,4 +183,28 @@ def _print_export(console: Console, artifact: Artifact) -> None:
         from deblur_export.export.precision import summary
 
         console.print(summary(manifest))
-    console.print(f"next: deblur-export verify {path}")
+
+
+def _print_clients(console: Console, artifact: Artifact, inline: bool) -> None:
+    """Which of the two forms each client loads: tried with --inline, which is for deployment."""
+    path = artifact.path
+    if not artifact.manifest.custom_ops:
+        if inline:
+            console.print(
+                f"no custom ops, so that no second file is needed: every client has {path}"
+            )
+    elif inline:
+        from deblur_export.commands.loading import loading_lines
+        from deblur_export.export.graph import inlined_path
+
+        for file in (path, inlined_path(path)):
+            console.print(f"{file}:")
+            with steps(console, "loading"):
+                lines = list(loading_lines(file))
+            for line in lines:
+                console.print(line)
+    else:
+        console.print(
+            "OpenVINO without deblur-export loads no custom ops: --inline writes a second file for "
+            f"it, and deblur-export doctor {path} tries each client"
+        )
