@@ -16,8 +16,10 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inner_values
 from deblur_export.export.images.batch import mask_path
 from deblur_export.export.images.overlay import write_overlay
-from deblur_export.export.images.photo_file import read_photo, write_photo
+from deblur_export.export.images.photo_file import read_photo
+from deblur_export.export.images.photo_writer import write_photo
 from deblur_export.export.images.tiling import Tiling, restore_tiled
+from deblur_export.export.images.transparency import filled, hidden_pixels
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.precision import GraphPrecision
@@ -119,11 +121,11 @@ class Restorer:
                 backend failed.
         """
         self._check_size(rgb)
-        image = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
+        image = rgb.transpose(2, 0, 1)[None]
         tiling = self._tiling(rgb.shape[0], rgb.shape[1], options)
         if tiling is None:
             progress(0, 1)
-            restored = self._infer(image)
+            restored = self._infer(np.ascontiguousarray(image))
             progress(1, 1)
         else:
             restored = restore_tiled(self._infer, image, tiling, progress)
@@ -137,7 +139,7 @@ class Restorer:
         with self._running:
             values = self.session.run({"image": image})
         masks = [self._enlarged(values[name], image.shape) for name in self.extra]
-        return np.concatenate([values["restored"], *masks], axis=1)
+        return np.concatenate([values["restored"], *masks], axis=1) if masks else values["restored"]
 
     def _enlarged(self, mask: Image, shape: tuple[int, ...]) -> Image:
         """Enlarge a mask [1, 1, h, w] of the padded image to full size and crop the padding."""
@@ -177,6 +179,12 @@ class Restorer:
 
     def _tiling_notes(self, tiling: Tiling) -> tuple[str, ...]:
         field = self.artifact.manifest.tile.field
+        if field is None and "train_size" in self.artifact.manifest.model.arguments:
+            return (
+                "restored in tiles: this network (--local) pools over windows around each pixel, "
+                "whose effect adds up from block to block, so the result differs slightly from an "
+                "untiled run (--tile 0)",
+            )
         if field is None:
             return (
                 "restored in tiles: this network pools over the whole image, so the result "
@@ -196,18 +204,31 @@ def restore_file(
     target: Path,
     options: TileOptions,
     progress: Progress = lambda done, total: None,
+    quality: int | None = None,
 ) -> tuple[str, ...]:
-    """Restore one image file; applies EXIF orientation, keeps alpha, bit depth and colour profile.
+    """Restore one image file; applies EXIF orientation, keeps alpha, bit depth and metadata.
 
-    With a mask, NAME_mask.png beside `target` shows the mask in orange over the restored image.
-    Returns notes for the user.
+    Colours under full transparency stay as they are, and have no effect on visible ones. With a
+    mask, NAME_mask.png beside `target` shows the mask in orange over the restored image. `quality`
+    is as of `write_photo`. Returns notes for the user.
 
     Raises:
-        DeblurExportError: the source cannot be read, or the target cannot be written.
+        DeblurExportError: the source cannot be read, the target cannot be written, or memory does
+            not suffice.
     """
-    photo = read_photo(source)
-    restored = restorer.restore(photo.rgb, options, progress)
-    written = write_photo(photo, restored.rgb, target)
+    try:
+        photo = read_photo(source)
+        hidden = hidden_pixels(photo.alpha)
+        visible = photo.rgb if hidden is None else filled(photo.rgb, hidden)
+        restored = restorer.restore(visible, options, progress)
+        if hidden is not None:
+            restored.rgb[hidden] = photo.rgb[hidden]
+        written = write_photo(photo, restored.rgb, target, quality)
+    except MemoryError as error:
+        raise DeblurExportError(
+            f"{source}: out of memory; close other programs, use smaller tiles (--tile 512), or "
+            "crop or shrink the photo"
+        ) from error
     notes = (*photo.notes, *restored.notes, *written)
     if restored.mask is None:
         return notes

@@ -23,6 +23,7 @@ GROUND = {
     "atomic",
     "image_formats",
     "photo_folder",
+    "photo_memory",
     "outputs",
     "precision",
     "target",

@@ -13,7 +13,10 @@ import pytest
 
 from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.images.photo_file import Photo, write_photo
+from deblur_export.export.images.photo_encoding import Encoding
+from deblur_export.export.images.photo_file import Photo
+from deblur_export.export.images.photo_metadata import Metadata
+from deblur_export.export.images.photo_writer import write_photo
 
 
 def test_success_replaces_the_old_file(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_a_photo_half_written_is_removed(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     rgb = np.zeros((4, 4, 3), np.float32)
-    photo = Photo(rgb, None, 8, False, None, None, "PNG", ())
+    photo = Photo(rgb, None, 8, False, Metadata(), Encoding(), "PNG", ())
     with pytest.raises(raised, match=r"free some space|stop"):
         write_photo(photo, rgb, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []

@@ -94,6 +94,24 @@ def plan_jobs(
     return jobs
 
 
+def check_target(target: Path, quality: int | None) -> None:
+    """Check, before the work, that a result can have this name and quality.
+
+    Raises:
+        DeblurExportError: the suffix is unknown, or its format has no quality.
+    """
+    kind = BY_SUFFIX.get(target.suffix.lower())
+    if kind is None:
+        raise DeblurExportError(
+            f"{target}: unknown suffix '{target.suffix}'; use one of {', '.join(SUFFIXES)}"
+        )
+    if quality is not None and not (kind.lossy and 1 <= quality <= 100):
+        raise DeblurExportError(
+            f"{target}: a quality of {quality} is not one of {kind.name}; it lies in 1..100 and is "
+            "for JPEG and WebP"
+        )
+
+
 def mask_path(target: Path) -> Path:
     """`cat.jpg` -> `cat_mask.png`."""
     return target.with_name(f"{target.stem}_mask.png")

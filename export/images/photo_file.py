@@ -1,22 +1,22 @@
-"""Read and write photos in the formats of `image_formats`, with 8 or 16 bits per sample."""
+"""Read photos in the formats of `image_formats`, with 8 or 16 bits per sample."""
 
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
-from deblur_export.image_formats import BY_SUFFIX, FORMATS, NAMES, SUFFIXES, ImageFormat
+from deblur_export.export.images.photo_encoding import Encoding, encoding_of
+from deblur_export.export.images.photo_metadata import Metadata, read_metadata
+from deblur_export.image_formats import FORMATS, NAMES
+from deblur_export.photo_memory import check_memory, without_pixel_limit
 
 Samples = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 
@@ -34,15 +34,12 @@ _ORIENTATIONS = {
     8: (True, True, False),
 }
 
-# TIFF tags that are read or written here
-_BITS, _PHOTOMETRIC, _STRIP_OFFSET, _PLANAR, _EXTRA_SAMPLES, _ICC = 258, 262, 273, 284, 338, 34675
-_ORIENTATION = int(ExifTags.Base.Orientation)
-_EXIF_IFDS = (int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo))
-_INTEROP = int(ExifTags.IFD.Interop)
-# EXIF tags of the main directory that describe the photo. The others describe how a file stores its
-# pixels (strips of a TIFF, ImageWidth of a phone) and would be wrong in another file.
-_DESCRIPTIVE = {269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 33432, 50341}
-_DESCRIPTIVE |= set(range(40091, 40096))
+# TIFF tags
+_BITS, _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 262, 284, 338, 339
+_FORMATS_OF_SAMPLES = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+# Of each pixel: its decoded samples twice, the photo and the restored image in float32.
+_PIXEL_BYTES = {8: 3 * 2 + 12 + 12, 16: 6 * 2 + 12 + 12}
+_APPLE_DOUBLE = b"\0\5\x16\7"
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class Photo:
         alpha: [H, W], uint8 or uint16 as in the file, or None.
         bits: 8 or 16 bits per sample in the file.
         grey: whether the file is greyscale.
-        icc_profile: colour profile of `rgb`, or None.
-        exif: EXIF block with orientation 1, or None.
+        metadata: profile of `rgb`, EXIF and more, as they are true after the orientation.
+        encoding: how the samples are stored.
         format: name of one of `image_formats.FORMATS`.
         notes: notes to the user about the conversion, one line each.
     """
@@ -64,8 +61,8 @@ class Photo:
     alpha: Samples | None
     bits: int
     grey: bool
-    icc_profile: bytes | None
-    exif: bytes | None
+    metadata: Metadata
+    encoding: Encoding
     format: str
     notes: tuple[str, ...]
 
@@ -74,8 +71,8 @@ def read_photo(path: Path) -> Photo:
     """Read an image file: grey, palette, RGB or CMYK, with or without alpha.
 
     Raises:
-        DeblurExportError: the file is missing, a folder, empty, damaged, too large (a decompression
-            bomb) or of an unsupported kind (floating point, 32-bit, Lab).
+        DeblurExportError: the file is missing, a folder, empty, damaged, too large for the memory
+            that is free, or of an unsupported kind (floating point, 32-bit, Lab).
     """
     try:
         data = path.read_bytes()
@@ -83,19 +80,27 @@ def read_photo(path: Path) -> Photo:
         raise DeblurExportError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     if not data:
         raise DeblurExportError(f"{path}: the file is empty (0 bytes); copy it again")
+    if data.startswith(_APPLE_DOUBLE):
+        raise DeblurExportError(
+            f"{path}: not a photo: macOS keeps attributes of the file "
+            f"{path.name.removeprefix('._')} in it; leave it out"
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large photos and odd EXIF blocks
+        with without_pixel_limit(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF blocks
             with Image.open(io.BytesIO(data), formats=[known.name for known in FORMATS]) as image:
                 return _decode(image, data)
     except DeblurExportError as exc:
         raise DeblurExportError(f"{path}: {exc}") from exc
     except UnidentifiedImageError as exc:
+        reason = _unknown_tiff(data) or (
+            f"not a readable {NAMES} image, or it is damaged; convert it to PNG"
+        )
+        raise DeblurExportError(f"{path}: {reason}") from exc
+    except MemoryError as exc:
         raise DeblurExportError(
-            f"{path}: not a readable {NAMES} image, or it is damaged; convert it to PNG"
+            f"{path}: out of memory; close other programs, or crop or shrink the photo"
         ) from exc
-    except Image.DecompressionBombError as exc:
-        raise DeblurExportError(f"{path}: too many pixels; crop or shrink it: {exc}") from exc
     except Exception as exc:  # decoders raise anything on damaged files
         raise DeblurExportError(
             f"{path}: cannot be decoded, probably damaged or cut short; copy it again or convert "
@@ -113,6 +118,8 @@ def _decode(image: Image.Image, data: bytes) -> Photo:
     if depth == 16 and image.format == "PNG":
         grey = data[25] in (0, 4)  # Pillow reports 16-bit grey with alpha as RGBA
     deep = depth == 16 and image.mode != "CMYK"
+    check_memory(image.width, image.height, _PIXEL_BYTES[16 if deep else 8])
+    encoding = encoding_of(image, data)
     image.load()
     if image.mode == "CMYK":
         notes.append("CMYK converted to RGB without its colour profile; colours may shift")
@@ -121,22 +128,22 @@ def _decode(image: Image.Image, data: bytes) -> Photo:
     samples = _deep_samples(image, data) if deep else _shallow_samples(image, grey)
     if samples.shape[:2] != (image.height, image.width) or samples.size == 0:
         raise DeblurExportError("cannot be decoded to its stated size; convert it to PNG")
-    exif, orientation = _exif(image, notes)
+    metadata, orientation = read_metadata(image, data, notes)
     samples = _apply_orientation(samples, orientation)
     alpha = samples[..., -1] if samples.shape[2] in (2, 4) else None
     colours = samples[..., : 1 if samples.shape[2] < 3 else 3]
-    rgb = colours.astype(np.float32) / np.float32(65535 if deep else 255)
+    rgb = np.empty((*samples.shape[:2], 3), np.float32)
+    np.divide(colours, np.float32(65535 if deep else 255), out=rgb, dtype=np.float32)
     if alpha is not None and deep and _tiff_tag(image, _EXTRA_SAMPLES) == (1,):
         # Premultiplied alpha; for 8 bits Pillow divides by it.
         rgb = np.minimum(rgb * 65535 / np.maximum(alpha, 1)[..., None].astype(np.float32), 1)
-    icc = image.info.get("icc_profile")
     return Photo(
-        rgb=np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3))),
+        rgb=rgb,
         alpha=None if alpha is None else np.ascontiguousarray(alpha),
         bits=16 if deep else 8,
         grey=grey,
-        icc_profile=icc if icc and isinstance(icc, bytes) and image.mode != "CMYK" else None,
-        exif=exif,
+        metadata=metadata,
+        encoding=encoding,
         format="JPEG" if image.format == "MPO" else str(image.format),
         notes=tuple(notes),
     )
@@ -158,6 +165,25 @@ def _depth(image: Image.Image, data: bytes) -> int:
             "16-bit RGB"
         )
     return depth
+
+
+def _unknown_tiff(data: bytes) -> str:
+    """Why Pillow knows no kind of pixels for a TIFF file; empty for other files."""
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return ""
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if b"+" in data[:4] else 8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        bits = max(directory.get(_BITS, (1,)))
+        kind = _FORMATS_OF_SAMPLES.get(max(directory.get(_SAMPLE_FORMAT, (1,))), "")
+    except Exception:  # the directory is damaged
+        return ""
+    return (
+        f"{f'{bits}-bit {kind}'.strip()} samples of this kind of TIFF are not supported; convert "
+        "it to 8-bit or 16-bit RGB"
+    )
 
 
 def _tiff_tag(image: Image.Image, tag: int) -> Any:
@@ -198,183 +224,8 @@ def _deep_samples(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
     return np.asarray(bgr[..., order], np.uint16)
 
 
-def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
-    """The descriptive part of the EXIF block, and the orientation that is still to be applied.
-
-    Pillow and OpenCV both apply the orientation of TIFF images while they decode; Pillow then
-    removes the tag.
-    """
-    orientation = 1
-    try:
-        exif = image.getexif()
-        orientation = exif.get(_ORIENTATION, 1)
-        descriptive = Image.Exif()
-        descriptive.update({tag: value for tag, value in exif.items() if tag in _DESCRIPTIVE})
-        for pointer in _EXIF_IFDS:
-            tags = {k: v for k, v in exif.get_ifd(pointer).items() if k != _INTEROP}
-            if tags:
-                descriptive[pointer] = tags
-        if not descriptive:
-            return None, orientation
-        descriptive[_ORIENTATION] = 1
-        return descriptive.tobytes(), orientation
-    except Exception:  # a damaged block is no reason to refuse the photo
-        notes.append("the EXIF data is damaged and was dropped")
-        return None, orientation
-
-
 def _apply_orientation(samples: Samples, orientation: int) -> Samples:
     transpose, flip_rows, flip_columns = _ORIENTATIONS.get(orientation, (False, False, False))
     if transpose:
         samples = samples.swapaxes(0, 1)
     return samples[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
-def write_photo(
-    photo: Photo, rgb: NDArray[np.float32], path: Path, quality: int = 95
-) -> tuple[str, ...]:
-    """Write a restored photo in the way in which the original is stored.
-
-    Bit depth, greyscale (the mean of the channels), alpha, ICC profile and EXIF are those of
-    `photo`, as far as the format supports them.
-
-    Args:
-        photo: the original.
-        rgb: the restored image, float32 [H, W, 3], clipped to 0..1.
-        path: the file to write; its suffix gives the format.
-        quality: of JPEG and WebP, 1..100.
-
-    Returns:
-        What the format does not support, one line each.
-
-    Raises:
-        DeblurExportError: the suffix is unknown, `rgb` has another size than the photo or contains
-            NaN or infinity, the image is too large for the format, or the file cannot be written.
-            An existing file is then not changed.
-    """
-    kind = BY_SUFFIX.get(path.suffix.lower())
-    if kind is None:
-        raise DeblurExportError(
-            f"{path}: unknown suffix '{path.suffix}'; use one of {', '.join(SUFFIXES)}"
-        )
-    if rgb.shape != photo.rgb.shape:
-        raise DeblurExportError(
-            f"{path}: the restored image has shape {list(rgb.shape)}, the photo "
-            f"{list(photo.rgb.shape)}"
-        )
-    if not np.isfinite(rgb).all():
-        raise DeblurExportError(
-            f"{path}: not written: the restored image contains NaN or infinity; try fp32"
-        )
-    side = max(rgb.shape[:2])
-    if kind.largest_side is not None and side > kind.largest_side:
-        raise DeblurExportError(
-            f"{path}: {side} pixels are more than the {kind.largest_side} that {kind.name} "
-            "supports; write .png or .tif"
-        )
-    notes: list[str] = []
-    samples = _samples(photo, rgb, kind, notes)
-    icc, exif = _metadata(photo, kind, notes)
-    try:
-        if samples.dtype == np.uint16:
-            data = _DEEP_WRITERS[kind.name](samples, icc, exif)
-        else:
-            buffer = io.BytesIO()
-            options = {"icc_profile": icc, "exif": exif}
-            Image.fromarray(samples.squeeze(-1) if samples.shape[2] == 1 else samples).save(
-                buffer, kind.name, quality=quality, **{k: v for k, v in options.items() if v}
-            )
-            data = buffer.getvalue()
-    except (OSError, ValueError) as exc:
-        raise DeblurExportError(f"{path}: cannot be written as {kind.name}: {exc}") from exc
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-    return tuple(notes)
-
-
-def _samples(
-    photo: Photo, rgb: NDArray[np.float32], kind: ImageFormat, notes: list[str]
-) -> Samples:
-    """Convert to samples [H, W, 1..4], uint8 or uint16, that the format supports."""
-    dtype: type[np.unsignedinteger[Any]] = np.uint8
-    if photo.bits == 16:
-        if kind.bits == 16:
-            dtype = np.uint16
-        else:
-            notes.append(f"16 bits reduced to 8: {kind.name} does not support more")
-    top = np.iinfo(dtype).max
-    colours = rgb.mean(axis=2, keepdims=True) if photo.grey else rgb
-    samples: Samples = np.rint(np.clip(colours, 0, 1) * np.float32(top)).astype(dtype)
-    if photo.alpha is None:
-        return samples
-    if not kind.alpha:
-        notes.append(
-            f"transparency dropped: {kind.name} does not support it; write .png to keep it"
-        )
-        return samples
-    alpha = photo.alpha
-    if alpha.dtype != dtype:
-        alpha = np.rint(alpha / np.float32(257)).astype(dtype)
-    if photo.grey and kind.name == "TIFF" and dtype is np.uint16:
-        samples = samples.repeat(3, axis=2)  # many programs, such as Pillow, cannot read the pair
-    return np.concatenate([samples, alpha[..., None]], axis=2)
-
-
-def _metadata(
-    photo: Photo, kind: ImageFormat, notes: list[str]
-) -> tuple[bytes | None, bytes | None]:
-    """The ICC profile and the EXIF block if the format supports them, or else None."""
-    icc, exif = photo.icc_profile, photo.exif
-    if not kind.grey_profile and icc is not None and icc[16:20] == b"GRAY":
-        notes.append(f"grey colour profile dropped: {kind.name} supports RGB only")
-        icc = None
-    if kind.largest_exif is not None and exif is not None and len(exif) > kind.largest_exif:
-        notes.append(f"EXIF data dropped: too long for {kind.name}")
-        exif = None
-    return icc, exif
-
-
-def _png16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
-    """Encode samples uint16 [H, W, 1..4] as a PNG file."""
-    height, width, channels = samples.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    rows = np.ascontiguousarray(samples, ">u2").view(np.uint8).reshape(height, -1)
-    lines = np.full((height, rows.shape[1] + 1), 2, np.uint8)  # filter 2: difference to row above
-    lines[:, 1:] = rows
-    lines[1:, 1:] -= rows[:-1]
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
-    if icc:
-        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
-    if exif:
-        chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    chunks += [(b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
-    )
-
-
-def _tiff16(samples: Samples, icc: bytes | None, exif: bytes | None) -> bytes:
-    """Encode samples uint16 [H, W, 1, 3 or 4] as an uncompressed TIFF file.
-
-    An EXIF block is a TIFF directory, so Pillow's class for it writes everything except the pixels.
-    Pillow counts the offset of the strip from the end of the directory.
-    """
-    height, width, channels = samples.shape
-    directory = Image.Exif()
-    if exif:
-        directory.load(exif)
-    directory.update({256: width, 257: height, _BITS: (16,) * channels, 259: 1})
-    directory.update({_PHOTOMETRIC: 1 if channels == 1 else 2, _STRIP_OFFSET: 0, 277: channels})
-    directory.update({278: height, 279: samples.nbytes, _PLANAR: 1})
-    if channels == 4:
-        directory[_EXTRA_SAMPLES] = (2,)
-    if icc:
-        directory[_ICC] = icc
-    header = directory.tobytes().removeprefix(b"Exif\0\0")
-    order = "<u2" if header[:2] == b"II" else ">u2"
-    return header + samples.astype(order).tobytes()
-
-
-# Pillow does not write 16-bit colour.
-_DEEP_WRITERS = {"PNG": _png16, "TIFF": _tiff16}

@@ -155,3 +155,9 @@ def test_alpha_and_depth_survive(local_file: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "out.png") as out:
         assert out.mode == "RGBA"
         assert (np.asarray(out)[..., 3] == pixels[..., 3]).all()
+
+
+def test_a_local_file_in_tiles_is_told_what_it_is(exported: Exported) -> None:
+    artifact = exported("nafnet", local=True)
+    notes = Restorer(artifact).restore(picture(200, 260), TileOptions(tile=192)).notes
+    assert "(--local) pools over windows" in notes[0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deblur_export.api.common import PathLike, as_artifact
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.images.batch import check_target
 from deblur_export.export.restore import Restored, Restorer, TileOptions, restore_file
 from deblur_export.export.runtimes.choose import choose_runtime
 from deblur_export.outputs import check_outputs
@@ -77,19 +78,29 @@ class PhotoSession:
             return np.stack([self(one) for one in image])
         return self._converted(self._restore(_to_float(image)).rgb, image.dtype)
 
-    def restore_file(self, source: PathLike, target: PathLike) -> tuple[str, ...]:
-        """Restore a photo and write it; depth, alpha, ICC profile and EXIF are kept where the
-        format of `target` can hold them, and the EXIF orientation is applied.
+    def restore_file(
+        self, source: PathLike, target: PathLike, *, quality: int | None = None
+    ) -> tuple[str, ...]:
+        """Restore a photo and write it; depth, alpha, metadata and the fineness of storing are kept
+        where the format of `target` can hold them, and the EXIF orientation is applied.
+
+        Args:
+            source: the photo.
+            target: the file to write, which may exist.
+            quality: of a JPEG or WebP file, 1..100; None is no less than the photo's, at least 95,
+                and lossless WebP for a lossless photo.
 
         Returns:
             Notes for the user, one line each.
 
         Raises:
-            DeblurExportError: the photo cannot be read, or the result not be written.
+            DeblurExportError: the photo cannot be read, the result cannot be written or would
+                replace the photo, or its format has no quality.
         """
         photo, restored = Path(source), Path(target)
         check_outputs([("the restored photo", restored)], [photo, *self.artifact.files])
-        return restore_file(self._restorer, photo, restored, self._options)
+        check_target(restored, quality)
+        return restore_file(self._restorer, photo, restored, self._options, quality=quality)
 
     def _restore(self, rgb: NDArray[np.float32]) -> Restored:
         return self._restorer.restore(rgb, self._options)

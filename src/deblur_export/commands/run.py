@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What runs FILE; auto selects the best that is installed, and says why.",
 )
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="Of JPEG and WebP.  [default: no less than the photo's, at least 95; lossless WebP stays]",
+)
 @precision_option
 @plugins_option
 @click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
@@ -52,6 +57,7 @@ def run(
     overlap: int | None,
     suffix: str | None,
     runtime: Any,
+    quality: int | None,
     precision: Any,
     plugins: tuple[Path, ...],
     overwrite: bool,
@@ -75,6 +81,7 @@ def run(
         suffix,
         mask=mask,
         overwrite=overwrite,
+        quality=quality,
         reads=[*artifact.files, *plugins],
     )
     from deblur_export.export.restore import Restorer, TileOptions
@@ -88,7 +95,7 @@ def run(
     for note in (*artifact.notes, *restorer.session.notes):
         console.print(f"note: {note}")
     make_folder(output)
-    failed = restore_jobs(restorer, jobs, TileOptions(tile, overlap), console)
+    failed = restore_jobs(restorer, jobs, TileOptions(tile, overlap), quality, console)
     if failed and len(jobs) == 1:
         raise next(iter(failed.values()))
     for error in failed.values():
@@ -111,7 +118,11 @@ def make_folder(folder: Path) -> None:
 
 
 def restore_jobs(
-    restorer: Restorer, jobs: Sequence[Job], options: TileOptions, console: Console
+    restorer: Restorer,
+    jobs: Sequence[Job],
+    options: TileOptions,
+    quality: int | None,
+    console: Console,
 ) -> dict[Job, DeblurExportError]:
     """Restore photos one after the other with a progress bar; returns which failed, and why."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -134,6 +145,7 @@ def restore_jobs(
                     lambda done, total, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=total
                     ),
+                    quality,
                 )
             except DeblurExportError as error:
                 failed[job] = error

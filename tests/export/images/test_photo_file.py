@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from deblur_export import photo_memory
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.images.photo_file import Photo, read_photo, write_photo
+from deblur_export.export.images.photo_encoding import Encoding
+from deblur_export.export.images.photo_file import Photo, read_photo
+from deblur_export.export.images.photo_metadata import Metadata
+from deblur_export.export.images.photo_writer import write_photo
 from tests import needs
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -40,7 +44,7 @@ def png16(samples: np.ndarray[Any, Any], *extra: tuple[bytes, bytes]) -> bytes:
 def photo_of(bits: int = 8, **other: Any) -> Photo:
     alpha = noise(8, 8, dtype=np.uint16 if bits == 16 else np.uint8)
     some = {"rgb": np.full((8, 8, 3), 0.5, np.float32), "alpha": alpha, "bits": bits, "grey": False}
-    rest = {"icc_profile": None, "exif": None, "format": "PNG", "notes": ()}
+    rest = {"metadata": Metadata(), "encoding": Encoding(), "format": "PNG", "notes": ()}
     return Photo(**{**some, **rest, **other})
 
 
@@ -147,9 +151,9 @@ def test_16_bit_keeps_profile_and_exif(tmp_path: Path) -> None:
         assert write_photo(photo, photo.rgb, tmp_path / name) == ()
         photo = read_photo(tmp_path / name)
         assert np.array_equal(np.rint(photo.rgb * 65535), pixels)
-        assert photo.icc_profile == SRGB
+        assert photo.metadata.icc_profile == SRGB
         tags = Image.Exif()
-        tags.load(photo.exif or b"")
+        tags.load(photo.metadata.exif or b"")
         assert (tags[271], tags[274], tags.get_ifd(EXIF_IFD)[MAKER_NOTE]) == ("maker", 1, b"note")
 
 
@@ -171,7 +175,11 @@ def test_transparent_colours(tmp_path: Path) -> None:
 def test_cmyk_and_frames_are_noted(tmp_path: Path) -> None:
     Image.fromarray(noise(8, 8, 4), "CMYK").save(tmp_path / "a.jpg", icc_profile=b"cmyk profile")
     photo = read_photo(tmp_path / "a.jpg")
-    assert photo.rgb.shape == (8, 8, 3) and photo.icc_profile is None and "CMYK" in photo.notes[0]
+    assert (
+        photo.rgb.shape == (8, 8, 3)
+        and photo.metadata.icc_profile is None
+        and "CMYK" in photo.notes[0]
+    )
     frames = [Image.fromarray(noise(8, 8, 3) // n) for n in (1, 2)]
     for name in ["a.webp", "a.tif", "a.png"]:
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
@@ -186,7 +194,7 @@ def test_what_a_format_does_not_support_is_noted(tmp_path: Path) -> None:
     assert [n.split()[0] for n in notes] == ["16", "transparency"]
     assert len(write_photo(deep, deep.rgb, tmp_path / "a.webp")) == 1
     assert np.array_equal(read_photo(tmp_path / "a.webp").alpha, np.rint(deep.alpha / 257))
-    grey = photo_of(grey=True, icc_profile=bytes(16) + b"GRAY", exif=b"Exif\0\0" + bytes(70000))
+    grey = photo_of(grey=True, metadata=Metadata(bytes(16) + b"GRAY", b"Exif\0\0" + bytes(70000)))
     assert "grey" in write_photo(grey, grey.rgb, tmp_path / "b.webp")[0]
     assert "EXIF" in write_photo(grey, grey.rgb, tmp_path / "b.jpg")[-1]
     assert Image.open(tmp_path / "b.jpg").mode == "L"
@@ -200,7 +208,7 @@ def test_values_are_clipped_rounded_and_averaged(tmp_path: Path) -> None:
         assert np.asarray(Image.open(tmp_path / "a.png"))[0].tolist() == expected
 
 
-BROKEN = {"missing": "No such file", "folder": "irectory", "empty": "empty", "bomb": "too many"}
+BROKEN = {"missing": "No such file", "folder": "irectory", "empty": "empty", "bomb": "GB of memory"}
 BROKEN |= dict.fromkeys(["text", "gif", "no width"], "not a readable PNG")
 BROKEN |= dict.fromkeys(["F", "I", "LAB"], "not supported")
 BROKEN |= dict.fromkeys(["16-bit", "png", "jpg", "webp", "tif"], "damaged")
@@ -219,7 +227,7 @@ def test_unreadable(tmp_path: Path, kind: str, capfd: Any, monkeypatch: Any) -> 
         path.mkdir()
     elif kind == "bomb":
         image.save(path, "PNG")
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+        monkeypatch.setattr(photo_memory, "free_memory", lambda: 40 * 40 * 20)
     elif kind != "missing":
         head = deep[12:16] + bytes(4) + deep[20:29]
         no_width = deep[:12] + head + struct.pack(">I", zlib.crc32(head)) + deep[33:]
