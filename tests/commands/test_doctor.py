@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
 
 from deblur_export.commands import findings
+from deblur_export.commands.console import make_console
 from tests import needs
 
 
@@ -19,6 +21,15 @@ def test_a_library_that_does_not_load_is_a_line(monkeypatch: pytest.MonkeyPatch)
     assert not finding.works
     assert "onnxruntime" in finding.note
     assert "pip install" in finding.note
+
+
+def test_it_says_that_telemetry_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("core_findings", "other_findings"):
+        monkeypatch.setattr(findings, name, lambda: iter(()))
+    console = make_console(file=io.StringIO(), width=100)
+    console.print(findings.doctor_table())
+    (line,) = (line for line in console.file.getvalue().splitlines() if "telemetry" in line)
+    assert "off" in line
 
 
 @pytest.mark.trt

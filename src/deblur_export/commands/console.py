@@ -23,7 +23,7 @@ from deblur_export.shown import escaped, shown
 STEP = 200  # characters of a step
 # Seconds: where there is no terminal, a step is printed if it lasts that long, or after that much
 # silence.
-LASTING, SILENCE = 1.0, 10.0
+LASTING, SILENCE = 2.0, 10.0
 
 
 class SafeConsole(Console):
