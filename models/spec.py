@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from deblur_export.errors import DeblurExportError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -94,6 +96,17 @@ class ModelSpec:
         return keys.issuperset(self.keys_present) and not any(
             key.startswith(self.keys_absent) for key in keys
         )
+
+    def arguments_of(self, variant: str) -> Mapping[str, Any]:
+        """The constructor arguments of a variant.
+
+        Raises:
+            DeblurExportError: there is no such variant; the message lists those that are there.
+        """
+        if variant not in self.variants:
+            known = ", ".join(self.variants)
+            raise DeblurExportError(f"{self.name} has no variant '{variant}'; it has: {known}")
+        return self.variants[variant]
 
     def variant_of(self, arguments: Mapping[str, Any]) -> str:
         """The name of the variant with these constructor arguments, or "custom" if there is none;

@@ -71,9 +71,7 @@ class RunArguments:
             DeblurExportError: the network does not exist, or the arguments do not fit it.
         """
         spec = models.get(self.model)
-        if self.variant not in spec.variants:
-            known = ", ".join(spec.variants)
-            raise DeblurExportError(f"{spec.name} has no variant '{self.variant}'; it has: {known}")
+        spec.arguments_of(self.variant)
         if self.steps is None and self.minutes is None:
             raise DeblurExportError("give the length of the run: --steps, --minutes or both")
         if self.init_from is not None and self.from_nafnet is not None:
