@@ -163,7 +163,7 @@ def describe(
             source=spec.source,
             source_sha256=None,
         ),
-        weights=Weights(model.weights, model.sha256),
+        weights=Weights(model.weights, model.sha256, model.key or None, model.ema),
         target=options.target,
         opset=TARGETS[options.target].opset,
         precision="fp32",

@@ -63,12 +63,15 @@ class GroundTruthCheck:
     max_drop: float = MAX_DROP
 
 
-def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedModel:
+def reference_model(
+    artifact: Artifact, weights: str | None = None, ema: bool | None = None
+) -> LoadedModel:
     """Load the PyTorch network from which an artifact was exported.
 
     Args:
         artifact: an exported ONNX file or an engine.
         weights: the checkpoint; None if it is where it was at the export.
+        ema: which weights of a checkpoint with two sets; None takes those that were exported.
 
     Raises:
         DeblurExportError: the checkpoint is missing or has other weights than the exported ones.
@@ -83,7 +86,8 @@ def reference_model(artifact: Artifact, weights: str | None = None) -> LoadedMod
         )
     local = "train_size" in manifest.model.arguments
     variant = manifest.model.variant.removesuffix("-local") if named else None
-    model = load_model(manifest.model.name, variant, source, local)
+    ema = recorded.ema if ema is None else ema
+    model = load_model(manifest.model.name, variant, source, local, ema)
     if model.sha256 != recorded.sha256:
         raise DeblurExportError(
             f"{source}: not the weights that {artifact.path.name} was exported from "
@@ -177,7 +181,7 @@ def verify(
         )
     return ParityReport(
         artifact=str(artifact.path),
-        reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.weights}",
+        reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.origin}",
         candidate=f"{session.title} ({platform.machine()})",
         tolerance=tolerance.as_dict(),
         cases=tuple(compared),

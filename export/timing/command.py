@@ -47,6 +47,7 @@ class Options:
     model: str | None
     variant: str | None
     weights: str | None
+    ema: bool | None
     local: bool
     reference: str | None
     sizes: tuple[str, ...]
@@ -69,6 +70,8 @@ def bench(options: Options, console: Console, progress: Callable[[str], None]) -
             file cannot be written; or no candidate ran.
     """
     settings = _settings(options)
+    for note in dict.fromkeys(note for row in settings.rows for note in row.subject.notes):
+        console.print(f"note: {note}")
     if not console.is_terminal:
         console.width = max(console.width, WIDEST)
     about = machine(settings.threads)
@@ -138,12 +141,12 @@ def _subjects(options: Options) -> tuple[list[Subject], list[Size]]:
         raise DeblurExportError("bench needs FILE.onnx, or a network with --model")
     fixed: list[Size] = []
     if options.model is not None:
-        named = (options.model, options.variant, options.weights, options.local)
+        named = (options.model, options.variant, options.weights, options.local, options.ema)
         subjects = [from_name(*named)]
     elif options.variant is not None or options.local:
         raise DeblurExportError("--variant and --local need --model; a FILE contains both")
     else:
-        subjects, fixed = from_files(options.files, options.weights)
+        subjects, fixed = from_files(options.files, options.weights, options.ema)
     if options.reference is not None:
         name, _, variant = options.reference.partition(":")
         extra = from_name(name, variant or None, REFERENCE_WEIGHTS, False)

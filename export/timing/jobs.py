@@ -22,16 +22,18 @@ class Network:
     variant: str | None
     weights: str
     local: bool
+    ema: bool | None = None
 
     def load(self) -> LoadedModel:
-        return load_model(self.name, self.variant, self.weights, self.local)
+        return load_model(self.name, self.variant, self.weights, self.local, self.ema)
 
 
 def network_of(model: LoadedModel) -> Network:
     """The arguments with which `load_model` loads the same network."""
     named = model.weights == DEMO or model.weights.startswith("random:")
     variant = model.variant.removesuffix("-local") if named else None
-    return Network(model.spec.name, variant, model.weights, "train_size" in model.arguments)
+    local = "train_size" in model.arguments
+    return Network(model.spec.name, variant, model.weights, local, model.ema)
 
 
 @dataclass(frozen=True)

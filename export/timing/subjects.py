@@ -34,13 +34,15 @@ Size = tuple[int, int]  # height and width in pixels
 @dataclass(frozen=True)
 class Subject:
     """One network. Without `files`, it is exported for the measurement. `native` says whether it
-    has ops with native kernels, `decision` which value is its mask."""
+    has ops with native kernels, `decision` which value is its mask, `notes` which weights of its
+    checkpoint were taken."""
 
     title: str
     network: Network
     native: bool
     decision: str | None
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def mask_shape(self, size: Size) -> Size:
         """Height and width in pixels of its mask for an image of `size`."""
@@ -48,7 +50,9 @@ class Subject:
         return mask_shape(self.network.load().net, self.decision, *size)
 
 
-def from_files(files: Iterable[Path], weights: str | None) -> tuple[list[Subject], list[Size]]:
+def from_files(
+    files: Iterable[Path], weights: str | None, ema: bool | None = None
+) -> tuple[list[Subject], list[Size]]:
     """One subject for all files of the same network, and the sizes of the files of fixed size.
 
     Raises:
@@ -62,7 +66,7 @@ def from_files(files: Iterable[Path], weights: str | None) -> tuple[list[Subject
         size = _fixed_size(artifact)
         if size is not None:
             sizes[size] = file
-        subject = _subject(reference_model(artifact, weights))
+        subject = _subject(reference_model(artifact, weights, ema))
         known = subjects.setdefault(subject.network, subject)
         if file in known.files:
             raise DeblurExportError(f"{file}: named twice")
@@ -73,14 +77,20 @@ def from_files(files: Iterable[Path], weights: str | None) -> tuple[list[Subject
     return list(subjects.values()), list(sizes)
 
 
-def from_name(name: str, variant: str | None, weights: str | None, local: bool) -> Subject:
+def from_name(
+    name: str,
+    variant: str | None,
+    weights: str | None,
+    local: bool,
+    ema: bool | None = None,
+) -> Subject:
     """A network by name, with the demo weights if there are any, otherwise with random ones.
 
     Raises:
         DeblurExportError: there is no such network or variant, or the weights do not fit.
     """
     source = weights or default_weights(name, variant)
-    return _subject(load_model(name, variant, source, local))
+    return _subject(load_model(name, variant, source, local, ema))
 
 
 def check_coverage(subjects: Sequence[Subject]) -> None:
@@ -96,7 +106,8 @@ def check_coverage(subjects: Sequence[Subject]) -> None:
 
 def _subject(model: LoadedModel) -> Subject:
     native = bool(_custom_ops(model) & NATIVE)
-    return Subject(model.title, network_of(model), native, mask_decision(model.net))
+    decision = mask_decision(model.net)
+    return Subject(model.title, network_of(model), native, decision, notes=model.notes)
 
 
 def _fixed_size(artifact: Artifact) -> Size | None:

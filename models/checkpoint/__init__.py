@@ -20,6 +20,7 @@ from deblur_export.models.checkpoint.fit import fit
 from deblur_export.models.checkpoint.recognise import looks_like, recognise
 from deblur_export.models.random_weights import randomize
 from deblur_export.models.spec import TRAIN_SIZE, ModelSpec
+from deblur_export.shown import shown
 
 RANDOM = re.compile(r"random:0*(\d+)")
 DEMO = "demo"
@@ -57,6 +58,11 @@ class LoadedModel:
     @property
     def title(self) -> str:
         return f"{self.spec.name}:{self.variant}"
+
+    @property
+    def origin(self) -> str:
+        """Where the weights are from, in words: "net.pth, params"."""
+        return f"{self.weights}, {shown(self.key)}" if self.key else self.weights
 
 
 def default_weights(name: str | None, variant: str | None) -> str:

@@ -9,10 +9,12 @@ import zipfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.checkpoint.pickles import (
@@ -121,7 +123,7 @@ def _too_many(path: Path) -> DeblurExportError:
 
 
 def _safetensors(path: Path, size: int) -> Checkpoint:
-    file = safe_open(path, "pt")
+    file: Any = safe_open(path, "pt")
     names = list(file.keys())
     if len(names) > MOST_TENSORS:
         raise _too_many(path)
@@ -133,9 +135,14 @@ def _safetensors(path: Path, size: int) -> Checkpoint:
         if dtype is None or max(shape, default=0) > size:
             stored = unreadable(shape, kind, kind)
         else:
-            stored = Stored(shape, dtype, "", lambda name=name: file.get_tensor(name).clone())
+            stored = Stored(shape, dtype, "", partial(_copied, file, name))
         entries.append(Entry(name, "", stored))
     return Checkpoint(str(path), size, tuple(entries), dict(file.metadata() or {}))
+
+
+def _copied(file: Any, name: str) -> Tensor:
+    tensor: Tensor = file.get_tensor(name)
+    return tensor.clone()
 
 
 def _unpickled(path: Path, head: bytes, size: int) -> tuple[Any, Storages]:

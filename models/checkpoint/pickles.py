@@ -21,17 +21,9 @@ BESIDE_WEIGHTS = frozenset(
     {
         *("_codecs", "argparse", "collections", "copyreg", "datetime", "decimal", "enum"),
         *("fractions", "functools", "numpy", "pathlib", "random", "time", "types", "typing"),
-        *(
-            "uuid",
-            "addict",
-            "box",
-            "easydict",
-            "lightning",
-            "lightning_fabric",
-            "lightning_utilities",
-        ),
-        *("ml_collections", "mmcv", "mmengine", "munch", "omegaconf", "pytorch_lightning"),
-        *("torchmetrics", "yacs"),
+        *("uuid", "addict", "box", "easydict", "lightning", "lightning_fabric"),
+        *("lightning_utilities", "ml_collections", "mmcv", "mmengine", "munch", "omegaconf"),
+        *("pytorch_lightning", "torchmetrics", "yacs"),
     }
 )
 BUILTINS = frozenset(
@@ -41,8 +33,10 @@ BUILTINS = frozenset(
     }
 )
 TORCH_PACKAGES = ("torch.amp", "torch.cuda.amp", "torch.optim")
-TORCH_MODULES = ("torch", "torch._tensor", "torch._utils", "torch.cuda", "torch.nn.parameter")
-TORCH_MODULES += ("torch.serialization", "torch.storage", "torch.torch_version")
+TORCH_MODULES = (
+    *("torch", "torch._tensor", "torch._utils", "torch.cuda", "torch.nn.parameter"),
+    *("torch.serialization", "torch.storage", "torch.torch_version"),
+)
 # Opcodes of a pickle; one that calls something counts for many. A network of 20,000 tensors has
 # 1.8 million, and takes less than a second.
 LARGEST_COST = 6_000_000
@@ -96,7 +90,7 @@ class Node(dict[Any, Any], metaclass=_Frozen):
             self.append(item)
 
     add = append
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
 
 
@@ -115,7 +109,9 @@ class _Reader(pickle.Unpickler):
         """Called for every name in the pickle, the only way to reach code from it."""
         if not _may_be_named(module, name):
             raise ForeignObjectError(f"{module}.{name}")
-        return _Frozen("Node", (Node,), {"__slots__": (), "path": f"{module}.{name}"})
+        named = {"__slots__": (), "path": f"{module}.{name}"}
+        kind: type[Node] = _Frozen("Node", (Node,), named)  # type: ignore[assignment]
+        return kind
 
     def persistent_load(self, pid: object) -> Storage:
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":

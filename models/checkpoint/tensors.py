@@ -49,8 +49,11 @@ OTHERS = {
     "_rebuild_xla_tensor": "a NumPy array of another device",
 }
 ORDINARY = ("torch.Tensor", "torch.nn.parameter.Parameter")
-WRAPPED = ("_rebuild_parameter", "_rebuild_parameter_with_state")
-WRAPPED += ("_rebuild_device_tensor_from_cpu_tensor",)
+WRAPPED = (
+    "_rebuild_parameter",
+    "_rebuild_parameter_with_state",
+    "_rebuild_device_tensor_from_cpu_tensor",
+)
 LARGEST_EMPTY = 2**16  # side of a tensor without elements
 DEEPEST = 8  # parameters of parameters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +57,7 @@ class RunArguments:
     seed: int = 0
     init_from: Path | None = None
     from_nafnet: str | None = None
+    init_ema: bool | None = None
     frozen_encoder: bool = False
     bf16: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
@@ -76,6 +78,8 @@ class RunArguments:
             raise DeblurExportError("give the length of the run: --steps, --minutes or both")
         if self.init_from is not None and self.from_nafnet is not None:
             raise DeblurExportError("--init-from and --from-nafnet exclude each other")
+        if self.init_ema is not None and self.init_from is None and self.from_nafnet is None:
+            raise DeblurExportError("--init-ema is for the file of --init-from or --from-nafnet")
         if self.crop % spec.size_multiple:
             raise DeblurExportError(
                 f"--crop {self.crop}: {spec.name} needs a multiple of {spec.size_multiple}"
@@ -104,8 +108,11 @@ class RunArguments:
         return self.crop // 8 if self.model == "algnet" else self.crop
 
 
-def make_trainer(arguments: RunArguments) -> Trainer:
-    """Make a trainer with the initial weights, or with the state of an interrupted run.
+def make_trainer(
+    arguments: RunArguments, say: Callable[[str], None] = lambda line: None
+) -> Trainer:
+    """Make a trainer with the initial weights, or with the state of an interrupted run; `say` is
+    told which weights of a checkpoint were taken.
 
     Raises:
         DeblurExportError: the arguments do not fit the network, the device cannot be used, dataset
@@ -118,7 +125,7 @@ def make_trainer(arguments: RunArguments) -> Trainer:
     device = _device(arguments.device)
     train_dataset = Dataset(arguments.dataset, "train", arguments.longest)
     val_dataset = Dataset(arguments.dataset, "val")
-    net, origin = _first_network(spec, arguments, device)
+    net, origin = _first_network(spec, arguments, device, say)
     bf16 = arguments.bf16 == "on"
     if arguments.bf16 == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -188,15 +195,25 @@ def _device(name: str) -> torch.device:
 
 
 def _first_network(
-    spec: ModelSpec, arguments: RunArguments, device: torch.device
+    spec: ModelSpec,
+    arguments: RunArguments,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> tuple[nn.Module, str]:
     """The network with its initial weights, and their fingerprint."""
+
+    def loaded(name: str, variant: str | None, weights: str) -> nn.Module:
+        model = load_model(name, variant, weights, ema=arguments.init_ema)
+        for note in model.notes:
+            say(f"note: {note}")
+        return model.net
+
     if arguments.init_from is not None:
-        net = load_model(spec.name, arguments.variant, str(arguments.init_from)).net
+        net = loaded(spec.name, arguments.variant, str(arguments.init_from))
     else:
         torch.manual_seed(arguments.seed)
         net = spec.build(**spec.variants[arguments.variant])
     phases.prepare(net, fresh=arguments.init_from is None)
     if arguments.from_nafnet is not None:
-        copy_nafnet_weights(net, load_model("nafnet", None, arguments.from_nafnet).net)
+        copy_nafnet_weights(net, loaded("nafnet", None, arguments.from_nafnet))
     return net.to(device), fingerprint(net.state_dict())

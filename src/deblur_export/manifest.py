@@ -55,10 +55,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights were: "demo", "random:SEED" or a path; and their SHA-256."""
+    """Where the weights were: "demo", "random:SEED" or a path; and their SHA-256. `key` is the key
+    of the checkpoint under which they stood ("params"), None for its top. `ema` tells, of a
+    checkpoint that holds two sets, whether they are those averaged over the training."""
 
     source: str
     sha256: str
+    key: str | None = None
+    ema: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -40,29 +40,33 @@ def load_model(
     *,
     variant: str | None = None,
     local: bool = False,
+    ema: bool | None = None,
 ) -> LoadedModel:
     """Build one of the networks and load its weights; the options of `deblur-export onnx`.
 
     Args:
         model: a name that `deblur-export models` lists; None recognises a checkpoint by its keys.
-        weights: a .pth, .pt, .ckpt or .safetensors file, "demo" or "random:SEED". None takes the
-            demo weights of a variant that has any, else "random:0".
+        weights: a checkpoint (what `torch.save` or safetensors wrote), "demo" or "random:SEED".
+            None takes the demo weights of a variant that has any, else "random:0".
         variant: the network's variant; None reads it from the shapes of the weights.
         local: pool over windows around each pixel (TLC) in place of the whole image.
+        ema: of a checkpoint, True takes the weights averaged over the training, False the others.
+            None takes the others where both are there, as the official evaluation of NAFNet does.
 
     Returns:
         The network in eval mode (`.net`, a torch.nn.Module from [N, 3, H, W] to the same shape,
-        RGB in 0..1) with its specification, variant and the SHA-256 of its weights.
+        RGB in 0..1) with its specification, variant and the SHA-256 of its weights; `.key` tells
+        under which key of the checkpoint they stood, `.notes` what was chosen and left out.
 
     Raises:
-        DeblurExportError: unknown network or variant, or weights that are missing, damaged or of
-            another network.
+        DeblurExportError: unknown network or variant, or weights that are missing, damaged, of
+            another network or not of the kind that `ema` asks for.
     """
     if model is None and weights is None:
         raise DeblurExportError("load_model needs a network's name, weights, or both")
     source = default_weights(model, variant) if weights is None else str(weights)
     with TORCH_LOCK:
-        return checkpoint.load_model(model, variant, source, local)
+        return checkpoint.load_model(model, variant, source, local, ema)
 
 
 def export_onnx(

@@ -40,6 +40,7 @@ def verify(
     pairs: PathLike | None = None,
     max_psnr_drop: float | None = None,
     weights: PathLike | None = None,
+    ema: bool | None = None,
     runtime: str | None = None,
     precision: GraphPrecision = "fp32",
     plugins: Sequence[PathLike] = (),
@@ -60,6 +61,8 @@ def verify(
             compared with the sharp images too.
         max_psnr_drop: with `pairs`: mean loss in dB that is allowed; None is 0.1.
         weights: where the weights are now, if they moved since the export.
+        ema: which weights of a checkpoint with two sets: True for those averaged over the training,
+            False for the others, None for those that were exported.
         runtime: what runs the file; None is ONNX Runtime on the CPU, and TensorRT for an engine.
         precision: in which OpenVINO computes a float32 file.
         plugins: libraries of custom ops that an engine was built with.
@@ -96,10 +99,11 @@ def verify(
         drop = parity.MAX_DROP if max_psnr_drop is None else max_psnr_drop
         shape = artifact.manifest.input.shape
         ground_truth = parity.GroundTruthCheck(open_pairs(Path(pairs), shape), drop)
+    source = None if weights is None else str(weights)
     with TORCH_LOCK:
         report = parity.verify(
             artifact,
-            model or parity.reference_model(artifact, None if weights is None else str(weights)),
+            model or parity.reference_model(artifact, source, ema),
             cases_for(artifact, as_path(images)),
             html is not None,
             progress,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, PrecisionType, make_console, steps
+from deblur_export.commands.common import PATH, PrecisionType, ema_option, make_console, steps
 from deblur_export.export.runtimes.registry import ENTRIES
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
@@ -23,6 +23,7 @@ TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
 @click.option("--model", help=f"Network to export for the run instead: {', '.join(NAMES)}.")
 @click.option("--variant", help="Variant of the network; see `deblur-export models`.")
 @click.option("--weights", help="Checkpoint, demo or random:SEED; the weights of FILE if moved.")
+@ema_option
 @click.option("--local", is_flag=True, help="With --model: pool around each pixel (TLC).")
 @click.option("--reference", metavar="NAME[:VARIANT]", help="Second network to measure as well.")
 @click.option("--size", "sizes", multiple=True, metavar="HxW", help="Image size; repeat. [256x256]")

@@ -13,7 +13,11 @@ from deblur_export.export.runtimes.registry import ENTRIES
 from deblur_export.precision import GRAPH_PRECISIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
+
+    from deblur_export.models.checkpoint import LoadedModel
 
 RUNTIMES = ("auto", *ENTRIES)
 # Former spellings, which are refused with today's.
@@ -21,6 +25,12 @@ FORMER = {"f32": "fp32", "f16": "fp16"}
 PATH = click.Path(path_type=Path)
 plugins_option = click.option(
     "--plugins", type=PATH, multiple=True, help="Plugin library that an engine was built with."
+)
+ema_option = click.option(
+    "--ema/--no-ema",
+    default=None,
+    help="Weights of a checkpoint that are averaged over the training, or the others.  "
+    "[default: the others where both are there]",
 )
 
 
@@ -40,6 +50,15 @@ precision_option = click.option(
     show_default=True,
     help="Arithmetic of OpenVINO; ONNX Runtime computes in the precision of the graph.",
 )
+
+
+def loaded_lines(loaded: LoadedModel, weights: str | None) -> Iterator[str]:
+    """What is to be said of a network that was loaded: weights that nobody named, and what was
+    chosen of a checkpoint."""
+    if weights is None:
+        random = "" if loaded.weights == "demo" else ", so the result will not deblur"
+        yield f"no --weights: using {loaded.weights}{random}"
+    yield from (f"note: {note}" for note in loaded.notes)
 
 
 def make_console() -> Console:

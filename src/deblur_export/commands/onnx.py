@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deblur_export.commands.calibrate import LAYOUTS
-from deblur_export.commands.common import PATH, PrecisionType, make_console, steps
+from deblur_export.commands.common import (
+    PATH,
+    PrecisionType,
+    ema_option,
+    loaded_lines,
+    make_console,
+    steps,
+)
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
 from deblur_export.target import DEFAULT, TARGETS
@@ -49,7 +56,8 @@ io_option = click.option(
 @click.command("onnx")
 @click.option("--model", help=f"Network: {', '.join(NAMES)}. Optional with a checkpoint.")
 @click.option("--variant", help="Variant of the network; see `deblur-export models`.")
-@click.option("--weights", help="Checkpoint (.pth, .pt, .ckpt, .safetensors), demo or random:SEED.")
+@click.option("--weights", help="Checkpoint (torch.save or safetensors), demo or random:SEED.")
+@ema_option
 @click.option(
     "--local",
     is_flag=True,
@@ -102,6 +110,7 @@ def onnx_command(
     variant: str | None,
     weights: str | None,
     local: bool,
+    ema: bool | None,
     target: Any,
     dynamic: bool,
     shape: FixedShape | None,
@@ -137,10 +146,9 @@ def onnx_command(
         from deblur_export.api.export import export_onnx, load_model
         from deblur_export.calibration.calibrate import MAX_DROP
 
-        loaded = load_model(model, weights, variant=variant, local=local)
-        if weights is None:
-            random = "" if loaded.weights == "demo" else ", so the result will not deblur"
-            console.print(f"no --weights: using {loaded.weights}{random}")
+        loaded = load_model(model, weights, variant=variant, local=local, ema=ema)
+        for line in loaded_lines(loaded, weights):
+            console.print(line)
         if model is None:
             console.print(f"recognised {loaded.title} in {weights}")
         artifact = export_onnx(

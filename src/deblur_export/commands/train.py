@@ -79,6 +79,11 @@ POSITIVE = Positive()
     metavar="FILE|demo",
     help="NAFNet weights from which algnet, dhnet, aibnet or ufpnet is initialised.",
 )
+@click.option(
+    "--init-ema/--no-init-ema",
+    default=None,
+    help="Of --init-from or --from-nafnet: the averaged weights of the file, or the others.",
+)
 @click.option("--frozen-encoder", is_flag=True, help="AIBNet: do not train the encoder (paper).")
 @click.option("--bf16", type=click.Choice(["auto", "on", "off"]), default="auto")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...")
@@ -100,7 +105,7 @@ def train(**options: Any) -> None:
         from deblur_export.models.training import run
 
         arguments = run.RunArguments(**options)
-        trainer = run.make_trainer(arguments)
+        trainer = run.make_trainer(arguments, console.print)
     stop_on_signals(trainer)
     if not run.train(trainer, console):
         raise DeblurExportError("interrupted; the same command continues from here")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, make_console, steps
+from deblur_export.commands.common import PATH, ema_option, loaded_lines, make_console, steps
 from deblur_export.commands.onnx import io_option
 from deblur_export.export.engines import options as given
 from deblur_export.export.engines.registry import BACKENDS, ENTRIES
@@ -19,6 +19,7 @@ from deblur_export.models import NAMES
 @click.option("--model", help=f"Export this network first: {', '.join(NAMES)}.")
 @click.option("--variant", help="Variant of --model.")
 @click.option("--weights", help="Weights of --model, as in `deblur-export onnx`.")
+@ema_option
 @click.option("--local", is_flag=True, help="Local pooling of --model.")
 @click.option(
     "--fp16", is_flag=True, help="Compute in float16. [the precision of FILE without any of these]"
@@ -79,6 +80,7 @@ def trt(
     variant: str | None,
     weights: str | None,
     local: bool,
+    ema: bool | None,
     fp16: bool,
     bf16: bool,
     int8: bool,
@@ -111,8 +113,8 @@ def trt(
     exporting = model is not None or weights is not None
     if file is not None and exporting:
         raise click.UsageError("FILE and --model or --weights exclude each other")
-    if not exporting and (variant is not None or local):
-        raise click.UsageError("--variant and --local belong to --model")
+    if not exporting and (variant is not None or local or ema is not None):
+        raise click.UsageError("--variant, --local and --ema belong to --model")
     if not int8 and (images, dataset, max_drop) != (None, None, None):
         raise click.UsageError("--images, --dataset and --max-psnr-drop belong to --int8")
     console = make_console()
@@ -142,10 +144,9 @@ def trt(
         if file is not None:
             source = read_artifact(file)
         elif exporting:
-            source = load_model(model, weights, variant=variant, local=local)
-            if weights is None:
-                random = "" if source.weights == "demo" else ", so the result will not deblur"
-                console.print(f"no --weights: using {source.weights}{random}")
+            source = load_model(model, weights, variant=variant, local=local, ema=ema)
+            for line in loaded_lines(source, weights):
+                console.print(line)
         else:
             source = only_artifact(Path(), asked, data)
         plan = plan_engine(source, options, backend, asked, data, output, tell)

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 )
 @click.option("--weights", help="Checkpoint, if it was moved since the export.")
 @click.option(
+    "--ema/--no-ema",
+    default=None,
+    help="Compare with the averaged weights of the checkpoint, or with the others.  "
+    "[default: those that were exported]",
+)
+@click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
     show_default="onnxruntime, and tensorrt for an engine",
@@ -56,6 +62,7 @@ def verify(
     pairs: Path | None,
     max_drop: float | None,
     weights: str | None,
+    ema: bool | None,
     runtime: Any,
     precision: Any,
     plugins: tuple[Path, ...],
@@ -80,6 +87,7 @@ def verify(
             pairs=pairs,
             max_psnr_drop=max_drop,
             weights=weights,
+            ema=ema,
             runtime=runtime,
             precision=precision,
             plugins=plugins,
