@@ -322,7 +322,7 @@ def test_fixed_size_files(monkeypatch: pytest.MonkeyPatch) -> None:
         return Artifact(path, make_manifest(shapes[path.name]))
 
     monkeypatch.setattr(subjects, "read_artifact", artifact)
-    monkeypatch.setattr(subjects, "reference_model", lambda artifact, weights: model)
+    monkeypatch.setattr(subjects, "reference_model", lambda artifact, weights, ema: model)
     found, sizes = subjects.from_files([Path("a"), Path("d")], None)
     assert [one.files for one in found] == [(Path("a"), Path("d"))]
     assert sizes == [(32, 48)]
