@@ -168,7 +168,10 @@ class _Archive:
         infos = self.file.infolist()
         if len(infos) > MOST_TENSORS:
             raise _too_many(path)
-        if any("/code/" in f"/{info.filename}" for info in infos):
+        root = next(i.filename for i in infos if i.filename.endswith("data.pkl"))
+        self.root = root.removesuffix("data.pkl")
+        self.infos = {info.filename: info for info in infos}
+        if f"{self.root}constants.pkl" in self.infos:
             raise DeblurExportError(
                 f"{path}: a TorchScript archive, which is code; save the state dict of its module"
             )
@@ -177,9 +180,6 @@ class _Archive:
             raise DeblurExportError(f"{path}: a compressed archive; save it with torch.save")
         if sum(info.file_size for info in infos) > size:
             raise zipfile.BadZipFile("records that overlap")
-        root = next(i.filename for i in infos if i.filename.endswith("data.pkl"))
-        self.root = root.removesuffix("data.pkl")
-        self.infos = {info.filename: info for info in infos}
         for info in infos:
             if info.CRC == 0:  # torch.serialization.set_crc32_options(False)
                 info.CRC = None  # type: ignore[assignment]

@@ -55,9 +55,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights were: "demo", "random:SEED" or a path; and their SHA-256. `key` is the key
-    of the checkpoint under which they stood ("params"), None for its top. `ema` tells, of a
-    checkpoint that holds two sets, whether they are those averaged over the training."""
+    """Where the weights were: "demo", "random:SEED" or a path, and there under which `key` ("params";
+    None for the top). `ema` tells which of two sets they are: that averaged over the training?"""
 
     source: str
     sha256: str

@@ -297,7 +297,7 @@ def test_profilers_counters_are_said(layout: str, tmp_path: Path) -> None:
     assert "counters of training and profiling tools (total_ops, total_params)" in note
 
 
-@pytest.mark.parametrize("name", ["net.PTH", "pytorch_model.bin", "net.pkl", "net", "net.pth.tar"])
+@pytest.mark.parametrize("name", ["code.PTH", "pytorch_model.bin", "net.pkl", "net", "net.pth.tar"])
 @pytest.mark.parametrize("old", [False, True])
 def test_any_suffix(name: str, old: bool, tmp_path: Path) -> None:
     path = tmp_path / name
