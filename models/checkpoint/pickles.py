@@ -81,6 +81,10 @@ class Node(dict[Any, Any], metaclass=_Frozen):
     def __setstate__(self, state: object) -> None:
         pass
 
+    def __call__(self, *args: Any, **named: Any) -> NoReturn:
+        """A method of an object, which a pickle calls."""
+        raise ForeignObjectError(f"what {self.path} gives")
+
     def append(self, item: object) -> None:
         """As a list would; the item gets its position as key."""
         self[len(self)] = item
