@@ -138,15 +138,33 @@ class Restorer:
         requested: [1, 3 or 4, H, W]."""
         with self._running:
             values = self.session.run({"image": image})
-        masks = [self._enlarged(values[name], image.shape) for name in self.extra]
-        return np.concatenate([values["restored"], *masks], axis=1) if masks else values["restored"]
+        restored = values["restored"]
+        if restored.shape != image.shape:
+            raise self._strange("its output has", restored, image)
+        if not np.isfinite(restored).all():
+            raise DeblurExportError(
+                f"{self.artifact.path}: the restored image contains NaN or infinity; try fp32"
+            )
+        masks = [self._enlarged(values[name], image) for name in self.extra]
+        return np.concatenate([restored, *masks], axis=1) if masks else restored
 
-    def _enlarged(self, mask: Image, shape: tuple[int, ...]) -> Image:
+    def _strange(self, what: str, values: Image, image: Image) -> DeblurExportError:
+        """The error about an output of another shape, of a damaged file."""
+        return DeblurExportError(
+            f"{self.artifact.path}: {what} the shape {list(values.shape)} for an image of "
+            f"{list(image.shape)}: the file is damaged, or a tool has changed it; export it again"
+        )
+
+    def _enlarged(self, mask: Image, image: Image) -> Image:
         """Enlarge a mask [1, 1, h, w] of the padded image to full size and crop the padding."""
+        if mask.ndim != 4 or 0 in mask.shape:
+            raise self._strange("its mask has", mask, image)
         multiple = self.artifact.manifest.input.multiple
-        factor = -(-shape[2] // multiple) * multiple // mask.shape[2]
+        factor = -(-image.shape[2] // multiple) * multiple // mask.shape[2]
         whole = mask.repeat(factor, axis=2).repeat(factor, axis=3)
-        return whole[..., : shape[2], : shape[3]]
+        if whole.shape[:2] != (1, 1) or min(np.subtract(whole.shape, image.shape)[2:]) < 0:
+            raise self._strange("its mask has", mask, image)
+        return whole[..., : image.shape[2], : image.shape[3]]
 
     def _check_size(self, rgb: Image) -> None:
         batch, size = self.artifact.manifest.input.batch, self.artifact.manifest.input.size

@@ -28,6 +28,7 @@ from deblur_export.export.graph import inlined
 from deblur_export.export.runtimes.onnxruntime_release import cannot_load
 from deblur_export.export.runtimes.ort_options import session_options
 from deblur_export.export.runtimes.session import Arrays
+from deblur_export.onnx_reading import first_line
 
 LOW = tuple(TensorProto.DataType.Value(low.onnx) for low in precision.LOW.values())
 # Ops that only move values, which are already rounded.
@@ -73,7 +74,7 @@ class Float32Session:
             values = self.session.run(self.outputs, dict(feed))
         except Exception as error:  # as above
             raise DeblurExportError(
-                f"ONNX Runtime failed, perhaps for lack of memory: {str(error).splitlines()[0]}"
+                f"ONNX Runtime failed, perhaps for lack of memory: {first_line(error)}"
             ) from error
         return dict(zip(self.outputs, map(np.asarray, values), strict=True))
 

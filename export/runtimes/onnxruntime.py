@@ -30,6 +30,7 @@ from deblur_export.export.runtimes.session import (
     typed,
     widened,
 )
+from deblur_export.onnx_reading import first_line
 from deblur_export.precision import LOW
 from deblur_export.temporary import temporary_folder
 
@@ -94,7 +95,7 @@ class OnnxRuntimeSession:
         try:
             values = self.session.run(self.outputs, typed(feed, self.types))
         except Exception as error:  # as above
-            raise failed("ONNX Runtime", feed, str(error).strip().splitlines()[0]) from error
+            raise failed("ONNX Runtime", feed, first_line(error)) from error
         return dict(zip(self.outputs, map(widened, values), strict=True))
 
 

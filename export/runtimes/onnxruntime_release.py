@@ -14,6 +14,7 @@ import onnxruntime
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.probe import version_tuple
+from deblur_export.onnx_reading import first_line
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,7 @@ def cannot_load(path: Path, model: onnx.ModelProto, error: Exception) -> DeblurE
             f"{path}: {needed.reason} needs ONNX Runtime {needed.version} or newer, and this "
             f"is {here}; pip install -U onnxruntime, or export with --target portable"
         )
-    return DeblurExportError(
-        f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}"
-    )
+    return DeblurExportError(f"{path}: ONNX Runtime cannot load it: {first_line(error)}")
 
 
 def _normalizes_in_half(model: onnx.ModelProto) -> bool:

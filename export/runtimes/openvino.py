@@ -32,6 +32,7 @@ from deblur_export.export.runtimes.session import (
     typed,
     widened,
 )
+from deblur_export.onnx_reading import graph_errors
 from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 from deblur_export.shown import shown
@@ -100,7 +101,8 @@ class OpenVinoSession:
             native = not reason
             if reason:
                 self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
-                model = inlined(model)
+                with graph_errors(path):
+                    model = inlined(model)
         if not native and has_loops(model) and version_tuple(release) < LOOPS_SINCE:
             raise DeblurExportError(
                 f"{path}: OpenVINO {release} does not load loops (Scan); export with --target "
@@ -117,16 +119,17 @@ class OpenVinoSession:
         self.fixed: Shapes | None = None  # those for which the model is compiled
         try:
             self._compile(None)
+            compiled = self.request.get_compiled_model()
+            self.outputs = [output.get_any_name() for output in compiled.outputs]
+            self.types = {
+                value.get_any_name(): value.get_element_type().to_dtype()
+                for value in compiled.inputs
+            }
         except Exception as error:  # RuntimeError, and what other code throws in the process
             notes = "".join(f"; {note}" for note in self.notes)
             raise DeblurExportError(
                 f"{path}: OpenVINO cannot load it: {_reason(error)}{notes}"
             ) from error
-        compiled = self.request.get_compiled_model()
-        self.outputs = [output.get_any_name() for output in compiled.outputs]
-        self.types = {
-            value.get_any_name(): value.get_element_type().to_dtype() for value in compiled.inputs
-        }
 
     def run(self, feed: Arrays) -> dict[str, NDArray[Any]]:
         try:
@@ -136,10 +139,10 @@ class OpenVinoSession:
             # memory (2025.3 to 2026.4); wait() raises them.
             self.request.start_async(typed(feed, self.types))
             self.request.wait()
-        except RuntimeError as error:
+            values = [self.request.get_output_tensor(i).data for i in range(len(self.outputs))]
+            return {n: widened(np.array(v)) for n, v in zip(self.outputs, values, strict=True)}
+        except Exception as error:  # RuntimeError, TypeError for tensors that cannot be arrays
             raise failed("OpenVINO", feed, _reason(error)) from error
-        values = (self.request.get_output_tensor(i).data for i in range(len(self.outputs)))
-        return {n: widened(np.array(v)) for n, v in zip(self.outputs, values, strict=True)}
 
     def seconds_by_type(self) -> Iterator[tuple[str, Any]]:
         """Type and seconds of every node in the previous run."""

@@ -85,8 +85,10 @@ def bench(options: Options, console: Console, progress: Callable[[str], None]) -
     for line in [tables.LEGEND, *tables.memory_kinds(cases), *tables.titles(cases)]:
         console.print(line)
     for file in options.files:
-        reason = choose_runtime("auto", read_artifact(file)).reason
-        console.print(f"{file}: deblur-export run uses {reason}")
+        artifact = read_artifact(file)
+        console.print(f"{file}: deblur-export run uses {choose_runtime('auto', artifact).reason}")
+        for note in artifact.notes:
+            console.print(f"note: {note}")
     if options.json_path is not None:
         chosen = {
             "seconds": options.seconds,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,26 @@ def first_line(error: Exception) -> str:
     """The first line of a library's message, fit for a line of ours."""
     lines = str(error).strip().splitlines()
     return shown(lines[0]) if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def graph_errors(path: Path) -> Iterator[None]:
+    """Turns what the libraries raise about the graph of a file into one line.
+
+    Raises:
+        DeblurExportError: the graph could not be used, though ONNX's checker passed it.
+    """
+    try:
+        yield
+    except (DeblurExportError, MemoryError):
+        raise
+    except Exception as error:  # of onnx, onnx-ir and ONNX Runtime, all of several types
+        if os.environ.get("DEBLUR_EXPORT_TRACEBACK"):
+            raise
+        raise DeblurExportError(
+            f"{path}: its graph cannot be used: {type(error).__name__}: {first_line(error)}; the "
+            "file is damaged, or a tool has changed it: export it again"
+        ) from error
 
 
 def _load_weights(path: Path, model: onnx.ModelProto, beside: list[str]) -> None:

@@ -32,9 +32,9 @@ def damaged_bytes(rng: random.Random, content: bytes) -> bytes:
         case 2:
             data[start:start] = data[start:end]
         case _:
-            # Half of them near the end, where nodes and names are rather than weights.
+            # Mostly near the beginning, where nodes and names are rather than weights.
             for _ in range(rng.choice((1, 3, 20))):
-                index = rng.randrange(len(data))
+                index = rng.randrange(len(data) if rng.random() < 0.2 else min(len(data), 80_000))
                 data[index] = rng.randrange(256)
     return bytes(data)
 

@@ -33,6 +33,7 @@ from deblur_export.export.engines.options import (
 )
 from deblur_export.export.engines.registry import BACKENDS, BackendChoice
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.onnx_reading import graph_errors
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import EnginePrecision
 
@@ -150,7 +151,10 @@ class EnginePlan:
 
     def build(self, listener: Listener) -> Outcome:
         """Build, see `export.engines.build.build_engine`."""
-        return build.build_engine(self.artifact, self.options, self.choice, self.output, listener)
+        with graph_errors(self.artifact.path):
+            return build.build_engine(
+                self.artifact, self.options, self.choice, self.output, listener
+            )
 
 
 def plan_engine(

@@ -29,6 +29,7 @@ from deblur_export.export.precision import keep_rule
 from deblur_export.export.precision.half_io import half_io_file
 from deblur_export.models import checkpoint
 from deblur_export.models.checkpoint import LoadedModel, default_weights
+from deblur_export.onnx_reading import graph_errors
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import PRECISIONS, PrecisionName
 from deblur_export.target import TARGETS, TargetName
@@ -196,5 +197,5 @@ def calibrate(
     options = Calibration(
         as_path(images), as_path(dataset), method, layout, count, crop, max_psnr_drop, whole
     )
-    with TORCH_LOCK:
+    with TORCH_LOCK, graph_errors(artifact.path):
         return calibration.calibrate(artifact, options, Path(path), progress)

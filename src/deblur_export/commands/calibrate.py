@@ -101,6 +101,8 @@ def calibrate(
         )
         if plot is not None:
             plot_pareto(plot, result, max_drop)
+    for note in artifact.notes:
+        console.print(f"note: {note}")
     if result.alone:
         console.print(block_table(result))
     console.print(f"{result.artifact.path}: {summary(result)}")

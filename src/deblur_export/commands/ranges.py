@@ -50,6 +50,7 @@ def find_ranges(
     from deblur_export.export.precision.half_io import has_half_io
     from deblur_export.export.precision.ranges import HEADROOM, observe, write_ranges
     from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
+    from deblur_export.onnx_reading import graph_errors
     from deblur_export.outputs import check_outputs, check_plots
 
     artifact = read_artifact(file)
@@ -64,10 +65,12 @@ def find_ranges(
             f"{artifact.manifest.input.dtype}; ranges are found on the float32 file"
         )
     cases = photo_cases(images, artifact.manifest.input.shape)
-    graph = graph_of(artifact)
-    found = observe(artifact.proto, cases, progress)
+    with graph_errors(file):
+        graph = graph_of(artifact)
+        found = observe(artifact.proto, cases, progress)
     close = [entry for entry in found if entry.headroom < HEADROOM]
     lines: list[str | Table] = [
+        *(f"note: {note}" for note in artifact.notes),
         ranges_table(found),
         f"{len(found)} tensors on {len(cases)} images; {len(close)} with less than {HEADROOM:g} "
         "powers of two of headroom below 65504, which fp16 keeps in float32",

@@ -150,6 +150,8 @@ def trt(
         else:
             source = only_artifact(Path(), asked, data)
         plan = plan_engine(source, options, backend, asked, data, output, tell)
+    for note in source.notes if isinstance(source, Artifact) else ():
+        console.print(f"note: {note}")
     if plan.choice.builder is not None:
         for reason in plan.choice.reasons:
             console.print(reason)
