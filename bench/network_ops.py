@@ -10,6 +10,9 @@ machine affects all of them.
 
 from __future__ import annotations
 
+import deblur_export  # noqa: F401 - first: it turns the telemetry of the runtimes off
+
+# isort: split
 import argparse
 import json
 from collections.abc import Callable

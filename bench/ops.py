@@ -10,6 +10,9 @@ candidates are interleaved, so that a slow moment of the machine affects all of 
 
 from __future__ import annotations
 
+import deblur_export  # noqa: F401 - first: it turns the telemetry of the runtimes off
+
+# isort: split
 import argparse
 import itertools
 import json

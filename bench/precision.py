@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from deblur_export.export.timing.machine import machine, physical_cores
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
 from deblur_export.models.training.data.dataset import Dataset
 from deblur_export.precision import PRECISIONS
+from deblur_export.temporary import temporary_folder
 
 IMAGES, PAIRS, NO_BUDGET = 8, 2, 99.0
 RUNTIMES = ("ONNX Runtime", "OpenVINO", "TensorRT for RTX")
@@ -188,8 +188,8 @@ def main() -> None:
     for name in arguments.network or models.NAMES:
         loaded = load_model(name, "tiny", default_weights(name, "tiny"))
         title = f"{loaded.title} ({loaded.weights})"
-        with tempfile.TemporaryDirectory() as folder:
-            files = Files(loaded, Path(folder), arguments.dataset)
+        with temporary_folder() as folder:
+            files = Files(loaded, folder, arguments.dataset)
             rows = measure(files, arguments.precision or tuple(PRECISIONS), console)
         rows = results.get(title, {}) | rows
         results[title] = {

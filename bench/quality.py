@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -30,6 +31,7 @@ from rich.console import Console
 from rich.progress import track
 
 from deblur_export import models
+from deblur_export.child import end_with
 from deblur_export.export.parity import metrics
 from deblur_export.models.checkpoint import DEMO_FOLDER, LoadedModel, load_model
 from deblur_export.models.complexity import count_parameters
@@ -192,7 +194,9 @@ def main() -> None:
     report["input"] = means(before)
     networks = demo_networks()
     task = partial(evaluate, folder=options.dataset, before=before, extents=extents)
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as workers:
+    with ProcessPoolExecutor(
+        options.jobs, get_context("spawn"), end_with, (os.getpid(),)
+    ) as workers:
         results = workers.map(task, networks)
         for evaluation in track(results, "networks", total=len(networks), transient=True):
             lines.append(evaluation.row())

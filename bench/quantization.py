@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from deblur_export.export.runtimes.emulated_session import emulated
 from deblur_export.export.timing.machine import machine, physical_cores
 from deblur_export.models.checkpoint import DEMO_FOLDER, load_model
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
+from deblur_export.temporary import temporary_folder
 
 GOALS = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}  # largest loss of PSNR in dB
 MIN_INT8 = 0.7  # smallest fraction of the convolutions' multiply-adds
@@ -120,8 +120,7 @@ def main() -> None:
             continue
         loaded = load_model(name, variant, "demo")
         rows = results[loaded.title] = []
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
+        with temporary_folder() as folder:
             artifact = export_onnx(loaded, ExportOptions(), folder / f"{file.stem}.onnx")
             pairs = dataset_pairs(
                 open_dataset(arguments.dataset, "test", artifact), arguments.pairs

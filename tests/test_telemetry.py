@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,20 @@ def test_a_module_that_is_loaded_stays(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, PACKAGE, telemetry)
     telemetry.turn_off()
     assert sys.modules[PACKAGE] is telemetry
+
+
+def test_scripts_import_the_package_before_a_runtime() -> None:
+    root = Path(__file__).parent.parent
+    runtime = re.compile(r"^(?:import|from) (?:onnxruntime|openvino)\b", re.MULTILINE)
+    scripts = [*(root / "bench").rglob("*.py"), root / "tests" / "__init__.py"]
+    found = {}
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        if match := runtime.search(text):
+            found[script.name] = re.search(
+                r"^(?:import|from) deblur_export\b", text[: match.start()], re.M
+            )
+    assert found and all(found.values()), found
 
 
 def can_trace() -> bool:

@@ -4,13 +4,13 @@ headers; in a dry run for compute capability 9.0, into a temporary folder."""
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 from deblur_export.plugins import libraries
 from deblur_export.plugins.compile import cuda as cuda_compiler
 from deblur_export.plugins.compile import tensorrt as tensorrt_compiler
 from deblur_export.plugins.compile.cpu import BuildError
+from deblur_export.temporary import temporary_folder
 
 HOPPER = 90
 
@@ -41,8 +41,8 @@ def main() -> None:
         except BuildError as error:
             print(f"nothing compiled: {error}")
             return
-        with tempfile.TemporaryDirectory() as folder:
-            sys.exit(not build(Path(folder), HOPPER))
+        with temporary_folder() as folder:
+            sys.exit(not build(folder, HOPPER))
     import torch
 
     major, minor = torch.cuda.get_device_capability()
