@@ -56,7 +56,7 @@ class Model:
 @dataclass(frozen=True)
 class Weights:
     """Where the weights were: "demo", "random:SEED" or a path, and under which `key` ("params";
-    None for the top). `ema` tells which of two sets they are: the one averaged over the training?"""
+    None for the top). `ema` tells which of two sets they are: the averaged one?"""
 
     source: str
     sha256: str
