@@ -12,7 +12,11 @@ from deblur_export import __version__
 from deblur_export.artifact import Artifact
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.precision.typed import KeepRule, keep_nothing, typed
+from deblur_export.export.images.cases import random_cases
+from deblur_export.export.precision.ranges import HeadroomRule, nothing_known, too_close
+from deblur_export.export.precision.rescale import reports as rescale_reports
+from deblur_export.export.precision.rescale import rescaled
+from deblur_export.export.precision.typed import typed
 from deblur_export.export.reparam.prepare import Progress, prepare
 from deblur_export.export.to_onnx import lower, save, trace
 from deblur_export.manifest import (
@@ -33,6 +37,7 @@ from deblur_export.precision import GraphPrecision
 from deblur_export.target import DEFAULT, TARGETS, TargetName
 
 CHANNELS = 3
+DYNAMIC: Shape = ("batch", CHANNELS, "height", "width")
 UNIT = (0.0, 1.0)  # range of images
 
 
@@ -45,14 +50,16 @@ class ExportOptions:
         shape: fixed (N, 3, H, W); None for dynamic batch, height and width.
         reparam: whether the exact folds are applied.
         precision: the precision of the graph.
-        keep: selects the nodes that stay float32 in any precision.
+        headrooms: tells which tensors are close to the largest float16; in fp16 they stay float32.
+        rescale: whether residual streams that exceed float16 are divided by a power of two.
     """
 
     target: TargetName = DEFAULT
     shape: FixedShape | None = None
     reparam: bool = True
     precision: GraphPrecision = "fp32"
-    keep: KeepRule = keep_nothing
+    headrooms: HeadroomRule = nothing_known
+    rescale: bool = False
 
 
 def default_path(model: LoadedModel, options: ExportOptions) -> Path:
@@ -122,10 +129,17 @@ def write_onnx(
     """
     graph = lower(traced.graph, options.target)
     ops = sorted(name for domain, name, _ in graph.functions if domain == DOMAIN)
-    manifest = describe(model, options, traced.reports, ops, _shape(graph))
+    headrooms, passes = options.headrooms(graph), list(traced.reports)
+    if options.rescale:
+        progress("rescaling")
+        case = random_cases(options.shape or DYNAMIC)[0]
+        result = rescaled(traced.graph, options.target, headrooms, case)
+        graph, headrooms = result.graph, result.headrooms(headrooms)
+        passes += rescale_reports(result, passes[-1] if passes else None)
+    manifest = describe(model, options, passes, ops, _shape(graph))
     if options.precision != "fp32":
         progress(f"casting to {options.precision}")
-        graph, facts = typed(graph, options.precision, options.target, options.keep(graph))
+        graph, facts = typed(graph, options.precision, options.target, too_close(headrooms))
         manifest = manifest.derived(
             precision=options.precision, high_precision=options.precision, precision_map=facts
         )

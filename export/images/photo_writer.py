@@ -26,6 +26,7 @@ from deblur_export.export.images.photo_metadata import (
     xmp_chunk,
 )
 from deblur_export.image_formats import BY_SUFFIX, SUFFIXES, ImageFormat
+from deblur_export.precision import OVERFLOW_ADVICE
 
 ROWS = 256  # converted at a time, for the sake of memory
 # TIFF tags
@@ -73,7 +74,8 @@ def write_photo(
         )
     if not all(np.isfinite(rgb[start : start + ROWS]).all() for start in range(0, len(rgb), ROWS)):
         raise DeblurExportError(
-            f"{path}: not written: the restored image contains NaN or infinity; try fp32"
+            f"{path}: not written: the restored image contains NaN or infinity; if the file is in "
+            f"a narrow precision, {OVERFLOW_ADVICE}"
         )
     side = max(rgb.shape[:2])
     if kind.largest_side is not None and side > kind.largest_side:

@@ -9,6 +9,7 @@ that is the rounding of no weight stays as it is, and so does what is wrong with
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,10 +141,12 @@ class _Weights:
                 self.by_size[part.size].append(part)
 
     def exact(self, rounded: _Rounded) -> Array:
-        """The weight of which these are the rounding, or the weights of which they are put together
-        row by row; otherwise the values themselves."""
+        """The weight, times a power of two (see `precision.rescale`), of which these are the
+        rounding, or the weights of which they are put together row by row; otherwise the values
+        themselves."""
         shape = rounded.values.shape
-        for weight in self.by_size[rounded.values.size]:
+        for own in self.by_size[rounded.values.size]:
+            weight = own * _power_between(own, rounded.values)
             if rounded.of(weight.reshape(shape)):
                 return weight.reshape(shape)
             # Of a product, x W^T.
@@ -183,6 +186,14 @@ class _Weights:
                 np.concatenate(rows) if rows else np.empty((0, length), np.float32)
             )
         return self.lengths[length]
+
+
+def _power_between(weight: Array, values: Array) -> np.float32:
+    """The power of two that brings a weight to the size of `values`."""
+    largest, wanted = np.abs(weight).max(initial=0), np.abs(values).max(initial=0)
+    if not (largest > 0 and wanted > 0 and np.isfinite(largest) and np.isfinite(wanted)):
+        return np.float32(1)
+    return np.float32(2.0 ** round(math.log2(wanted / largest)))
 
 
 def _halves(tensor: Array) -> Iterator[Array]:

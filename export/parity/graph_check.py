@@ -10,7 +10,7 @@ from torch import nn
 
 from deblur_export.artifact import Artifact, ModelFile
 from deblur_export.engine_file import engine_of
-from deblur_export.errors import CheckFailedError
+from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.images.cases import Case
 from deblur_export.export.parity.float32_form import float32_form
 from deblur_export.export.parity.report import CaseResult
@@ -77,7 +77,11 @@ def graph_file(artifact: Artifact) -> Artifact | None:
         return artifact
     source = engine_of(artifact).onnx
     file = Artifact(artifact.path.parent / source.file, artifact.manifest)
-    return file if file.path.is_file() and file.sha256 == source.sha256 else None
+    try:
+        same = file.path.is_file() and file.sha256 == source.sha256
+    except DeblurExportError:  # it is no ONNX file
+        return None
+    return file if same else None
 
 
 def note_on_graph(artifact: Artifact, check: GraphCheck | None, cases: Sequence[CaseResult]) -> str:

@@ -36,6 +36,7 @@ from deblur_export.export.parity.report import (
     ParityReport,
 )
 from deblur_export.export.parity.runners import SessionRunner, TorchRunner
+from deblur_export.export.precision.rescale import recorded_powers
 from deblur_export.export.reparam.prepare import prepare
 from deblur_export.export.runtimes.open import open_reproducible
 from deblur_export.export.runtimes.registry import DEFAULT, backend
@@ -49,7 +50,7 @@ from deblur_export.models.decisions import (
     decisions,
     with_choices,
 )
-from deblur_export.precision import FP32, PRECISIONS, GraphPrecision, Tolerances
+from deblur_export.precision import FP32, OVERFLOW_ADVICE, PRECISIONS, GraphPrecision, Tolerances
 
 MAX_DROP = 0.1  # dB, as in `calibrate`
 Array = NDArray[np.float32]
@@ -262,6 +263,8 @@ def _compare(
         reasons.insert(0, f"PSNR {psnr:.2f} dB is below {tolerance.psnr:g} dB")
     if not errors.max_abs <= tolerance.max_abs:
         reasons.insert(0, f"max error {errors.max_abs:.1e} is above {tolerance.max_abs:.0e}")
+    if not np.isfinite(candidate).all() and np.isfinite(reference).all():
+        reasons.insert(0, f"its output contains NaN or infinity: {OVERFLOW_ADVICE}")
     return CaseResult(
         name=case.name,
         shape=case.image.shape,
@@ -328,6 +331,9 @@ def compare_layers(
     choices = {name: found[name] for name in deciding}
     with with_choices(net, choices), TorchRunner(net, modules=names) as reference:
         expected = reference.infer({"image": case.image})
+    for name, power in recorded_powers(artifact.manifest.passes).items():
+        if name in found:
+            found[name] = found[name] * np.float32(2.0**power)
     return tuple(
         _layer_error(name, found[name], expected[name], limit)
         for name in names

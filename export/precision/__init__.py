@@ -14,41 +14,52 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from deblur_export.export.precision.typed import KeepRule
+    from deblur_export.export.precision.ranges import HeadroomRule
     from deblur_export.manifest import Manifest
 
 
-def keep_rule(
+def headroom_rule(
     precision: str,
     ranges: Path | None,
     images: Path | None,
     shape: Sequence[int] | None,
+    rescale: bool,
     progress: Callable[[str], None],
-) -> KeepRule:
-    """The rule for values that stay in float32, from a file of ranges or from images. Without
-    either, only the nodes of the policy stay.
+) -> HeadroomRule:
+    """What is known of the ranges of a graph's tensors, from a file of ranges or from images.
+    Without either, nothing is.
 
     Raises:
-        DeblurExportError: both are given, the precision has the range of float32, or a file cannot
-            be read.
+        DeblurExportError: both are given, the precision has no use for them, or a file cannot be
+            read; also if the graph shall be rescaled and neither is given.
     """
     from deblur_export.export.images.cases import photo_cases
-    from deblur_export.export.precision.ranges import keep_by_file, keep_by_images
-    from deblur_export.export.precision.typed import keep_nothing
+    from deblur_export.export.precision.ranges import (
+        headrooms_by_file,
+        headrooms_by_images,
+        nothing_known,
+    )
 
+    narrow = PRECISIONS[precision].narrow
+    if rescale and not narrow and precision != "fp32":
+        raise DeblurExportError(f"--rescale is for fp16: {precision} has the range of float32")
     if ranges is None and images is None:
-        return keep_nothing
-    if not PRECISIONS[precision].narrow:
+        if rescale:
+            raise DeblurExportError(
+                "--rescale needs --images or --ranges, to find the tensors that exceed float16"
+            )
+        return nothing_known
+    if not narrow and not rescale:
         raise DeblurExportError(
             f"--ranges and --images are for --precision fp16: {precision} has the range of float32"
         )
     if images is None:
         assert ranges is not None
-        return keep_by_file(ranges)
+        return headrooms_by_file(ranges)
     if ranges is not None:
         raise DeblurExportError("give either --ranges or --images")
     cases = photo_cases(images, shape or ("batch", 3, "height", "width"))
-    return keep_by_images(cases, progress=progress)
+    return headrooms_by_images(cases, progress=progress)
 
 
 def summary(manifest: Manifest) -> str:

@@ -30,12 +30,11 @@ from deblur_export.export.precision import policy
 from deblur_export.export.precision.policy import FLOAT
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
-from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision, Precision
+from deblur_export.precision import OVERFLOW_ADVICE, PRECISIONS, GraphPrecision, Precision
 from deblur_export.target import TARGETS, TargetName
 
 # QDQ pairs support every type from opset 19 on, and the converter goes from 18 to this one.
 PAIRS_OPSET = 22
-WIDE = [name for name in reversed(GRAPH_PRECISIONS) if not PRECISIONS[name].narrow]
 PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -144,7 +143,7 @@ class _Caster:
         if self.too_large:
             raise DeblurExportError(
                 f"weights beyond the range of {precision} ({self.precision.largest:.5g}): "
-                f"{', '.join(self.too_large)}; use --precision {' or '.join(WIDE)}, or rescale them"
+                f"{', '.join(self.too_large)}; {OVERFLOW_ADVICE}"
             )
         self._restore_outputs()
         self._drop_unused_constants()
@@ -193,7 +192,7 @@ class _Caster:
         return result
 
     def _constant(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
-        exact = _array(value)
+        exact = constant_array(value)
         with np.errstate(over="ignore"):
             rounded = exact.astype(wanted.numpy())
         self._account(str(value.name), exact, rounded)
@@ -256,7 +255,8 @@ def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
     return list(typed)
 
 
-def _array(value: ir.Value) -> np.ndarray:
+def constant_array(value: ir.Value) -> np.ndarray:
+    """The values of an initializer or of the output of a Constant node."""
     tensor = value.const_value
     if tensor is None:
         producer = value.producer()

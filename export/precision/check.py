@@ -14,7 +14,7 @@ from deblur_export.errors import CheckFailedError
 from deblur_export.export.graph import inlined, message_of
 from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
 from deblur_export.manifest import MultiplyAdds
-from deblur_export.precision import PRECISIONS, GraphPrecision
+from deblur_export.precision import OVERFLOW_ADVICE, PRECISIONS, GraphPrecision
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = CONVOLUTIONS | {"MatMul", "Gemm"}
@@ -82,10 +82,12 @@ def check_precision(
         _fraction(convolutions[0] + others[0], convolutions[1] + others[1]),
     )
     if _fraction(convolutions[0], convolutions[1] - excused) < min_fraction:
+        advice = f"export again with deblur-export onnx --precision {precision}"
+        if PRECISIONS[precision].narrow:
+            advice = f"if too many tensors are close to its largest number, {OVERFLOW_ADVICE}"
         raise CheckFailedError(
             f"only {check.convolutions:.1%} of the convolutions' multiply-adds are in {precision}, "
-            f"not {min_fraction:.0%}; export again with deblur-export onnx --precision "
-            f"{precision}, or keep fewer tensors in float32"
+            f"not {min_fraction:.0%}; {advice}"
         )
     return check
 

@@ -9,7 +9,7 @@ from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import graph_of, message_of
 from deblur_export.export.precision.int8_check import check_int8, int8_nodes
-from deblur_export.export.precision.typed import keep_nothing, typed
+from deblur_export.export.precision.typed import typed
 from deblur_export.export.to_onnx import save
 from deblur_export.precision import GraphPrecision
 
@@ -34,7 +34,7 @@ def lower_high_precision(artifact: Artifact, precision: GraphPrecision, path: Pa
             "calibrate"
         )
     graph = graph_of(artifact)
-    lowered, facts = typed(graph, precision, manifest.target, keep_nothing(graph))
+    lowered, facts = typed(graph, precision, manifest.target, {})
     check_int8(message_of(lowered), int8_nodes(artifact.proto))
     assert manifest.precision_map is not None
     whole = replace(manifest.precision_map, high_precision=facts)

@@ -19,7 +19,6 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import copied, message_of, with_outputs
 from deblur_export.export.images.cases import Case
 from deblur_export.export.precision.fingerprint import fingerprint
-from deblur_export.export.precision.typed import KeepRule
 from deblur_export.export.runtimes.emulated_session import float32_session
 from deblur_export.precision import FP16
 
@@ -160,34 +159,36 @@ def _chunks(sizes: Mapping[str, int], chunk: int) -> Iterator[list[str]]:
     yield names
 
 
-def too_close(ranges: Sequence[Mapping[str, Any]], headroom: float = HEADROOM) -> dict[str, str]:
-    """Names of tensors with less than `headroom` powers of two, with the reason to keep them in
+# From a complete float32 graph to the headroom of its tensors by name.
+HeadroomRule = Callable[[ir.Model], Mapping[str, float]]
+
+
+def nothing_known(graph: ir.Model) -> Mapping[str, float]:
+    """No tensor was observed."""
+    return {}
+
+
+def too_close(headrooms: Mapping[str, float]) -> dict[str, str]:
+    """Names of tensors with less than `HEADROOM` powers of two, with the reason to keep them in
     float32."""
-    return {
-        entry["name"]: f"less than {headroom:g} powers of two below 65504 on the images given"
-        for entry in ranges
-        if float(entry["headroom"]) < headroom
-    }
+    reason = f"less than {HEADROOM:g} powers of two below 65504 on the images given"
+    return {name: reason for name, headroom in headrooms.items() if headroom < HEADROOM}
 
 
-def keep_by_images(
-    cases: Sequence[Case],
-    headroom: float = HEADROOM,
-    progress: Callable[[str], None] = lambda step: None,
-) -> KeepRule:
-    """A rule that keeps tensors in float32 that are close to the largest float16 number on these
-    images."""
+def headrooms_by_images(
+    cases: Sequence[Case], progress: Callable[[str], None] = lambda step: None
+) -> HeadroomRule:
+    """The headrooms on these images."""
 
-    def rule(graph: ir.Model) -> Mapping[str, str]:
+    def rule(graph: ir.Model) -> Mapping[str, float]:
         found = observe(message_of(graph), cases, progress)
-        return too_close([entry.as_dict() for entry in found], headroom)
+        return {entry.name: entry.headroom for entry in found}
 
     return rule
 
 
-def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
-    """A rule that keeps tensors in float32 that are close to the largest float16 number according
-    to a file of `write_ranges`.
+def headrooms_by_file(path: Path) -> HeadroomRule:
+    """The headrooms that a file of `write_ranges` holds.
 
     Raises:
         DeblurExportError: the file is not of this kind; the rule raises it if the file describes
@@ -195,7 +196,7 @@ def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        close = too_close(document["tensors"], headroom)
+        known = {str(entry["name"]): float(entry["headroom"]) for entry in document["tensors"]}
         observed = str(document["graph_sha256"])
     except FileNotFoundError as error:
         raise DeblurExportError(
@@ -207,13 +208,13 @@ def keep_by_file(path: Path, headroom: float = HEADROOM) -> KeepRule:
             "FILE.onnx --images DIR --json F"
         ) from error
 
-    def rule(graph: ir.Model) -> Mapping[str, str]:
+    def rule(graph: ir.Model) -> Mapping[str, float]:
         if fingerprint(graph) != observed:
             raise DeblurExportError(
                 f"{path} is about another graph or other weights; run deblur-export ranges on the "
                 "float32 file of the same network, weights, target and options"
             )
-        return close
+        return known
 
     return rule
 

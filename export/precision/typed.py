@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,14 +16,6 @@ from deblur_export.export.to_onnx import save
 from deblur_export.manifest import MultiplyAdds, PrecisionMap, WeightCounts
 from deblur_export.precision import GraphPrecision
 from deblur_export.target import TARGETS, TargetName
-
-# From a complete float32 graph to the reasons, by name, of values that stay float32.
-KeepRule = Callable[[ir.Model], Mapping[str, str]]
-
-
-def keep_nothing(graph: ir.Model) -> Mapping[str, str]:
-    """Only the policy of `precision.policy`."""
-    return {}
 
 
 def typed(
@@ -44,16 +36,13 @@ def typed(
     return lowered, _map(casting, check.rounded())
 
 
-def typed_artifact(
-    artifact: Artifact, precision: GraphPrecision, path: Path, keep: KeepRule = keep_nothing
-) -> Artifact:
+def typed_artifact(artifact: Artifact, precision: GraphPrecision, path: Path) -> Artifact:
     """Convert an exported float32 file to another precision.
 
     Args:
         artifact: a float32 file.
         precision: fp16 or bf16.
         path: the .onnx file to write; its manifest is written beside it.
-        keep: selects nodes that stay float32 in addition to those of the policy.
 
     Raises:
         DeblurExportError, CheckFailedError: as `typed`; also if the file is not float32.
@@ -61,7 +50,7 @@ def typed_artifact(
     require_float32(artifact, precision)
     graph = graph_of(artifact)
     manifest = artifact.manifest
-    lowered, precision_map = typed(graph, precision, manifest.target, keep(graph))
+    lowered, precision_map = typed(graph, precision, manifest.target, {})
     changed = manifest.derived(
         precision=precision, high_precision=precision, precision_map=precision_map
     )

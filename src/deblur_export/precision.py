@@ -153,3 +153,9 @@ INT8 = Precision(
 PRECISIONS: Mapping[str, Precision] = {p.name: p for p in (FP32, FP16, BF16, INT8)}
 # The graph precisions below float32.
 LOW: Mapping[str, Precision] = {name: PRECISIONS[name] for name in GRAPH_PRECISIONS[1:]}
+# What to do about values beyond the range of a narrow precision.
+WIDE = tuple(name for name in reversed(GRAPH_PRECISIONS) if not PRECISIONS[name].narrow)
+OVERFLOW_ADVICE = (
+    f"export with --precision {' or '.join(WIDE)}, or with --rescale and --images, which divides "
+    "residual streams by a power of two"
+)

@@ -25,7 +25,7 @@ from deblur_export.export import pipeline
 from deblur_export.export.graph import inlined_path
 from deblur_export.export.inline import inlined_file
 from deblur_export.export.pipeline import ExportOptions, default_path
-from deblur_export.export.precision import keep_rule
+from deblur_export.export.precision import headroom_rule
 from deblur_export.export.precision.half_io import half_io_file
 from deblur_export.models import checkpoint
 from deblur_export.models.checkpoint import LoadedModel, default_weights
@@ -80,6 +80,7 @@ def export_onnx(
     precision: PrecisionName = "fp32",
     io: Literal["fp32", "fp16"] = "fp32",
     ranges: PathLike | None = None,
+    rescale: bool = False,
     images: PathLike | None = None,
     dataset: PathLike | None = None,
     layout: Layout = "tensorrt",
@@ -100,6 +101,8 @@ def export_onnx(
         io: type of input and output.
         ranges, images: fp16 only: a file of `deblur-export ranges --json`, or a folder of photos
             to observe; tensors close to float16's limits stay in float32.
+        rescale: with `ranges` or `images`, for fp16 and fp32: divide residual streams that exceed
+            float16 by a power of two, which is exact.
         dataset, layout, max_psnr_drop: int8 only, see `calibrate`.
         inline: also write `NAME.inlined.onnx` beside the file if that has custom ops: the same
             graph with standard operators in their place, for stock OpenVINO.
@@ -133,15 +136,20 @@ def export_onnx(
             [Path(loaded.weights), *map(as_path, (ranges, images, dataset))],
         )
         if precision == "int8":
-            if ranges is not None:
-                raise DeblurExportError("ranges are for fp16; int8 needs images or a dataset")
+            if ranges is not None or rescale:
+                raise DeblurExportError(
+                    "ranges and rescale are for fp16; int8 needs images or a dataset"
+                )
             chosen = Calibration(
                 as_path(images), as_path(dataset), layout=layout, max_drop=max_psnr_drop
             )
             artifact = export_int8(loaded, options, chosen, path, progress)
         else:
-            keep = keep_rule(precision, as_path(ranges), as_path(images), shape, progress)
-            artifact = pipeline.export_onnx(loaded, replace(options, keep=keep), path, progress)
+            headrooms = headroom_rule(
+                precision, as_path(ranges), as_path(images), shape, rescale, progress
+            )
+            options = replace(options, headrooms=headrooms, rescale=rescale)
+            artifact = pipeline.export_onnx(loaded, options, path, progress)
         if io == "fp16":
             artifact = half_io_file(artifact, artifact.path)
         if inline and artifact.manifest.custom_ops:

@@ -84,6 +84,12 @@ io_option = click.option(
 @click.option(
     "--ranges", type=PATH, help="fp16: file of `ranges --json`; large tensors stay float32."
 )
+@click.option(
+    "--rescale",
+    is_flag=True,
+    help="Divide residual streams that exceed float16 by a power of two, exactly; with --images or "
+    "--ranges, for fp16, or for fp32 and `trt --fp16` after it.",
+)
 @click.option("--images", type=PATH, help="Photos for the int8 calibration or for the ranges.")
 @click.option("--dataset", type=PATH, help="int8: dataset to calibrate on, as in `calibrate`.")
 @click.option(
@@ -118,6 +124,7 @@ def onnx_command(
     precision: Any,
     io: Any,
     ranges: Path | None,
+    rescale: bool,
     images: Path | None,
     dataset: Path | None,
     layout: Any,
@@ -133,8 +140,10 @@ def onnx_command(
             f"name a network with --model ({', '.join(NAMES)}) or give --weights"
         )
     int8 = precision == "int8"
-    if int8 and ranges is not None:
-        raise click.UsageError("--ranges is for --precision fp16; int8 needs --images or --dataset")
+    if int8 and (ranges is not None or rescale):
+        raise click.UsageError(
+            "--ranges and --rescale are for --precision fp16; int8 needs --images or --dataset"
+        )
     if int8 and images is None and dataset is None:
         raise click.UsageError(
             "--precision int8 needs images to calibrate on: --images or --dataset"
@@ -145,6 +154,7 @@ def onnx_command(
     with steps(console, "loading PyTorch") as tell:
         from deblur_export.api.export import export_onnx, load_model
         from deblur_export.calibration.calibrate import MAX_DROP
+        from deblur_export.export.precision.rescale import PASS as RESCALED
 
         loaded = load_model(model, weights, variant=variant, local=local, ema=ema)
         for line in loaded_lines(loaded, weights):
@@ -160,6 +170,7 @@ def onnx_command(
             precision=precision,
             io=io,
             ranges=ranges,
+            rescale=rescale,
             images=images,
             dataset=dataset,
             layout=layout,
@@ -167,6 +178,8 @@ def onnx_command(
             inline=inline,
             progress=tell,
         )
+    if rescale and not any(report.name.startswith(RESCALED) for report in artifact.manifest.passes):
+        console.print("nothing rescaled: no residual stream comes close to 65504 on these images")
     _print_export(console, artifact)
     _print_clients(console, artifact, inline)
     console.print(f"next: deblur-export verify {artifact.path}")
@@ -178,7 +191,7 @@ def _print_export(console: Console, artifact: Artifact) -> None:
     for report in manifest.passes:
         if report.changed:
             console.print(
-                f"  {report.name}: {len(report.changed)} changes, float64 error "
+                f"  {report.name}: {len(report.changed)} changes, relative error "
                 f"{report.max_error:.0e}"
             )
     ops = ", ".join(manifest.custom_ops) or "none"

@@ -10,6 +10,7 @@ import click
 
 from deblur_export.commands.common import PATH, make_console, steps
 from deblur_export.errors import DeblurExportError
+from deblur_export.precision import OVERFLOW_ADVICE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,6 +76,8 @@ def find_ranges(
         f"{len(found)} tensors on {len(cases)} images; {len(close)} with less than {HEADROOM:g} "
         "powers of two of headroom below 65504, which fp16 keeps in float32",
     ]
+    if close:
+        lines.append(f"if those are too many for it: {OVERFLOW_ADVICE}")
     if ops := artifact.manifest.custom_ops:
         lines.append(f"not included: values inside the bodies of custom ops ({', '.join(ops)})")
     about = {

@@ -18,15 +18,16 @@ from deblur_export.artifact import ModelFile
 from deblur_export.commands.ranges import find_ranges
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import Case, random_cases
-from deblur_export.export.precision import keep_rule
+from deblur_export.export.precision import headroom_rule
 from deblur_export.export.precision.cast import lower_precision
 from deblur_export.export.precision.fingerprint import fingerprint
 from deblur_export.export.precision.ranges import (
     LARGEST,
     TensorRange,
-    keep_by_file,
-    keep_by_images,
+    headrooms_by_file,
+    headrooms_by_images,
     observe,
+    too_close,
     write_ranges,
 )
 from deblur_export.export.precision.ranges_report import plot_ranges, ranges_table
@@ -47,12 +48,12 @@ def run(model: ir.Model, precision: str, path: Path) -> Any:
 def test_activations_near_the_limit_stay_float32(tmp_path: Path) -> None:
     """The value is 90,000 between two convolutions: inf in float16, right once it is kept."""
     source = chain(1e-4, inner=90000.0)
-    by_rule = keep_by_images(ONES)(source)
+    by_rule = too_close(headrooms_by_images(ONES)(source))
     assert set(by_rule) == {"scaled", "a"}
     written = tmp_path / "r.json"
     about = {"graph_sha256": fingerprint(source)}
     write_ranges(written, observe(ir.to_proto(source), ONES), about)
-    assert keep_by_file(written)(source) == by_rule
+    assert too_close(headrooms_by_file(written)(source)) == by_rule
     kept, casting = lower_precision(source, "fp16", "portable", by_rule)
     assert {"scaled", "a", "b"} <= {name for names in casting.kept.values() for name in names}
     np.testing.assert_allclose(run(kept, "fp16", tmp_path / "k.onnx"), 10.0, rtol=1e-3)
@@ -115,9 +116,9 @@ def test_ranges_are_of_one_graph_and_its_weights(tmp_path: Path) -> None:
         path, observe(ir.to_proto(chain(1.0)), ONES), {"graph_sha256": fingerprint(chain(1.0))}
     )
     ir.save(chain(1.0), tmp_path / "same.onnx")
-    assert keep_by_file(path)(ir.load(tmp_path / "same.onnx")) == {}
+    assert too_close(headrooms_by_file(path)(ir.load(tmp_path / "same.onnx"))) == {}
     with pytest.raises(DeblurExportError, match="another graph or other weights"):
-        keep_by_file(path)(chain(1.1))
+        headrooms_by_file(path)(chain(1.1))
 
 
 def test_the_ranges_verb_says_what_it_leaves_out(exported: Exported, tmp_path: Path) -> None:
@@ -125,17 +126,17 @@ def test_the_ranges_verb_says_what_it_leaves_out(exported: Exported, tmp_path: P
     artifact, found = exported("m2aenet"), tmp_path / "r.json"
     lines = find_ranges(artifact.path, tmp_path, found, None, lambda step: None)
     assert any("not included" in str(line) and "PrunedConv" in str(line) for line in lines)
-    assert keep_by_file(found)(ir.load(artifact.path)) == {}
+    assert too_close(headrooms_by_file(found)(ir.load(artifact.path))) == {}
     with pytest.raises(DeblurExportError, match="another graph"):
-        keep_by_file(found)(chain(1.0))
+        headrooms_by_file(found)(chain(1.0))
 
 
 def test_damaged_ranges_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(DeblurExportError, match="not written by"):
-        keep_by_file(path)
+        headrooms_by_file(path)
     with pytest.raises(DeblurExportError, match="no such file"):
-        keep_by_file(tmp_path / "gone.json")
+        headrooms_by_file(tmp_path / "gone.json")
     with pytest.raises(DeblurExportError, match="range of float32"):
-        keep_rule("bf16", path, None, None, print)
+        headroom_rule("bf16", path, None, None, False, print)
