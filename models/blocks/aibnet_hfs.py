@@ -29,9 +29,12 @@ def top_counts(channels: int) -> tuple[int, ...]:
 class Degrees(Decision):
     """Computes how many of the four degrees keep each logit; the sets are nested.
 
-    A logit is a sum of products over all pixels, which partly cancel, so that its rounding error is
-    relative to the products and not to the sum. Distances are therefore relative to the upper bound
-    of the logits of a row.
+    A logit is a sum of products over all pixels. In arithmetic of unit roundoff u, a sum of P
+    products is wrong by at most about P u times the sum of their absolute values, which
+    Cauchy-Schwarz bounds by |q||k|; rounding q and k before adds 2 u |q||k| (Higham, Accuracy and
+    Stability of Numerical Algorithms, section 3.1). Where the products cancel, as after training,
+    that is far above u times the sum itself, and the largest logit of the row does not measure it.
+    Distances are therefore relative to |q||k|, the upper bound of the logits of a row.
     """
 
     tolerance = 1e-4
