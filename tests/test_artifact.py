@@ -205,9 +205,10 @@ def test_weights_in_a_strange_place(net: Path, location: str) -> None:
     assert "its weights" in refusal(net)
 
 
-def test_names_that_are_no_text(net: Path) -> None:
+@pytest.mark.parametrize("strange", [b"\xff", b"\x1b", b"\n"])
+def test_names_that_are_no_text(net: Path, strange: bytes) -> None:
     content = net.read_bytes()
-    net.write_bytes(content.replace(b"encoders.0.0.conv1", b"encoders.0.0.conv\xff"))
+    net.write_bytes(content.replace(b"encoders.0.0.conv1", b"encoders.0.0.conv" + strange))
     assert "is no text" in refusal(net)
 
 

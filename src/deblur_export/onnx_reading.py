@@ -16,6 +16,8 @@ from deblur_export.file_names import is_file
 from deblur_export.shown import shown
 
 DOMAIN = "deblur"  # of the custom ops
+# Fields of protobuf that hold names, which tables and messages print.
+NAMES = frozenset({"name", "input", "output", "op_type", "domain", "dim_param", "overload"})
 
 
 def read_onnx(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
@@ -105,8 +107,8 @@ def _messages(message: Any) -> Iterator[Any]:
     """A protobuf message and all messages inside.
 
     Raises:
-        ValueError: a text inside is not UTF-8, which protobuf gives as bytes; the message is the
-            name of the field.
+        ValueError: a text inside is not UTF-8, which protobuf gives as bytes, or a name has
+            characters that a terminal would obey; the message is the name of the field.
     """
     yield message
     for field, value in message.ListFields():
@@ -115,7 +117,8 @@ def _messages(message: Any) -> Iterator[Any]:
                 yield from _messages(part)
         elif field.type == field.TYPE_STRING:
             texts = (value,) if isinstance(value, (str, bytes)) else value
-            if not all(isinstance(text, str) for text in texts):
+            name = field.name in NAMES
+            if not all(isinstance(t, str) and (t.isprintable() or not name) for t in texts):
                 raise ValueError(field.name)
 
 

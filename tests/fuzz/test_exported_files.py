@@ -57,11 +57,11 @@ def check_verbs(invoke: Invoke, net: Path, seed: int) -> None:
             continue
         if verb[0] == "trt" and not needs.RTX.installed():
             continue
-        code, _, err = invoke(*(str(net) if word == "{net}" else word for word in verb))
+        code, out, err = invoke(*(str(net) if word == "{net}" else word for word in verb))
         where = f"seed {seed}, {verb[0]}: {err}"
         assert code in (0, 1, 2) and "internal error" not in err and "Traceback" not in err, where
         assert code == 0 or sum(line.startswith("error: ") for line in err.splitlines()) == 1, where
-        assert "\x1b" not in err, where
+        assert "\x1b" not in out + err, where
 
 
 def check_picture(net: Path, seed: int) -> None:
