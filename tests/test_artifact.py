@@ -177,6 +177,7 @@ def test_weights_in_another_file(net: Path) -> None:
     artifact = read_artifact(net)
     assert artifact.weight_files == (net.with_name("w.bin"),)
     assert artifact.sha256 == file_sha256(net, net.with_name("w.bin"))
+    assert len(artifact.content) > len(before.content) - 1000, "weights for TensorRT's parser"
     for old, new in zip(
         before.proto.graph.initializer, artifact.proto.graph.initializer, strict=True
     ):
@@ -217,7 +218,7 @@ def test_a_graph_that_is_no_graph(net: Path) -> None:
     assert "a damaged ONNX file: Nodes in a graph must be topologically sorted" in refusal(net)
 
 
-@pytest.mark.parametrize("verb", [("verify",), ("run", "a.png"), ("trt",), ("bench",)])
+@pytest.mark.parametrize("verb", [("verify",), ("run", "a.png"), ("trt",), ("bench",), ("doctor",)])
 def test_names_of_300_characters(verb: tuple[str, ...], invoke: Invoke) -> None:
     name = "n" * 300 + ".onnx"
     result = invoke(verb[0], name, *verb[1:])

@@ -107,7 +107,7 @@ class RtxBuilder:
         path = artifact.path
         log = nvinfer_log.message_log(self.trt)
         self._refuse_precision(options)
-        parsed = nvinfer.parse(self.trt, path.read_bytes(), log, str(path))
+        parsed = nvinfer.parse(self.trt, artifact.content, log, str(path))
         config = nvinfer.configure(self.trt, parsed, profile, options)
         capabilities = self.capabilities(options)
         if capabilities:

@@ -134,7 +134,7 @@ class TensorRtBuilder:
     def _graph(self, file: ModelFile, plugins: Sequence[str]) -> bytes:
         """The bytes of the file, in the form for which the parser uses these plugins."""
         if not plugins:
-            return file.path.read_bytes()
+            return file.content
         return plugin_form(file.proto, plugins).SerializeToString()  # type: ignore[no-any-return]
 
     def _use_timing_cache(self, config: Any, path: Path | None) -> list[str]:

@@ -45,6 +45,11 @@ class ModelFile:
         """The files beside an ONNX file that hold weights of it; none of an engine."""
         return () if self.path.suffix.lower() in ENGINE_SUFFIXES else self._read[1]
 
+    @property
+    def content(self) -> bytes:
+        """What is in the file, with all of its weights, for libraries that parse bytes."""
+        return self.proto.SerializeToString() if self.weight_files else self.path.read_bytes()
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file and of its `weight_files`, in hexadecimal."""

@@ -33,6 +33,7 @@ VERBS = {
     ("ranges", "{net}", "--images", "photos"): (4, 0),
     ("trt", "{net}", "--backend", "rtx", "--fp16"): (16, 3),
     ("calibrate", "{net}", "--images", "photos", "--crop", "16", "-o", "q.onnx"): (64, 10),
+    ("doctor", "{net}"): (64, 18),
     ("bench", "{net}", "--candidates", "ort-optimized", "--seconds", "0"): (64, 30),
 }
 

@@ -15,10 +15,12 @@ from deblur_export.export.engines import registry as builders
 from deblur_export.export.runtimes.loading import try_file
 from deblur_export.export.runtimes.probe import Finding, installed
 from deblur_export.export.runtimes.registry import backends
+from deblur_export.file_names import is_file
 
 PARSE = """
 import sys
 from pathlib import Path
+from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.engines import nvinfer
 from deblur_export.export.engines.options import BuildOptions
@@ -27,7 +29,7 @@ from deblur_export.export.runtimes.nvinfer_log import message_log
 path = Path(sys.argv[1])
 try:
     trt = ENTRIES[sys.argv[2]].make(BuildOptions()).trt
-    nvinfer.parse(trt, path.read_bytes(), message_log(trt), str(path))
+    nvinfer.parse(trt, ModelFile(path).content, message_log(trt), str(path))
 except DeblurExportError as error:
     sys.exit(str(error))
 """
@@ -39,7 +41,7 @@ def check_file(path: Path) -> None:
     Raises:
         DeblurExportError: there is none, or it is neither ONNX nor an engine.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DeblurExportError(f"{path}: no such file; give an ONNX file or an engine")
     if not is_engine(path):
         _ = ModelFile(path).proto
