@@ -289,7 +289,7 @@ class _Rescaler:
 
     def _times(self, value: ir.Value, power: int, name: str) -> ir.Value:
         factor = self._initializer(f"{name}/power", np.array(2.0**power))
-        node = ir.Node("", "Mul", [value, factor], name=f"{name}/Mul")
+        node = ir.Node("", "Mul", [value, factor], name=f"{name}/times_a_power_of_two")
         node.outputs[0].name = name
         return node.outputs[0]
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.graph import message_of
+from deblur_export.export.graph import graph_of, message_of
 from deblur_export.export.images.cases import Case, random_cases
 from deblur_export.export.parity.verify import compare_layers, verify
 from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
@@ -32,6 +32,7 @@ from deblur_export.export.precision.rescale import (
 )
 from deblur_export.export.runtimes.emulated_session import float32_session
 from deblur_export.models.checkpoint import LoadedModel, load_model
+from tests.conftest import Exported
 
 SHAPE = (1, 3, 32, 32)
 # A stream x with every kind of writer and reader; t is the output of an operator that is neither.
@@ -113,6 +114,21 @@ def test_every_kind_of_operator_computes_the_same_bits() -> None:
     assert min(after[name] for name in names) >= REST
     # After the Mul that makes t, and before Tanh.
     assert sum(node.op_type == "Mul" for node in model.graph) == 2 + 2
+
+
+@pytest.mark.parametrize("network", ["m2aenet", "nafnet"])
+def test_every_stream_of_a_network_computes_the_same_bits(exported: Exported, network: str) -> None:
+    """As if the outputs of all convolutions exceeded float16."""
+    artifact = exported(network)
+    graph = graph_of(artifact)
+    image = {"image": random_cases(artifact.manifest.input.shape)[0].image}
+    (expected,) = float32_session(message_of(graph)).run(["restored"], image)
+    convolutions = [node.outputs[0].name for node in graph.graph if node.op_type == "Conv"]
+    chosen = powers(graph.graph, dict.fromkeys(map(str, convolutions), -6.0))
+    assert len(chosen) > 50
+    rescale(graph, chosen)
+    (found,) = float32_session(message_of(graph)).run(["restored"], image)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_streams_that_stay() -> None:
