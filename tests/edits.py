@@ -53,6 +53,11 @@ def opset_21(path: Path) -> None:
     onnx.save(onnx.version_converter.convert_version(onnx.load(path), 21), path)
 
 
+def inlined_then_opset_21(path: Path) -> None:
+    inlined(path)
+    opset_21(path)
+
+
 def external_data(path: Path) -> None:
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
 
@@ -66,5 +71,6 @@ EDITS: Mapping[str, Callable[[Path], None]] = {
     "optimized for this processor": optimized("ORT_ENABLE_ALL"),
     "inlined": inlined,
     "opset 21": opset_21,
+    "inlined, opset 21": inlined_then_opset_21,
     "external data": external_data,
 }

@@ -24,7 +24,8 @@ REFUSED = {
     ("opset 21", network, runtime): BODIES
     for network in ("m2aenet", "algnet")
     for runtime in ("onnxruntime", "openvino")
-} | {("inlined", "algnet", "openvino"): SCAN}
+}
+REFUSED |= {(edit, "algnet", "openvino"): SCAN for edit in ("inlined", "inlined, opset 21")}
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -29,6 +29,7 @@ SHAPE = (1, 3, 32, 48)
 RUNTIMES = ("onnxruntime", *(("openvino",) if needs.OPENVINO.installed() else ()))
 # The dearer a verb, the rarer: for one in so many seeds, from which on.
 VERBS = {
+    ("run", "{net}", "photos/a.png", *CPU): (2, 1),
     ("verify", "{net}", *CPU): (2, 0),
     ("ranges", "{net}", "--images", "photos"): (4, 0),
     ("trt", "{net}", "--backend", "rtx", "--fp16"): (16, 3),
