@@ -18,10 +18,10 @@ from deblur_export.cli import cli
 RENAMED = {"json_path": "json", "html_path": "html", "max_drop": "max_psnr_drop"}
 # Flags of `onnx` and `trt` that are values in Python, and what only a terminal needs.
 SPELLED_OUT = {
-    "onnx": {"dynamic", "no_reparam", "model", "variant", "weights", "local"},
-    "trt": {"fp16", "bf16", "int8", "file", "model", "variant", "weights", "local"},
+    "onnx": {"dynamic", "no_reparam", "model", "variant", "weights", "local", "ema"},
+    "trt": {"fp16", "bf16", "int8", "file", "model", "variant", "weights", "local", "ema"},
     "calibrate": {"table", "plot"},
-    "run": {"photos", "output", "suffix", "mask"},
+    "run": {"photos", "output", "suffix", "mask", "overwrite", "quality"},
     "verify": set(),
 }
 ONLY_PYTHON = {
