@@ -88,6 +88,7 @@ class Calibrated:
         blocks: the quantizable blocks.
         total: multiply-adds of all convolutions.
         measure: in words, what the loss of PSNR is.
+        left_out: photos that could not be read, one line each.
     """
 
     artifact: Artifact
@@ -97,6 +98,7 @@ class Calibrated:
     blocks: tuple[Block, ...]
     total: int
     measure: str
+    left_out: tuple[str, ...] = ()
 
 
 def int8_path(artifact: Artifact) -> Path:
@@ -122,7 +124,8 @@ def calibrate(
         CheckFailedError: no block is within the budget, or the graph fails its precision check.
     """
     model = _float32_model(artifact, path)
-    crops, pairs, measure = _images(artifact, options, progress)
+    left_out: list[str] = []
+    crops, pairs, measure = _images(artifact, options, progress, left_out)
     placed = placement(model)
     parameters = _parameters(artifact, model, placed, crops, options, progress)
 
@@ -163,7 +166,9 @@ def calibrate(
         calibration=record,
     )
     written = save(graph_of(final), path, manifest)
-    return Calibrated(written, chosen, points, alone, blocks, placed.total, measure)
+    return Calibrated(
+        written, chosen, points, alone, blocks, placed.total, measure, tuple(left_out)
+    )
 
 
 def _float32_model(artifact: Artifact, path: Path) -> onnx.ModelProto:
@@ -189,9 +194,10 @@ def check_sources(options: Calibration) -> None:
 
 
 def _images(
-    artifact: Artifact, options: Calibration, progress: Progress
+    artifact: Artifact, options: Calibration, progress: Progress, left_out: list[str]
 ) -> tuple[data.Crops, data.Pairs, str]:
-    """Images for calibration, images for evaluation, and a description of the loss of PSNR."""
+    """Images for calibration, images for evaluation, and a description of the loss of PSNR.
+    `left_out` receives a line for each photo that cannot be read."""
     check_sources(options)
     pairs = None
     if options.dataset is not None:
@@ -204,7 +210,9 @@ def _images(
         crops = data.dataset_crops(dataset, artifact, options.count, progress)
     else:
         wanted = options.count if pairs else -(-options.count * HELD_OUT // (HELD_OUT - 1))
-        crops = data.photo_crops(options.images, artifact, wanted, options.crop, progress)
+        crops = data.photo_crops(
+            options.images, artifact, wanted, options.crop, progress, leave_out=left_out.append
+        )
     if pairs is not None:
         measure = f"loss of PSNR against the sharp images of {len(pairs.sharp)} pairs"
         return crops, pairs, measure

@@ -18,7 +18,7 @@ from deblur_export.export.restore import MASK
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.models.training.data.crop import gradient
 from deblur_export.models.training.data.dataset import Dataset
-from deblur_export.photo_folder import photos_in
+from deblur_export.photo_folder import LeaveOut, photos_in
 
 CROP = 256  # side of a crop in pixels
 CHOICE = 3  # number of candidates for each crop
@@ -55,7 +55,13 @@ class Pairs:
 
 
 def photo_crops(
-    folder: Path, artifact: Artifact, count: int, side: int, progress: Progress, seed: int = 0
+    folder: Path,
+    artifact: Artifact,
+    count: int,
+    side: int,
+    progress: Progress,
+    seed: int = 0,
+    leave_out: LeaveOut = lambda note: None,
 ) -> Crops:
     """Cut crops from the photos of a folder, spread evenly from sharp to blurred.
 
@@ -69,6 +75,7 @@ def photo_crops(
         side: of the crops in pixels, unless the file has a fixed input size.
         progress: called with a line of text for each photo.
         seed: the same seed gives the same crops.
+        leave_out: is told of each photo that cannot be read.
 
     Raises:
         DeblurExportError: the folder does not exist, has no photos, or none as large as a crop.
@@ -77,10 +84,14 @@ def photo_crops(
     height, width = crop_size(artifact, side)
     rng = np.random.default_rng(seed)
     each = -(-CHOICE * count // len(files))
-    images, names = list[Image](), list[str]()
+    images, names, errors = list[Image](), list[str](), list[DeblurExportError]()
     for number, file in enumerate(files, 1):
         progress(f"reading photos: {number} of {len(files)}")
-        rgb = read_photo(file).rgb
+        try:
+            rgb = read_photo(file).rgb
+        except DeblurExportError as error:
+            errors.append(error)
+            continue
         last = rgb.shape[0] - height, rgb.shape[1] - width
         if min(last) < 0:
             continue
@@ -88,6 +99,10 @@ def photo_crops(
             crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]
             images.append(np.ascontiguousarray(crop))
             names.append(f"{file.name} {width}x{height}+{left}+{top}")
+    if len(errors) == len(files):
+        raise errors[0]
+    for reason in errors:
+        leave_out(f"left out: {reason}")
     if not images:
         raise DeblurExportError(
             f"{folder}: all {len(files)} photos are smaller than {width}x{height}; give larger "

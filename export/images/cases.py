@@ -13,7 +13,7 @@ from deblur_export.artifact import Artifact
 from deblur_export.engine_file import shape_range
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
-from deblur_export.photo_folder import photos_in
+from deblur_export.photo_folder import LeaveOut, photos_in, usable
 
 RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
 FIXED_SEEDS = (0, 1, 2)
@@ -30,12 +30,15 @@ class Case:
     photo: bool = False
 
 
-def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
+def cases_for(
+    artifact: Artifact, photos: Path | None = None, leave_out: LeaveOut = lambda note: None
+) -> list[Case]:
     """Random images of sizes that an artifact supports, and the photos of a folder.
 
     Args:
         artifact: an ONNX file or engine.
         photos: folder of photos to add; None adds none.
+        leave_out: see `photo_cases`.
 
     Raises:
         DeblurExportError: see `photo_cases`; or the manifest has a strange size of training crops.
@@ -55,7 +58,7 @@ def cases_for(artifact: Artifact, photos: Path | None = None) -> list[Case]:
         cases = random_cases(shape, window)
     else:
         cases = range_cases(*limits)
-    return cases if photos is None else cases + photo_cases(photos, shape, limits)
+    return cases if photos is None else cases + photo_cases(photos, shape, limits, leave_out)
 
 
 def range_cases(smallest: Sequence[int], largest: Sequence[int]) -> list[Case]:
@@ -107,6 +110,7 @@ def photo_cases(
     folder: Path,
     shape: Sequence[int | str],
     limits: tuple[Sequence[int], Sequence[int]] | None = None,
+    leave_out: LeaveOut = lambda note: None,
 ) -> list[Case]:
     """The photos of a folder, cropped around their centre to at most 512 x 512 pixels.
 
@@ -114,14 +118,14 @@ def photo_cases(
         folder: contains the photos.
         shape: shape of the input: numbers, or names of dynamic dimensions.
         limits: smallest and largest shape (N, 3, H, W) of an engine; crops are not larger.
+        leave_out: is told of each photo that cannot be read or is too small.
 
     Raises:
-        DeblurExportError: the folder does not exist, has no photos, or a photo cannot be read or is
-            too small.
+        DeblurExportError: the folder does not exist or has no photos, or all of them are left out.
     """
     files = photos_in(folder)
     most = (PHOTO_SIDE, PHOTO_SIDE) if limits is None else limits[1][2:]
-    return [_photo_case(file, shape, most) for file in files]
+    return usable(files, lambda file: _photo_case(file, shape, most), leave_out)
 
 
 def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> Case:

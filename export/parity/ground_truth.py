@@ -66,12 +66,14 @@ class GroundTruthReport:
         max_drop: allowed loss of the mean PSNR in dB.
         min_psnr: smallest parity of a pair in dB.
         pairs: the results.
+        left_out: pairs that could not be read or did not fit, one line each.
     """
 
     source: str
     max_drop: float
     min_psnr: float
     pairs: tuple[PairResult, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def drop(self) -> float:
@@ -131,13 +133,21 @@ def compare_with_ground_truth(
         progress: called with a line of text for each pair.
 
     Raises:
-        DeblurExportError: a pair cannot be read or does not fit, or an output has another size.
+        DeblurExportError: no pair can be read and fits, or an output has another size.
     """
-    results = []
-    for number, pair in enumerate(pairs, 1):
-        progress(f"pair {number} of {pairs.count}")
+    results, errors = list[PairResult](), list[DeblurExportError]()
+    for index in range(pairs.count):
+        progress(f"pair {index + 1} of {pairs.count}")
+        try:
+            pair = pairs.load(index)
+        except DeblurExportError as error:
+            errors.append(error)
+            continue
         results.append(_result(pair, reference(pair.blurred), candidate(pair.blurred)))
-    return GroundTruthReport(pairs.source, max_drop, min_psnr, tuple(results))
+    if not results:
+        raise errors[0]
+    left_out = tuple(f"left out: {error}" for error in errors)
+    return GroundTruthReport(pairs.source, max_drop, min_psnr, tuple(results), left_out)
 
 
 def _result(pair: Pair, reference: Image, candidate: Image) -> PairResult:

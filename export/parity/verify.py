@@ -195,6 +195,7 @@ def verify(
             *((note_on_graph(artifact, graph, compared),) if low else ()),
             *built,
             *(note_on_choices(model.net) if is_engine else ()),
+            *(() if compared_pairs is None else compared_pairs.left_out),
         ),
         ground_truth=compared_pairs,
     )

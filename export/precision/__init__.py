@@ -58,7 +58,7 @@ def headroom_rule(
         return headrooms_by_file(ranges)
     if ranges is not None:
         raise DeblurExportError("give either --ranges or --images")
-    cases = photo_cases(images, shape or ("batch", 3, "height", "width"))
+    cases = photo_cases(images, shape or ("batch", 3, "height", "width"), leave_out=progress)
     return headrooms_by_images(cases, progress=progress)
 
 

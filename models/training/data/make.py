@@ -143,12 +143,23 @@ def _tasks(plan: DatasetPlan, files: Sequence[PhotoFile]) -> list[_Task]:
 
 def _check_photos(files: Sequence[PhotoFile], plan: DatasetPlan) -> None:
     """Refuse photos that are too small before any pair is made, not an hour later."""
+    errors = []
     for file in files:
-        if plan.counts.get(file.split) and min(_photo(file.path).shape[:2]) < plan.size:
-            raise DeblurExportError(
-                f"{file.path}: too small after downscaling to the size at which it is sharp; both "
-                f"sides must have at least {plan.size} pixels"
-            )
+        try:
+            if plan.counts.get(file.split) and min(_photo(file.path).shape[:2]) < plan.size:
+                errors.append(
+                    f"{file.path}: too small after downscaling to the size at which it is sharp; "
+                    f"both sides must have at least {plan.size} pixels"
+                )
+        except DeblurExportError as error:
+            errors.append(str(error))
+    if len(errors) == 1:
+        raise DeblurExportError(errors[0])
+    if errors:
+        raise DeblurExportError(
+            f"{len(errors)} of {len(files)} photos cannot be used; remove or replace them: "
+            f"{'; '.join(errors)}"
+        )
 
 
 def _check_space(folder: Path, plan: DatasetPlan) -> None:

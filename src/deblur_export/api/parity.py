@@ -56,7 +56,8 @@ def verify(
     Args:
         file: an artifact or its path.
         model: the network; None loads the one that the manifest names.
-        images: folder of photos to compare on, besides synthetic images.
+        images: folder of photos to compare on, besides synthetic images. Those that cannot be read
+            are left out, and notes of the report say so; of `pairs` too.
         pairs: folder of `deblur-export pairs`, or with blurred/ and sharp/: both sides are then
             compared with the sharp images too.
         max_psnr_drop: with `pairs`: mean loss in dB that is allowed; None is 0.1.
@@ -99,12 +100,14 @@ def verify(
         drop = parity.MAX_DROP if max_psnr_drop is None else max_psnr_drop
         shape = artifact.manifest.input.shape
         ground_truth = parity.GroundTruthCheck(open_pairs(Path(pairs), shape), drop)
+    left_out: list[str] = []
+    cases = cases_for(artifact, as_path(images), left_out.append)
     source = None if weights is None else str(weights)
     with TORCH_LOCK:
         report = parity.verify(
             artifact,
             model or parity.reference_model(artifact, source, ema),
-            cases_for(artifact, as_path(images)),
+            cases,
             html is not None,
             progress,
             float64,
@@ -114,7 +117,8 @@ def verify(
             ground_truth,
             tuple(map(Path, plugins)),
         )
-    report = replace(report, provenance=provenance(artifact))
+    notes = (*report.notes, *left_out)
+    report = replace(report, provenance=provenance(artifact), notes=notes)
     if chosen.reason:
         report = replace(report, notes=(f"{RUNTIME_NOTE}{chosen.reason}", *report.notes))
     for path, text in ((as_path(json), to_json), (as_path(html), to_html)):

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from deblur_export.commands.common import PATH, make_console, steps
+from deblur_export.shown import shown
 
 METHODS = ("mse", "minmax", "percentile", "entropy")
 LAYOUTS = ("tensorrt", "cpu")
@@ -107,6 +108,8 @@ def calibrate(
         console.print(block_table(result))
     console.print(f"{result.artifact.path}: {summary(result)}")
     console.print(f"measured: {result.measure}")
+    for note in result.left_out:
+        console.print(shown(note, 1000))
     if plot is not None:
         console.print(f"wrote {plot}")
     console.print(f"next: deblur-export verify {result.artifact.path}")

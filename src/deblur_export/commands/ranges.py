@@ -65,7 +65,8 @@ def find_ranges(
             f"{file} is {artifact.manifest.precision}, its input "
             f"{artifact.manifest.input.dtype}; ranges are found on the float32 file"
         )
-    cases = photo_cases(images, artifact.manifest.input.shape)
+    left_out: list[str] = []
+    cases = photo_cases(images, artifact.manifest.input.shape, leave_out=left_out.append)
     with graph_errors(file):
         graph = graph_of(artifact)
         found = observe(artifact.proto, cases, progress)
@@ -75,6 +76,7 @@ def find_ranges(
         ranges_table(found),
         f"{len(found)} tensors on {len(cases)} images; {len(close)} with less than {HEADROOM:g} "
         "powers of two of headroom below 65504, which fp16 keeps in float32",
+        *left_out,
     ]
     if close:
         lines.append(f"if those are too many for it: {OVERFLOW_ADVICE}")
