@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,9 @@ def write_photo(
     samples = _samples(photo, rgb, kind, notes)
     metadata = _supported(photo.metadata, kind, notes)
     try:
-        data = _ENCODERS[kind.name](photo, samples, metadata, quality)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd entries of EXIF blocks
+            data = _ENCODERS[kind.name](photo, samples, metadata, quality)
     except (OSError, ValueError, struct.error) as exc:
         raise DeblurExportError(f"{path}: cannot be written as {kind.name}: {exc}") from exc
     with atomic_path(path) as temporary:
