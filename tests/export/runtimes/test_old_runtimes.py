@@ -1,11 +1,7 @@
-"""Exported files on the oldest ONNX Runtimes that this Python can install, beside today's."""
+"""Exported files on the oldest runtimes that this Python can install, beside today's."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from deblur_export.artifact import Artifact
 from deblur_export.calibration.calibrate import Calibration, calibrate
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
+from deblur_export.export.inline import inlined_file
 from deblur_export.export.precision.typed import typed_artifact
 from deblur_export.export.runtimes.onnxruntime_release import (
     HALF_NORM,
@@ -31,11 +28,12 @@ from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.probe import version_tuple
 from deblur_export.target import TARGETS, TargetName
 from tests.conftest import Exported, usual_options
+from tests.venvs import environment, first_from, run
 
-PACKAGE = "onnxruntime"
+OLDEST_OPENVINO = "2024.6.0"
 TOLERANCE = 1e-4  # of images in 0..1, as `verify` has it for float32
 # Reads every NAME.onnx of a folder and its NAME.npy, and writes NAME.result.npy.
-RUN = """
+ON_ONNXRUNTIME = """
 import sys
 from pathlib import Path
 import numpy, onnxruntime
@@ -45,50 +43,23 @@ for file in sorted(Path(sys.argv[1]).glob("*.onnx")):
     image = numpy.load(file.with_suffix(".npy"))
     numpy.save(file.with_suffix(".result.npy"), session.run(["restored"], {"image": image})[0])
 """
+ON_OPENVINO = """
+import sys
+from pathlib import Path
+import numpy, openvino
+print(openvino.__version__)
+core = openvino.Core()
+for file in sorted(Path(sys.argv[1]).glob("*.onnx")):
+    model = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = model.create_infer_request()
+    request.start_async({"image": numpy.load(file.with_suffix(".npy"))})
+    request.wait()
+    numpy.save(file.with_suffix(".result.npy"), request.get_output_tensor(0).data)
+"""
 RELEASES = sorted(
     {release.version for release in (OLDEST, HALF_NORM, *OPSETS.values(), *OPERATORS.values())},
     key=version_tuple,
 )
-Python = Callable[[str], Path]
-
-
-def pip(*arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [python, "-m", "pip", "--disable-pip-version-check", *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def available() -> list[str]:
-    """The releases that this Python can install, the oldest first."""
-    asked = pip("index", "versions", PACKAGE)
-    found = re.search(r"Available versions: (.*)", asked.stdout)
-    if found is None:
-        pytest.skip(f"no package index tells the releases of {PACKAGE}")
-    return sorted(found.group(1).split(", "), key=version_tuple)
-
-
-@pytest.fixture(scope="module")
-def python(available: list[str], tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """python(release) -> an interpreter with the oldest ONNX Runtime from that release on."""
-
-    def install(release: str) -> Path:
-        version = next(v for v in available if version_tuple(v) >= version_tuple(release))
-        folder = tmp_path_factory.mktemp("venv")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        interpreter = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-        # Before 1.19 it was compiled for NumPy 1.
-        numpy = ["numpy<2"] if version_tuple(version) < (1, 19) else []
-        made = pip("install", "-q", f"{PACKAGE}=={version}", *numpy, python=str(interpreter))
-        if made.returncode:
-            pytest.skip(f"{PACKAGE} {version} cannot be installed: {made.stderr.strip()[-200:]}")
-        return interpreter
-
-    return install
 
 
 def in_other_precisions(artifact: Artifact, folder: Path) -> list[Artifact]:
@@ -105,21 +76,13 @@ def in_other_precisions(artifact: Artifact, folder: Path) -> list[Artifact]:
     ]
 
 
-def compare(interpreter: Path, files: list[Artifact], folder: Path) -> str:
-    """Run files there and here and compare; returns the version there."""
+def compare(python: Path, code: str, files: list[Artifact], folder: Path) -> str:
+    """Run files there and on today's ONNX Runtime, and compare; returns what was printed there."""
     folder.mkdir()
     for number, artifact in enumerate(files):
-        image = random_cases(artifact.manifest.input.shape)[0].image
-        np.save(folder / f"{number}.npy", image)
+        np.save(folder / f"{number}.npy", random_cases(artifact.manifest.input.shape)[0].image)
         (folder / f"{number}.onnx").write_bytes(artifact.path.read_bytes())
-    ran = subprocess.run(
-        [str(interpreter), "-c", RUN, str(folder)],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    printed = run(python, "-c", code, folder, folder=folder)
     for number, artifact in enumerate(files):
         image = np.load(folder / f"{number}.npy")
         expected = open_session(artifact.path).run({"image": image})["restored"]
@@ -127,15 +90,18 @@ def compare(interpreter: Path, files: list[Artifact], folder: Path) -> str:
         assert result.shape == expected.shape
         tolerance = TOLERANCE if artifact.manifest.precision == "fp32" else 1e-2
         assert np.abs(result - expected).max() < tolerance, artifact.manifest.title
-    return ran.stdout.strip()
+    return printed.strip()
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_file_runs_on_the_release_that_it_names(
-    release: str, python: Python, exported: Exported, tmp_path: Path
+    release: str, exported: Exported, tmp_path: Path
 ) -> None:
-    interpreter = python(release)
+    version = first_from("onnxruntime", release)
+    # Before 1.19 it was compiled for NumPy 1.
+    numpy = ["numpy<2"] if version_tuple(version) < (1, 19) else []
+    python = environment(tmp_path / "venv", f"onnxruntime=={version}", *numpy)
     files = [
         exported(name, options=usual_options(name, target))
         for name in models.NAMES
@@ -144,8 +110,24 @@ def test_every_file_runs_on_the_release_that_it_names(
     files += in_other_precisions(exported("m2aenet"), tmp_path)
     wanted = [file for file in files if oldest_release(file.proto).version == release]
     assert len(wanted) > {"1.15": 20, "1.21": 5}.get(release, 0), "files were expected here"
-    version = compare(interpreter, wanted, tmp_path / "files")
-    assert version_tuple(version) >= version_tuple(release)
+    assert compare(python, ON_ONNXRUNTIME, wanted, tmp_path / "files") == version
+
+
+@pytest.mark.matrix
+def test_files_without_custom_ops_run_on_an_old_openvino(
+    exported: Exported, tmp_path: Path
+) -> None:
+    version = first_from("openvino", OLDEST_OPENVINO)
+    python = environment(tmp_path / "venv", f"openvino=={version}")
+    files = [exported(name, options=usual_options(name, "openvino")) for name in models.NAMES]
+    alone = [
+        inlined_file(file, tmp_path / f"{file.manifest.model.name}.onnx")
+        if file.manifest.custom_ops
+        else file
+        for file in files
+    ]
+    printed = compare(python, ON_OPENVINO, alone, tmp_path / "files")
+    assert version_tuple(printed.split("-")[0]) == version_tuple(version)
 
 
 @pytest.mark.parametrize(
