@@ -63,7 +63,7 @@ RELEASES = sorted(
 
 
 def in_other_precisions(artifact: Artifact, folder: Path) -> list[Artifact]:
-    """The float32 file in float16 and in int8."""
+    """A float32 file without discrete choices, in float16 and in int8."""
     photos = folder / "photos"
     photos.mkdir()
     for number in range(2):
@@ -107,7 +107,7 @@ def test_every_file_runs_on_the_release_that_it_names(
         for name in models.NAMES
         for target in TARGETS
     ]
-    files += in_other_precisions(exported("m2aenet"), tmp_path)
+    files += in_other_precisions(exported("nafnet"), tmp_path)
     wanted = [file for file in files if oldest_release(file.proto).version == release]
     assert len(wanted) > {"1.15": 20, "1.21": 5}.get(release, 0), "files were expected here"
     assert compare(python, ON_ONNXRUNTIME, wanted, tmp_path / "files") == version
