@@ -56,7 +56,11 @@ def refusal(arguments: list[str], partial: bool = False) -> str | None:
 
 
 def options_of(command: click.Command) -> set[str]:
-    own = {name for parameter in command.params for name in parameter.opts}
+    own = {
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
     below = command.commands.values() if isinstance(command, click.Group) else ()
     return own.union({"--help"}, *map(options_of, below))
 
