@@ -183,7 +183,7 @@ def test_a_file_that_does_not_load(
     model = onnx.load(exported("nafnet").path)
     model.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(model, tmp_path / "strange.onnx")
-    with pytest.raises(DeblurExportError, match="cannot load it") as caught:
+    with pytest.raises(DeblurExportError, match="damaged ONNX file: No Op") as caught:
         open_session(tmp_path / "strange.onnx", runtime)
     assert "\n" not in str(caught.value)
 
@@ -218,7 +218,7 @@ def test_openvino_tells_the_error_of_a_node_for_any_number_of_threads(
     <domain: "deblur", opset_import: ["": 18]>
     PixelGather <kernel> (x, index) => (rows) {{ rows = Gather<axis = 0>(x, index) }}"""
     model = onnx.parser.parse_model(text)
-    model.graph.output[0].type.Clear()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, tmp_path / "net.onnx")
     session = open_session(tmp_path / "net.onnx", "openvino", threads=threads)
     x = np.ones((1, 2, 4, 4), np.float32)
