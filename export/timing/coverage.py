@@ -114,8 +114,10 @@ def force_choice(path: Path, decision: str, target: Path) -> None:
     forced = onnx.helper.make_node("CastLike", [FORCED_CHOICE, OWN_CHOICE], [decision])
     graph.node.insert(index + 1, forced)
     sizes = ("mask_batch", 1, "mask_height", "mask_width")
-    graph.input.append(
-        onnx.helper.make_tensor_value_info(FORCED_CHOICE, onnx.TensorProto.FLOAT, sizes)
+    given, own = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes)
+        for name in (FORCED_CHOICE, OWN_CHOICE)
     )
-    graph.output.append(onnx.ValueInfoProto(name=OWN_CHOICE))
+    graph.input.append(given)
+    graph.output.append(own)
     target.write_bytes(model.SerializeToString())

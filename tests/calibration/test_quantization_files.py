@@ -276,7 +276,7 @@ def test_onnx_verb_exports_and_calibrates(
     for arguments, words in (
         (wanted, "needs images to calibrate on"),
         ((*wanted, "--images", tmp_path / "gone"), "no such folder"),
-        ((*wanted, "--images", images, "--ranges", "r.json"), "--ranges is for"),
+        ((*wanted, "--images", images, "--ranges", "r.json"), "--ranges and --rescale are for"),
         (("--dataset", images), "are for --precision int8"),
     ):
         code, said = invoke(*arguments)

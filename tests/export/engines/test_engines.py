@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -250,7 +249,6 @@ def test_a_file_of_fixed_shape_needs_no_shapes() -> None:
         (["net.onnx", "-o", "net.onnx"], "would overwrite"),
         (["net.onnx", "-o", "other.onnx"], "cannot end in .onnx"),
         (["--workspace", "0"], "--workspace"),
-        (["changed.onnx"], "is not the file that changed.onnx.json describes"),
     ],
 )
 def test_bad_requests(
@@ -258,10 +256,6 @@ def test_bad_requests(
 ) -> None:
     artifact = exported("nafnet", options=ExportOptions("rtx"))
     copy(artifact, tmp_path / "net.onnx")
-    changed = copy(exported("nafnet"), tmp_path / "changed.onnx")
-    half = json.loads(Path(f"{changed}.json").read_text(encoding="utf-8"))
-    half["file"]["sha256"] = "0" * 64
-    Path(f"{changed}.json").write_text(json.dumps(half), encoding="utf-8")
     before = set(tmp_path.iterdir())
     code, _, err = invoke(*arguments)
     assert code == 2, err

@@ -156,6 +156,10 @@ def test_an_engine_that_is_not_what_the_graph_says_is_not_kept(
     assert (tmp_path / "net.engine").read_text(encoding="utf-8") == "an older one"
 
 
+def image(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4)
+
+
 def test_stored_weights_are_told_apart(tmp_path: Path) -> None:
     """By the bytes of an engine, in each layout that was seen, and only if most are found."""
     random = np.random.default_rng(0)
@@ -165,7 +169,7 @@ def test_stored_weights_are_told_apart(tmp_path: Path) -> None:
         for i, _ in enumerate(weights)
     ]
     initializers = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
-    graph = onnx.helper.make_graph(nodes, "g", [], [], initializers)
+    graph = onnx.helper.make_graph(nodes, "g", [image("x0")], [], initializers)
     onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
 
     def stored(*parts: np.ndarray[Any, Any]) -> object:
@@ -187,7 +191,7 @@ def test_stored_int8_weights_are_told_from_what_they_stand_for(tmp_path: Path) -
     pair = onnx.helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=0)
     conv = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
     constants = [numpy_helper.from_array(levels, "q"), numpy_helper.from_array(scales, "s")]
-    graph = onnx.helper.make_graph([pair, conv], "g", [], [], constants)
+    graph = onnx.helper.make_graph([pair, conv], "g", [image("x")], [], constants)
     onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
     wide = levels * scales[:, None, None, None]
     for form, precision in ((levels, "int8"), (wide.astype(np.float16), "fp16"), (wide, "fp32")):
@@ -253,7 +257,8 @@ def test_sizes_and_operators_that_do_not_fit(exported: Exported, tmp_path: Path)
     with pytest.raises(DeblurExportError, match="accepts 1x3x17x23 only"):
         rtx(fixed, tmp_path / "net.engine")
     model = onnx.load(exported("nafnet").path)
-    model.graph.node[5].op_type = "NoSuchOperator"
+    model.graph.node[5].op_type, model.graph.node[5].domain = "NoSuchOperator", "strange"
+    model.opset_import.add(domain="strange", version=1)
     onnx.save(model, tmp_path / "strange.onnx")
     with pytest.raises(
         DeblurExportError, match=r"ONNX parser does not support it: .*NoSuch"

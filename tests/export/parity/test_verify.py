@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ import torch
 from onnx import numpy_helper
 
 from deblur_export import artifact as ground
-from deblur_export.artifact import Artifact, read_artifact, sidecar_path
+from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import photo_cases, random_cases
 from deblur_export.export.parity.record import record_parity
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision.typed import typed_artifact
-from deblur_export.manifest import FileRecord
 from deblur_export.models.decisions import decisions, with_choices
 from deblur_export.precision import GraphPrecision
 from tests.conftest import Exported
@@ -176,15 +174,6 @@ def test_weights_that_moved_or_changed(exported: Exported, tmp_path: Path) -> No
     assert reference_model(artifact, str(other)).sha256 == artifact.manifest.weights.sha256
     with pytest.raises(DeblurExportError, match="--weights"):
         reference_model(artifact, str(tmp_path / "gone.pth"))
-
-
-def test_changed_file_beside_its_manifest_is_refused(exported: Exported, tmp_path: Path) -> None:
-    path = tmp_path / "a.onnx"
-    path.write_bytes(exported().path.read_bytes())
-    manifest = replace(exported().manifest, file=FileRecord("0" * 64, 9))
-    sidecar_path(path).write_text(manifest.to_json(), encoding="utf-8")
-    with pytest.raises(DeblurExportError, match="SHA-256"):
-        read_artifact(path)
 
 
 def test_parity_is_recorded(exported: Exported, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 
 from deblur_export.artifact import Artifact
@@ -42,7 +43,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def artifact(path: str = "net.onnx", **changes: Any) -> Artifact:
-    return Artifact(Path(path), make_manifest(**({"custom_ops": ("PrunedConv",)} | changes)))
+    made = Artifact(Path(path), make_manifest(**({"custom_ops": ("PrunedConv",)} | changes)))
+    vars(made)["_read"] = (onnx.ModelProto(), ())  # as if an empty graph had been read
+    return made
 
 
 @pytest.mark.parametrize(
