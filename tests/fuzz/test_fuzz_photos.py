@@ -28,18 +28,6 @@ __all__ = ["invoke"]  # a fixture
 pytestmark = pytest.mark.fuzz
 XMP = b"<x:xmpmeta><rdf:Description tiff:Orientation='6'/></x:xmpmeta>"
 TARGETS = (".png", ".jpg", ".webp", ".tif")
-LIBTIFF = (
-    "tempfile.tif: ",
-    "_TIFF",
-    "TIFF",
-    "LZW",
-    "Jpeg",
-    "JPEG",
-    "Zip",
-    "Pixar",
-    "Packbits",
-    "Fax",
-)
 Damage = Callable[[random.Random, bytes], bytes]
 
 
@@ -200,9 +188,9 @@ def test_run_with_damaged_photos(exported: Exported, invoke: Invoke, tmp_path: P
                 path.unlink()
                 continue
             code, _, err = invoke("run", net, path.name, "-o", "out", "--overwrite", *CPU)
-            # libtiff, inside Pillow, writes remarks of its own about damaged files.
-            lines = err.splitlines(keepends=True)
-            err = "".join(line for line in lines if not line.startswith(LIBTIFF))
+            if ".tif" in path.suffix:  # libtiff, inside Pillow, writes lines of its own
+                lines = err.splitlines(keepends=True)
+                err = "".join(line for line in lines if line.startswith("error: "))
             written = tmp_path / "out" / path.name
             assert "internal error" not in err, (seed, err)
             if code == 0:
