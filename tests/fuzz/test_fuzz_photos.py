@@ -106,9 +106,9 @@ def extreme(rng: random.Random, data: bytes) -> bytes:
 
 def chunk(rng: random.Random, data: bytes) -> bytes:
     """A chunk of a PNG file is damaged, and its checksum is right all the same."""
-    if not data.startswith(b"\x89PNG"):
+    chunks = list(png_chunks(data)) if data.startswith(b"\x89PNG") else []
+    if not chunks:
         return extreme(rng, data)
-    chunks = list(png_chunks(data))
     number = rng.randrange(len(chunks))
     name, body = chunks[number]
     chunks[number] = name, flip(rng, body) if body else b"?"
@@ -123,7 +123,8 @@ def hostile(seed: int, files: dict[str, bytes], folder: Path) -> Path:
     name = rng.choice(sorted(files))
     data = files[name]
     for _ in range(rng.choice((1, 1, 2))):
-        data = rng.choice(DAMAGES)(rng, data) or b"?"
+        if len(data) > 16:  # else a cut has left nothing to damage
+            data = rng.choice(DAMAGES)(rng, data) or b"?"
     path = folder / f"{seed}_{name}"
     path.write_bytes(data)
     return path
