@@ -27,11 +27,12 @@ from deblur_export.engine_record import FixedShape
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.behaviour import check_behaviour
 from deblur_export.export.capture_reasons import GuardPlaces, Places, reason_of
+from deblur_export.models.image_spec import ImageSpec
 
 Dimension = Literal["batch", "height", "width"]
-AXES: dict[Dimension, int] = {"batch": 0, "height": 2, "width": 3}
 LADDER: tuple[tuple[Dimension, ...], ...] = (("batch", "height", "width"), ("height", "width"), ())
-# Sizes in multiples of the network's size multiple, and batches, at which a program is run. It is
+# Sizes in multiples of the network's size multiple, from the smallest that it accepts, and batches,
+# at which a program is run. It is
 # captured at the first size, with a batch of 2, or of 1 if the batch is not free.
 SIZES = ((2, 3), (1, 1), (3, 2))
 BATCHES = (1, 3)
@@ -50,7 +51,7 @@ class Capture:
 
     Attributes:
         program: what `torch.export.export` returned.
-        shape: (N, 3, H, W) of the sample that it was captured with.
+        shape: (N, C, H, W) of the sample that it was captured with.
         free: the dimensions that may have any size; height and width any multiple.
         dynamic: the dynamic shapes of the input as `torch.export.export` takes them.
         notes: for each step down from all dimensions free, one line that says why.
@@ -63,13 +64,13 @@ class Capture:
     notes: tuple[str, ...]
 
 
-def capture(net: nn.Module, multiple: int, shape: FixedShape | None) -> Capture:
+def capture(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Capture:
     """Capture a network with as many free dimensions as its code allows.
 
     Args:
-        net: a float32 network in eval mode, whose input [N, 3, H, W] has a height and a width that
-            are multiples of `multiple`, and whose output is one tensor. It is not changed.
-        multiple: in pixels.
+        net: a float32 network in eval mode, which gives one tensor for images as `images` says,
+            padded by the caller. It is not changed.
+        images: which images it accepts.
         shape: a fixed shape, or None for free dimensions.
 
     Raises:
@@ -80,10 +81,10 @@ def capture(net: nn.Module, multiple: int, shape: FixedShape | None) -> Capture:
     ladder = LADDER if shape is None else ((),)
     notes: list[str] = []
     for free in ladder:
-        sample = shape or _sample_shape(free, multiple)
+        sample = shape or _sample_shape(free, images)
         if not notes:
             check_behaviour(net, sample)
-        found = _attempt(net, sample, free, multiple)
+        found = _attempt(net, sample, free, images)
         if isinstance(found, Capture):
             return Capture(
                 found.program, found.shape, found.free, found.dynamic, (*notes, *found.notes)
@@ -102,10 +103,10 @@ class _Failure:
 
 
 def _attempt(
-    net: nn.Module, shape: FixedShape, free: tuple[Dimension, ...], multiple: int
+    net: nn.Module, shape: FixedShape, free: tuple[Dimension, ...], images: ImageSpec
 ) -> Capture | _Failure:
     """One step of the ladder."""
-    dynamic = _dynamic(free, multiple)
+    dynamic = _dynamic(free, images)
 
     def places() -> GuardPlaces:
         """Where sizes were decided; found by a second run, since it slows the first."""
@@ -118,7 +119,7 @@ def _attempt(
         program = _export(net, shape, dynamic)
     except Exception as error:  # the user's code runs inside: anything can be raised
         return _Failure(reason_of(error, places))
-    failure = _difference(program, net, _shapes(shape, free, multiple), places)
+    failure = _difference(program, net, _shapes(shape, free, images), places)
     return failure or Capture(program, shape, free, dynamic, ())
 
 
@@ -174,29 +175,41 @@ def _difference(
     return None
 
 
-def _sample_shape(free: tuple[Dimension, ...], multiple: int) -> FixedShape:
+def _sample_shape(free: tuple[Dimension, ...], images: ImageSpec) -> FixedShape:
     if not free:
-        side = -(-FALLBACK_SIDE // multiple) * multiple
-        return (1, 3, side, side)
-    height, width = SIZES[0]
-    return (2 if "batch" in free else 1, 3, height * multiple, width * multiple)
+        return (1, images.channels, *images.padded(FALLBACK_SIDE, FALLBACK_SIDE))
+    return (2 if "batch" in free else 1, images.channels, *_size(images, *SIZES[0]))
 
 
-def _dynamic(free: tuple[Dimension, ...], multiple: int) -> dict[int, object] | None:
-    names = {"batch": "batch", "height": "h", "width": "w"}
-    return {
-        AXES[name]: Dim(names[name]) if name == "batch" else multiple * Dim(names[name])
-        for name in free
-    } or None
+def _size(images: ImageSpec, height: int, width: int) -> tuple[int, int]:
+    """A size in pixels from one in multiples, both counted from the smallest that is accepted."""
+    least = images.padded(1, 1)[0] // images.multiple - 1
+    if images.square:
+        height = width = max(height, width)
+    return (least + height) * images.multiple, (least + width) * images.multiple
 
 
-def _shapes(shape: FixedShape, free: tuple[Dimension, ...], multiple: int) -> Iterator[FixedShape]:
+def _dynamic(free: tuple[Dimension, ...], images: ImageSpec) -> dict[int, object] | None:
+    if not free:
+        return None
+    least = images.padded(1, 1)[0] // images.multiple
+    options = {"min": least} if least > 1 else {}
+    sides = [images.multiple * Dim(name, **options) for name in ("h", "w")]
+    if images.square:
+        sides[1] = sides[0]
+    batch = {0: Dim("batch")} if "batch" in free else {}
+    return {**batch, 2: sides[0], 3: sides[1]}
+
+
+def _shapes(
+    shape: FixedShape, free: tuple[Dimension, ...], images: ImageSpec
+) -> Iterator[FixedShape]:
     """The shapes at which a program is compared."""
     if not free:
         return iter((shape,))
     batches = BATCHES if "batch" in free else (1,)
     return (
-        (batch, 3, height * multiple, width * multiple)
+        (batch, images.channels, *_size(images, height, width))
         for batch, (height, width) in itertools.product(batches, SIZES)
     )
 

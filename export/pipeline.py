@@ -20,10 +20,8 @@ from deblur_export.export.precision.typed import typed
 from deblur_export.export.reparam.prepare import Progress, prepare
 from deblur_export.export.to_onnx import lower, save, trace
 from deblur_export.manifest import (
-    Fact,
     Input,
     Manifest,
-    Model,
     Output,
     PassReport,
     Shape,
@@ -31,13 +29,10 @@ from deblur_export.manifest import (
     Weights,
 )
 from deblur_export.models.checkpoint import LoadedModel
-from deblur_export.models.spec import ModelSpec
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
 from deblur_export.target import DEFAULT, TARGETS, TargetName
 
-CHANNELS = 3
-DYNAMIC: Shape = ("batch", CHANNELS, "height", "width")
 UNIT = (0.0, 1.0)  # range of images
 
 
@@ -47,7 +42,7 @@ class ExportOptions:
 
     Attributes:
         target: for which the graph is made.
-        shape: fixed (N, 3, H, W); None for dynamic batch, height and width.
+        shape: fixed (N, C, H, W); None for dynamic batch, height and width.
         reparam: whether the exact folds are applied.
         precision: the precision of the graph.
         headrooms: tells which tensors are close to the largest float16; in fp16 they stay float32.
@@ -106,8 +101,7 @@ def trace_model(
     """
     net, reports = prepare(model, options.reparam, progress)
     progress("capturing the network, checking the capture, and translating it to ONNX")
-    spec = model.spec
-    traced = trace(net, spec.size_multiple, spec.padding, options.shape)
+    traced = trace(net, model.images, options.shape)
     for note in traced.notes:
         progress(note)
     return TracedModel(traced.graph, reports, traced.notes)
@@ -132,7 +126,7 @@ def write_onnx(
     headrooms, passes = options.headrooms(graph), list(traced.reports)
     if options.rescale:
         progress("rescaling")
-        case = random_cases(options.shape or DYNAMIC)[0]
+        case = random_cases(_shape(graph))[0]
         result = rescaled(traced.graph, options.target, headrooms, case)
         graph, headrooms = result.graph, result.headrooms(headrooms)
         passes += rescale_reports(result, passes[-1] if passes else None)
@@ -159,8 +153,7 @@ def describe(
     import onnx
     import onnxscript
 
-    spec = model.spec
-    tile = Tile(spec.receptive_field, spec.size_multiple, proved=False)
+    images = model.images
     return Manifest(
         tools={
             "deblur_export": __version__,
@@ -168,15 +161,7 @@ def describe(
             "onnx": onnx.__version__,
             "onnxscript": onnxscript.__version__,
         },
-        model=Model(
-            origin="built-in",
-            name=spec.name,
-            variant=model.variant,
-            where=None,
-            arguments=dict(model.arguments),
-            source=spec.source,
-            source_sha256=None,
-        ),
+        model=model.identity,
         weights=Weights(model.weights, model.sha256, model.key or None, model.ema),
         target=options.target,
         opset=TARGETS[options.target].opset,
@@ -186,20 +171,27 @@ def describe(
         input=Input(
             name="image",
             shape=shape,
-            channels=CHANNELS,
+            channels=images.channels,
             range=UNIT,
-            multiple=spec.size_multiple,
-            minimum=1,
-            square=False,
+            multiple=images.multiple,
+            minimum=images.minimum,
+            square=images.square,
             dtype="float32",
             layout="NCHW",
-            colour="RGB",
-            padding=spec.padding,
+            colour="grey" if images.channels == 1 else "RGB",
+            padding=images.padding,
         ),
-        output=Output(name="restored", index=0, scale=1, range=UNIT, shape=shape, dtype="float32"),
+        output=Output(
+            name="restored",
+            index=0,
+            scale=images.scale,
+            range=UNIT,
+            shape=_enlarged(shape, images.scale),
+            dtype="float32",
+        ),
         free=tuple(size for size in shape if isinstance(size, str)),
-        facts={name: Fact(value, "given") for name, value in _known(spec).items()},
-        tile=tile,
+        facts=model.facts,
+        tile=Tile(images.field, images.tile_period, proved=False),
         reparameterized=options.reparam,
         passes=tuple(reports),
     )
@@ -213,14 +205,7 @@ def _shape(graph: ir.Model) -> Shape:
     return n, c, h, w  # type: ignore[return-value]
 
 
-def _known(spec: ModelSpec) -> dict[str, object]:
-    """What the description of a built-in network gives."""
-    return {
-        "channels": CHANNELS,
-        "range": UNIT,
-        "scale": 1,
-        "output": 0,
-        "multiple": spec.size_multiple,
-        "padding": spec.padding,
-        "field": spec.receptive_field,
-    }
+def _enlarged(shape: Shape, scale: int) -> Shape:
+    """The shape of the output; names of free dimensions stay, whatever the scale."""
+    n, c, h, w = shape
+    return n, c, h * scale if isinstance(h, int) else h, w * scale if isinstance(w, int) else w

@@ -38,7 +38,7 @@ from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.split_gates import split_gates
 from deblur_export.export.passes.strip_metadata import strip_metadata
 from deblur_export.manifest import Manifest
-from deblur_export.models.spec import Padding
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
 from deblur_export.target import TARGETS, TargetName
@@ -60,8 +60,8 @@ class Traced:
     """A network as a graph, which is the same for every target.
 
     Attributes:
-        graph: has the float32 input `image` [N, 3, H, W] and the output `restored` of the same
-            shape; custom ops have no function bodies yet.
+        graph: has the float32 input `image` [N, C, H, W] and the output `restored` [N, C, H, W];
+            custom ops have no function bodies yet.
         free: the dimensions of the input that may have any size.
         notes: why the other dimensions are fixed, where they were not asked to be; one line each.
     """
@@ -72,28 +72,27 @@ class Traced:
 
 
 def to_onnx(
-    net: nn.Module, multiple: int, padding: Padding, target: TargetName, shape: FixedShape | None
+    net: nn.Module, images: ImageSpec, target: TargetName, shape: FixedShape | None
 ) -> ir.Model:
     """Apply `trace`, then `lower`."""
-    return lower(trace(net, multiple, padding, shape).graph, target)
+    return lower(trace(net, images, shape).graph, target)
 
 
-def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | None) -> Traced:
+def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced:
     """Capture a network that has `forward_padded`, and translate it to ONNX.
 
     Args:
         net: a float32 network in eval mode.
-        multiple, padding: its size multiple and how images are padded to it; the padding becomes
-            part of the graph.
-        shape: fixed (N, 3, H, W), or None for as many free dimensions as the network allows.
+        images: which images it accepts; padding them becomes part of the graph.
+        shape: fixed (N, C, H, W), or None for as many free dimensions as the network allows.
 
     Raises:
         CheckFailedError, DeblurExportError: as `capture`.
     """
     fixed = None
     if shape is not None:
-        fixed = (*shape[:2], _up(shape[2], multiple), _up(shape[3], multiple))
-    captured = capture(_without_padding(net), multiple, fixed)
+        fixed = (*shape[:2], *images.padded(*shape[2:]))
+    captured = capture(_without_padding(net), images, fixed)
     table = {
         spec.torch_op: onnxscript.values.Op(
             onnxscript.values.Opset(DOMAIN, VERSION), spec.name, spec.schema()
@@ -118,9 +117,9 @@ def trace(net: nn.Module, multiple: int, padding: Padding, shape: FixedShape | N
     rename(model)
     strip_metadata(model)
     if "height" in captured.free:
-        pad_to_multiple(model, multiple, "height", "width", padding)
+        pad_to_multiple(model, images.multiple, "height", "width", images.padding)
     elif shape is not None and captured.shape != shape:
-        pad_to_multiple(model, multiple, shape[2], shape[3], padding)
+        pad_to_multiple(model, images.multiple, shape[2], shape[3], images.padding)
     model.producer_name, model.producer_version = "deblur-export", __version__
     return Traced(model, captured.free, captured.notes)
 
@@ -155,10 +154,6 @@ def lower(model: ir.Model, target: TargetName) -> ir.Model:
     attach_functions(model, target)
     forget_dynamic_shapes(model)
     return model
-
-
-def _up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 @contextlib.contextmanager

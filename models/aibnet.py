@@ -30,6 +30,7 @@ from deblur_export.models.blocks.aibnet_sfem import SFDHBlock
 from deblur_export.models.blocks.naf import tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.blocks.ufp_encoder import UFPEncoder, amplify_prior
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.spec import TRAIN_SIZE, ModelSpec, Published, count_blocks
 
 STRIDE = 16
@@ -293,9 +294,7 @@ SPEC = ModelSpec(
     ),
     keys_absent=(),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
-    padding="reflect",
+    images=ImageSpec(STRIDE, padding="reflect"),
     local=("train_size", "encoder_train_size"),
     published={
         "s": published(

@@ -25,6 +25,7 @@ from deblur_export.models.blocks.algnet_block import ALGBlock, FeatureMerge, Sha
 from deblur_export.models.blocks.mamba import STEP_RANGE, Mamba
 from deblur_export.models.blocks.naf import tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.nafnet import STRIDE, TINY, hyperparameters, paper_variant
 from deblur_export.models.spec import ModelSpec, Published
 
@@ -182,8 +183,7 @@ SPEC = ModelSpec(
     keys_present=("intro.weight", "SFE2.main.4.weight", "encoders.0.0.g_layer.mamba.A_log"),
     keys_absent=(),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
+    images=ImageSpec(STRIDE),
     local=("train_size",),
     published={
         "32": (

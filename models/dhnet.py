@@ -43,6 +43,7 @@ from deblur_export.models.blocks.naf import GlobalAveragePool, tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.blocks.ufp_encoder import UFPEncoder, amplify_prior
 from deblur_export.models.blocks.volterra import VBlock, VolterraFilter
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.nafnet import STRIDE, paper_variant
 from deblur_export.models.spec import ModelSpec, Published, count_blocks
 
@@ -249,8 +250,7 @@ SPEC = ModelSpec(
     keys_present=("intro.weight", "encoders.0.ddre.routers.0.weight", "middle.blocks.0.gamma"),
     keys_absent=(),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
+    images=ImageSpec(STRIDE),
     local=("train_size",),
     published={
         "32": (Published(gmacs=32),),

@@ -34,6 +34,7 @@ from deblur_export.models.blocks.decision import Decision, Inputs
 from deblur_export.models.blocks.masked import UnfoldedMaskedConv
 from deblur_export.models.blocks.naf import NAFBlock, add_scaled
 from deblur_export.models.blocks.padding import pad_to_multiple
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.nafnet import (
     STRIDE,
     TINY,
@@ -347,8 +348,7 @@ SPEC = ModelSpec(
     keys_present=("intro.weight", "mask_predictor.head.4.weight", "encoders.3.0.deform.weight"),
     keys_absent=(),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
+    images=ImageSpec(STRIDE),
     local=("train_size",),
     published={
         "base": (

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deblur_export.models.blocks.naf import NAFBlock, tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.spec import ModelSpec, Published, count_blocks
 
 STRIDE = 16
@@ -133,8 +134,7 @@ SPEC = ModelSpec(
     keys_present=("intro.weight", "encoders.0.0.sca.1.weight", "middle_blks.0.gamma"),
     keys_absent=("mask_predictor.", "kernel_extra."),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
+    images=ImageSpec(STRIDE),
     local=("train_size",),
     published={
         "32": (

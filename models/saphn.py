@@ -34,7 +34,8 @@ from deblur_export.models.blocks.saphn_attention import REDUCTION
 from deblur_export.models.blocks.saphn_nonuniform import Drawn, NonUniformStage, PointBlock
 from deblur_export.models.blocks.saphn_points import Selection
 from deblur_export.models.blocks.saphn_stage import Stage
-from deblur_export.models.spec import ModelSpec, Padding, Published, count_blocks
+from deblur_export.models.image_spec import ImageSpec, Padding
+from deblur_export.models.spec import ModelSpec, Published, count_blocks
 
 SCALES = 4
 STRIDE = 16  # two patches along each axis, and three convolutions with stride 2
@@ -265,9 +266,7 @@ SPEC = ModelSpec(
     keys_present=("stages.2.encoder.intro.weight", "stages.0.encoder.blocks.0.0.content.weight"),
     keys_absent=(),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
-    padding=PADDING,
+    images=ImageSpec(STRIDE, padding=PADDING),
     published={
         "uniform": (Published(gmacs=136, tolerance=0.01),),
         "nonuniform": (Published(parameters=23e6, gmacs=140, tolerance=0.025),),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from deblur_export.errors import DeblurExportError
+from deblur_export.models.image_spec import ImageSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Padding = Literal["zeros", "reflect"]
 TRAIN_SIZE = 256  # side in pixels of the crops that the papers of all networks here train on
 
 
@@ -61,10 +61,7 @@ class ModelSpec:
         keys_present, keys_absent: a state dict belongs to the network if it contains every key of
             `keys_present` and no key that starts with one of `keys_absent`.
         hyperparameters: reads the constructor arguments from a state dict.
-        size_multiple: height and width are padded to multiples of this.
-        receptive_field: radius in pixels, or None if global pooling makes every output pixel
-            depend on the whole image.
-        padding: how an image is padded to the size multiple.
+        images: which images it accepts and gives.
         local: the constructor arguments that take the side of the training crops and replace global
             by local pooling (TLC).
         published: figures from papers by variant.
@@ -79,9 +76,7 @@ class ModelSpec:
     keys_present: tuple[str, ...]
     keys_absent: tuple[str, ...]
     hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
-    size_multiple: int
-    receptive_field: int | None
-    padding: Padding = "zeros"
+    images: ImageSpec
     local: tuple[str, ...] = ()
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None

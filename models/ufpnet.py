@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from deblur_export.models.blocks.naf import NAFBlock, tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
 from deblur_export.models.blocks.ufp_encoder import UFPEncoder, amplify_prior
+from deblur_export.models.image_spec import ImageSpec, Padding
 from deblur_export.models.nafnet import STRIDE
 from deblur_export.models.nafnet import hyperparameters as nafnet_hyperparameters
-from deblur_export.models.spec import ModelSpec, Padding, Published
+from deblur_export.models.spec import ModelSpec, Published
 
 PADDING: Padding = "reflect"
 
@@ -154,9 +155,7 @@ SPEC = ModelSpec(
     ),
     keys_absent=(),
     hyperparameters=hyperparameters,
-    size_multiple=STRIDE,
-    receptive_field=None,
-    padding=PADDING,
+    images=ImageSpec(STRIDE, padding=PADDING),
     local=("train_size",),
     published={
         "64": (

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from deblur_export.models.spec import Padding
+from deblur_export.models.image_spec import Padding
 
 
 def pad_to_multiple(

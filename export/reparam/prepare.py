@@ -32,9 +32,9 @@ def prepare(
     """
     if not reparam:
         return model.net, []
-    multiple = model.spec.size_multiple
+    multiple, channels = model.images.multiple, model.images.channels
     generator = torch.Generator().manual_seed(0)
-    probe = torch.rand(2, 3, 3 * multiple - 7, 2 * multiple + 5, generator=generator)
+    probe = torch.rand(2, channels, 3 * multiple - 7, 2 * multiple + 5, generator=generator)
     return reparameterize(
         model.net, EXACT_PASSES, (probe,), progress=lambda name: progress(f"verifying {name}")
     )

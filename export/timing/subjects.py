@@ -134,9 +134,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _custom_ops(model: LoadedModel) -> set[str]:
-    side = 4 * model.spec.size_multiple
+    side = 4 * model.images.multiple
     shell: nn.Module = copy.deepcopy(model.net).to("meta")
     recorder = _Recorder()
     with torch.no_grad(), recorder:
-        shell(torch.empty(1, 3, side, side, device="meta"))
+        shell(torch.empty(1, model.images.channels, side, side, device="meta"))
     return recorder.names

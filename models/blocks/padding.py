@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deblur_export.models.spec import Padding
+from deblur_export.models.image_spec import Padding
 
 
 def pad_to_multiple(x: Tensor, multiple: int, padding: Padding = "zeros") -> Tensor:

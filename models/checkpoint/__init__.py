@@ -8,16 +8,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
+from deblur_export.manifest import Fact, Model
 from deblur_export.models.blocks.naf import LOCAL_SIZES
 from deblur_export.models.checkpoint.files import Checkpoint, read_checkpoint
 from deblur_export.models.checkpoint.fit import fit
 from deblur_export.models.checkpoint.recognise import looks_like, recognise
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.random_weights import randomize
 from deblur_export.models.spec import TRAIN_SIZE, ModelSpec
 from deblur_export.shown import shown
@@ -25,6 +27,17 @@ from deblur_export.shown import shown
 RANDOM = re.compile(r"random:0*(\d+)")
 DEMO = "demo"
 DEMO_FOLDER = Path(models.__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How a network was found that is not built in, as the manifest's `Model` records it."""
+
+    origin: Literal["callable", "plugin", "spandrel"]
+    where: str
+    source: str | None
+    source_sha256: str | None
+    facts: Mapping[str, Fact]
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class LoadedModel:
         ema: whether they are the averaged weights of a checkpoint that has both kinds, or of which
             one kind was asked for; otherwise None.
         notes: what was chosen and what was left out, in one line each.
+        foreign: of a network that is not built in, how it was found.
     """
 
     spec: ModelSpec
@@ -54,10 +68,37 @@ class LoadedModel:
     key: str = ""
     ema: bool | None = None
     notes: tuple[str, ...] = ()
+    foreign: Foreign | None = None
+
+    @property
+    def identity(self) -> Model:
+        """The network as a manifest names it."""
+        foreign = self.foreign
+        return Model(
+            origin="built-in" if foreign is None else foreign.origin,
+            name=self.spec.name,
+            variant=self.variant,
+            where=None if foreign is None else foreign.where,
+            arguments=dict(self.arguments),
+            source=self.spec.source if foreign is None else foreign.source,
+            source_sha256=None if foreign is None else foreign.source_sha256,
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Fact]:
+        """What is known of the images that the network accepts, and how."""
+        if self.foreign is not None:
+            return self.foreign.facts
+        return {name: Fact(value, "given") for name, value in self.images.known().items()}
 
     @property
     def title(self) -> str:
         return f"{self.spec.name}:{self.variant}"
+
+    @property
+    def images(self) -> ImageSpec:
+        """Which images the network accepts and gives."""
+        return self.spec.images
 
     @property
     def origin(self) -> str:

@@ -80,9 +80,9 @@ class RunArguments:
             raise DeblurExportError("--init-from and --from-nafnet exclude each other")
         if self.init_ema is not None and self.init_from is None and self.from_nafnet is None:
             raise DeblurExportError("--init-ema is for the file of --init-from or --from-nafnet")
-        if self.crop % spec.size_multiple:
+        if self.crop % spec.images.multiple:
             raise DeblurExportError(
-                f"--crop {self.crop}: {spec.name} needs a multiple of {spec.size_multiple}"
+                f"--crop {self.crop}: {spec.name} needs a multiple of {spec.images.multiple}"
             )
         if spec.name == "algnet" and self.crop < 32:
             raise DeblurExportError(

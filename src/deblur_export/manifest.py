@@ -40,11 +40,11 @@ Shape = tuple[int | Literal["batch"], int, int | Literal["height"], int | Litera
 
 @dataclass(frozen=True)
 class Model:
-    """The network. `where` tells how to find one that is not built in (module:callable, file or
-    entry point), `arguments` are its constructor's. `source` names the paper of a built-in network
-    and the file of another, whose SHA-256 is `source_sha256`."""
+    """The network. `where` tells how to find one that is not built in (module:callable, file,
+    entry point or ONNX file), `arguments` are its constructor's. `source` names the paper of a
+    built-in network and the file of another, whose SHA-256 is `source_sha256`."""
 
-    origin: Literal["built-in", "callable", "plugin", "spandrel"]
+    origin: Literal["built-in", "callable", "plugin", "spandrel", "onnx"]
     name: str
     variant: str
     where: str | None

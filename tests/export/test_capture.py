@@ -12,9 +12,11 @@ from torch import nn
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export import capture as module
 from deblur_export.export.capture import capture
+from deblur_export.models.image_spec import ImageSpec
 from tests.export import traps
 
 FREE = ("batch", "height", "width")
+EIGHT = ImageSpec(8)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ FREE = ("batch", "height", "width")
 def test_ladder(
     network: type[nn.Module], free: tuple[str, ...], reason: str | None, code: str | None
 ) -> None:
-    found = capture(network().eval(), 8, None)
+    found = capture(network().eval(), EIGHT, None)
     assert found.free == free
     assert (not found.notes) == (reason is None)
     if reason is not None:
@@ -47,15 +49,26 @@ def test_ladder(
 
 def test_captured_program_is_the_network_at_free_sizes() -> None:
     net = traps.WindowReverse().eval()
-    program = capture(net, 8, None).program.module()
+    program = capture(net, EIGHT, None).program.module()
     image = torch.rand(1, 3, 40, 8)
     with torch.no_grad():
         torch.testing.assert_close(program(image), net(image))
 
 
 def test_square_network_at_a_fixed_square() -> None:
-    found = capture(traps.Square().eval(), 8, (1, 3, 32, 32))
+    found = capture(traps.Square().eval(), EIGHT, (1, 3, 32, 32))
     assert found.free == () and found.notes == ()
+
+
+def test_square_network_is_shown_squares_only() -> None:
+    found = capture(traps.Square().eval(), ImageSpec(8, square=True), None)
+    assert found.shape[2] == found.shape[3]
+    assert (not found.free) == bool(found.notes)
+
+
+def test_sizes_below_the_minimum_are_not_tried() -> None:
+    found = capture(traps.TwentyPixels().eval(), ImageSpec(8, minimum=20), None)
+    assert found.free == FREE and found.shape[2:] == (32, 40)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +85,7 @@ def test_square_network_at_a_fixed_square() -> None:
 )
 def test_refused(network: type[nn.Module], message: str) -> None:
     with pytest.raises(DeblurExportError, match=message) as raised:
-        capture(network().eval(), 8, None)
+        capture(network().eval(), EIGHT, None)
     assert "\n" not in str(raised.value)
 
 
@@ -84,12 +97,12 @@ def test_a_program_that_computes_something_else_is_refused(
     other = module._export(traps.Convolution().eval(), (1, 3, 16, 16), None)
     monkeypatch.setattr(module, "_export", lambda *_: other)
     with pytest.raises(CheckFailedError, match="differs from the network by"):
-        capture(net, 8, (1, 3, 16, 16))
+        capture(net, EIGHT, (1, 3, 16, 16))
 
 
 def test_the_network_is_not_changed() -> None:
     net = traps.Convolution().eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    capture(net, 8, None)
+    capture(net, EIGHT, None)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not net.training

@@ -48,6 +48,15 @@ class Square(Convolution):
         return super().forward(x.flatten(2).reshape(*x.shape[:2], side, side))
 
 
+class TwentyPixels(Convolution):
+    """Needs at least 20 pixels a side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[2:]) < 20:
+            raise ValueError("too small")
+        return super().forward(x)
+
+
 class OtherForOne(Convolution):
     """Computes something else for a batch of one."""
 

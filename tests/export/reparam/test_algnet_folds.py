@@ -21,6 +21,7 @@ from deblur_export.manifest import PassReport
 from deblur_export.models.algnet import ALGNet
 from deblur_export.models.blocks.algnet_block import ALGBlock, InstanceNorm2d
 from deblur_export.models.checkpoint import load_model
+from deblur_export.models.image_spec import ImageSpec
 from tests.tolerances import FOLDED_FLOAT32, LAYER_FLOAT32
 
 PROBE = torch.rand(1, 3, 21, 30, generator=torch.Generator().manual_seed(1))
@@ -114,7 +115,7 @@ class Normalized(nn.Module):
 def test_instance_norm_of_a_large_image_on_onnxruntime() -> None:
     """The mean is ten times the deviation; sequential float32 sums would have an error of 1e-4."""
     net = Normalized().eval()
-    model = to_onnx(net, 16, "zeros", "portable", None)
+    model = to_onnx(net, ImageSpec(16), "portable", None)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
     x = 1 + 0.1 * torch.rand(1, 3, 720, 1280, generator=torch.Generator().manual_seed(0))
     (y,) = session.run(None, {"image": x.numpy()})

@@ -18,6 +18,7 @@ from deblur_export.export.reparam.infra import reparameterize
 from deblur_export.export.reparam.unfold_masked_conv import SLOWER, merge, unfold_masked_conv
 from deblur_export.export.to_onnx import lower, trace
 from deblur_export.models.complexity import count_macs
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.m2aenet import M2AENet
 from deblur_export.models.random_weights import randomize
 from deblur_export.plugins.ops.pruned_conv import pruned_conv_reference
@@ -137,7 +138,7 @@ def test_onnx_on_onnxruntime(shape: tuple[int, int, int, int] | None) -> None:
     is dynamic."""
     net = tiny(encoder_blocks=[1, 1, 1, 1])
     rewritten, _ = reparameterize(net, FORCED, (image(2, 3, 41, 37),))
-    traced = trace(rewritten, 16, "zeros", shape).graph
+    traced = trace(rewritten, ImageSpec(16), shape).graph
     for target in ("portable", "ort"):
         model = ir.to_proto(lower(traced, target))
         assert {"PixelGather", "PixelScatter"} <= {function.name for function in model.functions}
