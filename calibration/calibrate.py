@@ -36,7 +36,7 @@ from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.graph import graph_of
 from deblur_export.export.precision.derived import require_float32
 from deblur_export.export.to_onnx import save
-from deblur_export.manifest import CalibrationRecord
+from deblur_export.manifest_blocks import CalibrationRecord
 from deblur_export.photo_folder import photos_in
 
 Progress = Callable[[str], None]

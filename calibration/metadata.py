@@ -9,7 +9,7 @@ import onnx
 from deblur_export.calibration.placement import Placement
 from deblur_export.calibration.qdq import QuantizationParameters
 from deblur_export.export.precision.int8_check import check_int8, weights_hash
-from deblur_export.manifest import MultiplyAdds, PrecisionMap
+from deblur_export.manifest_blocks import MultiplyAdds, PrecisionMap
 
 BUDGET = "kept in float32 by the budget"
 

@@ -19,15 +19,8 @@ from deblur_export.export.precision.rescale import rescaled
 from deblur_export.export.precision.typed import typed
 from deblur_export.export.reparam.prepare import Progress, prepare
 from deblur_export.export.to_onnx import lower, save, trace
-from deblur_export.manifest import (
-    Input,
-    Manifest,
-    Output,
-    PassReport,
-    Shape,
-    Tile,
-    Weights,
-)
+from deblur_export.manifest import Manifest
+from deblur_export.manifest_blocks import Input, Output, PassReport, Shape, Tile, Weights
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
@@ -62,7 +55,7 @@ def default_path(model: LoadedModel, options: ExportOptions) -> Path:
     a precision other than the default."""
     suffix = TARGETS[options.target].suffix
     suffix += "" if options.precision == "fp32" else f"_{options.precision}"
-    return Path(f"{model.spec.name}_{model.variant}{suffix}.onnx")
+    return Path(f"{model.identity.stem}{suffix}.onnx")
 
 
 def export_onnx(

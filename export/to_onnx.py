@@ -184,7 +184,7 @@ def save(model: ir.Model, path: Path, manifest: Manifest) -> Artifact:
             cannot be written.
     """
     manifest = manifest.derived(opset=model.opset_imports[""])
-    model.graph.name = f"{manifest.model.name}_{manifest.model.variant}"
+    model.graph.name = manifest.model.stem
     model.metadata_props[METADATA_KEY] = manifest.to_json()
     proto = message_of(model)
     try:

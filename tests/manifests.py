@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from deblur_export import __version__
-from deblur_export.manifest import (
+from deblur_export.manifest import Manifest
+from deblur_export.manifest_blocks import (
     CalibrationRecord,
     Fact,
     Input,
-    Manifest,
     Model,
     MultiplyAdds,
     Output,

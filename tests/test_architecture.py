@@ -30,6 +30,7 @@ GROUND = {
     "typed_json",
     "engine_record",
     "manifest",
+    "manifest_blocks",
     "file_names",
     "onnx_reading",
     "edited_file",

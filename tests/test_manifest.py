@@ -25,16 +25,8 @@ from deblur_export.engine_record import (
 )
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import cases_for
-from deblur_export.manifest import (
-    FORMAT,
-    Fact,
-    FileRecord,
-    Manifest,
-    Model,
-    ParityRecord,
-    PassReport,
-    Tile,
-)
+from deblur_export.manifest import FORMAT, Manifest
+from deblur_export.manifest_blocks import Fact, FileRecord, Model, ParityRecord, PassReport, Tile
 from tests.conftest import Exported
 from tests.manifests import in_precision, make_manifest
 from tests.test_cli import Invoke, assert_refused, invoke, photo

@@ -7,7 +7,7 @@ import contextlib
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.report import ParityReport
-from deblur_export.manifest import ParityRecord
+from deblur_export.manifest_blocks import ParityRecord
 
 
 def record_parity(artifact: Artifact, report: ParityReport) -> None:

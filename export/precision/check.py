@@ -13,7 +13,7 @@ from onnx import TensorProto
 from deblur_export.errors import CheckFailedError
 from deblur_export.export.graph import inlined, message_of
 from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
-from deblur_export.manifest import MultiplyAdds
+from deblur_export.manifest_blocks import MultiplyAdds
 from deblur_export.precision import OVERFLOW_ADVICE, PRECISIONS, GraphPrecision
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})

@@ -30,7 +30,7 @@ from deblur_export.export.precision.policy import LINEAR, is_constant
 from deblur_export.export.precision.ranges import HEADROOM
 from deblur_export.export.runtimes.emulated_session import float32_session
 from deblur_export.export.to_onnx import lower
-from deblur_export.manifest import PassReport
+from deblur_export.manifest_blocks import PassReport
 from deblur_export.precision import WIDE
 from deblur_export.target import TargetName
 

@@ -13,7 +13,7 @@ from deblur_export.export.precision.cast import Casting, lower_precision
 from deblur_export.export.precision.check import check_precision
 from deblur_export.export.precision.derived import require_float32
 from deblur_export.export.to_onnx import save
-from deblur_export.manifest import MultiplyAdds, PrecisionMap, WeightCounts
+from deblur_export.manifest_blocks import MultiplyAdds, PrecisionMap, WeightCounts
 from deblur_export.precision import GraphPrecision
 from deblur_export.target import TARGETS, TargetName
 

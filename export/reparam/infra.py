@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.errors import CheckFailedError
-from deblur_export.manifest import PassReport
+from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.complexity import count_macs_of, count_parameters
 
 # Largest |difference| in float64 relative to the largest |output|. Rounding in a few hundred layers

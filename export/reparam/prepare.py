@@ -8,7 +8,7 @@ import torch
 
 from deblur_export.export.reparam import EXACT_PASSES
 from deblur_export.export.reparam.infra import reparameterize
-from deblur_export.manifest import PassReport
+from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.checkpoint import LoadedModel
 
 Progress = Callable[[str], None]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
-from deblur_export.manifest import Fact, Model
+from deblur_export.manifest_blocks import Fact, Model
 from deblur_export.models.blocks.naf import LOCAL_SIZES
 from deblur_export.models.checkpoint.files import Checkpoint, read_checkpoint
 from deblur_export.models.checkpoint.fit import fit
@@ -93,7 +93,7 @@ class LoadedModel:
 
     @property
     def title(self) -> str:
-        return f"{self.spec.name}:{self.variant}"
+        return self.identity.title
 
     @property
     def images(self) -> ImageSpec:

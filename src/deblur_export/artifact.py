@@ -13,7 +13,8 @@ from deblur_export.atomic import atomic_path
 from deblur_export.edited_file import check_interface, described
 from deblur_export.errors import DeblurExportError
 from deblur_export.file_names import is_file
-from deblur_export.manifest import FileRecord, Manifest, ParityRecord
+from deblur_export.manifest import Manifest
+from deblur_export.manifest_blocks import FileRecord, ParityRecord
 from deblur_export.onnx_reading import read_onnx
 
 METADATA_KEY = "deblur_export"

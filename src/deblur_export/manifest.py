@@ -16,6 +16,19 @@ from typing import Any, Literal, NoReturn
 from deblur_export import __version__
 from deblur_export.engine_record import EngineRecord
 from deblur_export.errors import DeblurExportError
+from deblur_export.manifest_blocks import (
+    CalibrationRecord,
+    Fact,
+    FileRecord,
+    Input,
+    Model,
+    Output,
+    ParityRecord,
+    PassReport,
+    PrecisionMap,
+    Tile,
+    Weights,
+)
 from deblur_export.precision import GraphPrecision, PrecisionName
 from deblur_export.shown import shown
 from deblur_export.target import TargetName
@@ -31,194 +44,7 @@ from deblur_export.typed_json import (
 )
 
 FORMAT = 2
-LARGEST_SIDE = 16384  # pixels, of what can be exported
 LONGEST_SHOWN = 20  # characters of a strange format number
-
-# Batch, channels, height and width; a name if the file accepts any size.
-Shape = tuple[int | Literal["batch"], int, int | Literal["height"], int | Literal["width"]]
-
-
-@dataclass(frozen=True)
-class Model:
-    """The network. `where` tells how to find one that is not built in (module:callable, file,
-    entry point or ONNX file), `arguments` are its constructor's. `source` names the paper of a
-    built-in network and the file of another, whose SHA-256 is `source_sha256`."""
-
-    origin: Literal["built-in", "callable", "plugin", "spandrel", "onnx"]
-    name: str
-    variant: str
-    where: str | None
-    arguments: Mapping[str, Any]
-    source: str | None
-    source_sha256: str | None
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where the weights were: "demo", "random:SEED" or a path, and under which `key` ("params";
-    None for the top). `ema` tells which of two sets they are: the averaged one?"""
-
-    source: str
-    sha256: str
-    key: str | None = None
-    ema: bool | None = None
-
-
-@dataclass(frozen=True)
-class Input:
-    """The one input. Images are filled up to `multiple` (right and bottom, inside the graph) as
-    `padding` says; each side has at least `minimum` pixels, and both are equal if `square`."""
-
-    name: str
-    shape: Shape
-    channels: int
-    range: tuple[float, float]
-    multiple: int
-    minimum: int
-    square: bool
-    dtype: Literal["float32", "float16"]
-    layout: Literal["NCHW"]
-    colour: Literal["RGB", "BGR", "grey"]
-    padding: Literal["zeros", "reflect"]
-
-    def __post_init__(self) -> None:
-        _check_shape(self.shape)
-        _check_sizes(1, channels=self.channels, multiple=self.multiple, minimum=self.minimum)
-        if self.shape[1] != self.channels:
-            raise ValueError("channels are not those of the shape")
-
-    @property
-    def batch(self) -> int | None:
-        """Images at once; None for any number."""
-        return self.shape[0] if isinstance(self.shape[0], int) else None
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width in pixels; None for any."""
-        height, width = self.shape[2:]
-        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-@dataclass(frozen=True)
-class Output:
-    """The output: the network's output number `index`, `scale` times as high and wide as the
-    image. The values of a restored image lie about in `range`; the graph does not clip them."""
-
-    name: str
-    index: int
-    scale: int
-    range: tuple[float, float]
-    shape: Shape
-    dtype: Literal["float32", "float16"]
-
-    def __post_init__(self) -> None:
-        _check_shape(self.shape)
-        _check_sizes(0, index=self.index)
-        _check_sizes(1, scale=self.scale)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something about the network, and how it is known: the user or the network's own description
-    gave it, a probe found it, or nothing contradicts it."""
-
-    value: Any
-    by: Literal["given", "found", "assumed"]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What tiling has to respect. `field`: radius of the receptive field in pixels; None if an
-    output pixel depends on the whole image. `period`: tile origins are multiples of it, in pixels.
-    `proved`: whether a tiled run was compared with an untiled one."""
-
-    field: int | None
-    period: int
-    proved: bool
-
-    def __post_init__(self) -> None:
-        _check_sizes(0, field=self.field or 0)
-        _check_sizes(1, period=self.period)
-
-
-@dataclass(frozen=True)
-class PassReport:
-    """One applied pass; errors are float64 maxima relative to the largest output."""
-
-    name: str
-    changed: tuple[str, ...]
-    declined: tuple[tuple[str, str], ...]
-    parameters_before: int
-    parameters_after: int
-    macs_before: int
-    macs_after: int
-    max_error: float
-
-
-@dataclass(frozen=True)
-class MultiplyAdds:
-    """Shares, 0..1, of the multiply-adds that are in the low precision: of all convolutions, and of
-    all convolutions and matrix products."""
-
-    conv: float
-    conv_and_matmul: float
-
-
-@dataclass(frozen=True)
-class WeightCounts:
-    """How many weights were cast; of these, how many became 0 and how many lost digits."""
-
-    cast: int
-    flushed_to_zero: int
-    subnormal: int
-
-
-@dataclass(frozen=True)
-class PrecisionMap:
-    """What of a graph is in low precision. `nodes`: numbers of nodes by precision. `kept_fp32`:
-    names of the others, by the reason. Of a floating-point precision `weights`; of int8 the SHA-256
-    of its weights and, where the rest is not float32, the map of that."""
-
-    multiply_adds: MultiplyAdds
-    nodes: Mapping[str, int]
-    kept_fp32: Mapping[str, tuple[str, ...]]
-    weights: WeightCounts | None = None
-    int8_weights_sha256: str | None = None
-    high_precision: PrecisionMap | None = None
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """How an int8 file was calibrated. `scales`: scale and zero point of every quantized
-    activation. `psnr_drop` and its limit `max_psnr_drop` in dB, None for no limit;
-    `psnr_drop_means` says in words against what."""
-
-    method: str
-    layout: Literal["tensorrt", "cpu"]
-    images: tuple[str, ...]
-    images_sha256: str
-    scales: Mapping[str, tuple[float, int]]
-    max_psnr_drop: float | None
-    psnr_drop: float
-    psnr_drop_means: str
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """The artifact's own file."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class ParityRecord:
-    """A verification that passed; `max_abs` is the largest error of all `cases`."""
-
-    reference: str
-    candidate: str
-    cases: int
-    max_abs: float
 
 
 @dataclass(frozen=True)
@@ -270,8 +96,8 @@ class Manifest:
 
     @property
     def title(self) -> str:
-        """The network and its variant, "nafnet:width32"."""
-        return f"{self.model.name}:{self.model.variant}"
+        """The network and its variant, "nafnet:32"."""
+        return self.model.title
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -385,16 +211,3 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _refuse(name: str) -> NoReturn:
     raise FieldError(f"{name} is no number in JSON")
-
-
-def _check_shape(shape: Shape) -> None:
-    if not all(1 <= size <= LARGEST_SIDE for size in shape if isinstance(size, int)):
-        raise ValueError(f"shape has sizes below 1 or above {LARGEST_SIDE}")
-    if isinstance(shape[2], int) != isinstance(shape[3], int):
-        raise ValueError("shape has one side fixed and the other free")
-
-
-def _check_sizes(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if not least <= value <= LARGEST_SIDE:
-            raise ValueError(f"{name} is below {least} or above {LARGEST_SIDE}")

@@ -16,7 +16,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export import restore as restore_module
 from deblur_export.export.images.overlay import tinted
 from deblur_export.export.restore import Restorer, TileOptions, restore_file
-from deblur_export.manifest import Tile
+from deblur_export.manifest_blocks import Tile
 from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
 from tests.manifests import make_manifest

@@ -16,7 +16,7 @@ import deblur_export
 from deblur_export.artifact import METADATA_KEY, ModelFile, sidecar_path, write_sidecar
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.manifest import FileRecord
+from deblur_export.manifest_blocks import FileRecord
 from tests import needs
 from tests.conftest import Exported
 from tests.fuzz.damage import damaged_bytes, damaged_graph, damaged_manifest

@@ -17,7 +17,7 @@ from deblur_export.export.reparam.fold_feature_aggregation import fold_feature_a
 from deblur_export.export.reparam.fold_state_matrix import fold_state_matrix
 from deblur_export.export.reparam.infra import reparameterize
 from deblur_export.export.to_onnx import to_onnx
-from deblur_export.manifest import PassReport
+from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.algnet import ALGNet
 from deblur_export.models.blocks.algnet_block import ALGBlock, InstanceNorm2d
 from deblur_export.models.checkpoint import load_model

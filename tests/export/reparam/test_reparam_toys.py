@@ -15,7 +15,7 @@ from deblur_export import models
 from deblur_export.export.reparam.fold_batch_norm import fold_batch_norm
 from deblur_export.export.reparam.infra import Rewrite, reparameterize
 from deblur_export.export.reparam.remove_dead_branches import remove_dead_branches
-from deblur_export.manifest import PassReport
+from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.random_weights import randomize
 from tests.tolerances import FOLDED_FLOAT32
 
