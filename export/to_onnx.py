@@ -37,6 +37,7 @@ from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.split_gates import split_gates
 from deblur_export.export.passes.strip_metadata import strip_metadata
+from deblur_export.export.translations import TRANSLATIONS
 from deblur_export.manifest import Manifest
 from deblur_export.models.image_spec import ImageSpec
 from deblur_export.plugins.function_body import DOMAIN, VERSION
@@ -106,7 +107,7 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
             (),
             dynamo=True,
             opset_version=TRACED_OPSET,
-            custom_translation_table=table,
+            custom_translation_table={**table, **TRANSLATIONS},
             dynamic_shapes=(captured.dynamic,) if captured.dynamic else None,
             input_names=["image"],
             output_names=["restored"],
