@@ -19,8 +19,9 @@ from deblur_export.export.precision.rescale import rescaled
 from deblur_export.export.precision.typed import typed
 from deblur_export.export.reparam.prepare import Progress, prepare
 from deblur_export.export.to_onnx import lower, save, trace
+from deblur_export.image_shape import Shape, enlarged
 from deblur_export.manifest import Manifest
-from deblur_export.manifest_blocks import Input, Output, PassReport, Shape, Tile, Weights
+from deblur_export.manifest_blocks import Input, Output, PassReport, Tile, Weights
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
@@ -91,13 +92,32 @@ def trace_model(
 
     Raises:
         CheckFailedError: a fold changed the network's output.
+        DeblurExportError: `options.shape` has other channels than the network.
     """
+    check_channels(model, options.shape)
     net, reports = prepare(model, options.reparam, progress)
     progress("capturing the network, checking the capture, and translating it to ONNX")
     traced = trace(net, model.images, options.shape)
     for note in traced.notes:
         progress(note)
     return TracedModel(traced.graph, reports, traced.notes)
+
+
+def check_channels(model: LoadedModel, shape: FixedShape | None) -> None:
+    """Check that a fixed shape has the channels of the network.
+
+    Raises:
+        DeblurExportError: it has others.
+    """
+    channels = model.images.channels
+    if shape is not None and shape[1] != channels:
+        given, wanted = (
+            "x".join(map(str, (shape[0], count, *shape[2:]))) for count in (shape[1], channels)
+        )
+        raise DeblurExportError(
+            f"the images of {model.title} have {channels} channel{'s' * (channels > 1)}, not "
+            f"{shape[1]} as in {given}; use {wanted}"
+        )
 
 
 def write_onnx(
@@ -179,7 +199,7 @@ def describe(
             index=0,
             scale=images.scale,
             range=UNIT,
-            shape=_enlarged(shape, images.scale),
+            shape=enlarged(shape, images.scale),
             dtype="float32",
         ),
         free=tuple(size for size in shape if isinstance(size, str)),
@@ -196,9 +216,3 @@ def _shape(graph: ir.Model) -> Shape:
     assert sizes is not None
     n, c, h, w = (size if isinstance(size, int) else str(size) for size in sizes)
     return n, c, h, w  # type: ignore[return-value]
-
-
-def _enlarged(shape: Shape, scale: int) -> Shape:
-    """The shape of the output; names of free dimensions stay, whatever the scale."""
-    n, c, h, w = shape
-    return n, c, h * scale if isinstance(h, int) else h, w * scale if isinstance(w, int) else w

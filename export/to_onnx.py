@@ -32,7 +32,7 @@ from deblur_export.export.passes.convolve_projections import convolve_projection
 from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
 from deblur_export.export.passes.forget_dynamic_shapes import forget_dynamic_shapes
 from deblur_export.export.passes.name_windows import name_windows
-from deblur_export.export.passes.pad_to_multiple import pad_to_multiple
+from deblur_export.export.passes.pad_and_crop import pad_and_crop
 from deblur_export.export.passes.rename import rename
 from deblur_export.export.passes.share_sampling_grid import share_sampling_grid
 from deblur_export.export.passes.split_gates import split_gates
@@ -118,9 +118,9 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
     rename(model)
     strip_metadata(model)
     if "height" in captured.free:
-        pad_to_multiple(model, images.multiple, "height", "width", images.padding)
+        pad_and_crop(model, images, ("height", "width"))
     elif shape is not None and captured.shape != shape:
-        pad_to_multiple(model, images.multiple, shape[2], shape[3], images.padding)
+        pad_and_crop(model, images, (shape[2], shape[3]))
     model.producer_name, model.producer_version = "deblur-export", __version__
     return Traced(model, captured.free, captured.notes)
 

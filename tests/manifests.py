@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from deblur_export import __version__
+from deblur_export.image_shape import Shape, enlarged
 from deblur_export.manifest import Manifest
 from deblur_export.manifest_blocks import (
     CalibrationRecord,
@@ -15,7 +16,6 @@ from deblur_export.manifest_blocks import (
     MultiplyAdds,
     Output,
     PrecisionMap,
-    Shape,
     Tile,
     WeightCounts,
     Weights,
@@ -24,7 +24,7 @@ from deblur_export.manifest_blocks import (
 ANY_SIZE: Shape = ("batch", 3, "height", "width")
 
 
-def make_manifest(shape: Shape = ANY_SIZE, **changes: Any) -> Manifest:
+def make_manifest(shape: Shape = ANY_SIZE, scale: int = 1, **changes: Any) -> Manifest:
     """Of a float32 file; the changes are fields of `Manifest`."""
     unit = (0.0, 1.0)
     whole = Manifest(
@@ -39,17 +39,17 @@ def make_manifest(shape: Shape = ANY_SIZE, **changes: Any) -> Manifest:
         input=Input(
             name="image",
             shape=shape,
-            channels=3,
+            channels=shape[1],
             range=unit,
             multiple=1,
             minimum=1,
             square=False,
             dtype="float32",
             layout="NCHW",
-            colour="RGB",
+            colour="grey" if shape[1] == 1 else "RGB",
             padding="zeros",
         ),
-        output=Output("restored", 0, 1, unit, shape, "float32"),
+        output=Output("restored", 0, scale, unit, enlarged(shape, scale), "float32"),
         free=tuple(size for size in shape if isinstance(size, str)),
         facts={"multiple": Fact(1, "given")},
         tile=Tile(None, 1, proved=False),

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 from deblur_export import __version__
 from deblur_export.engine_record import EngineRecord
 from deblur_export.errors import DeblurExportError
+from deblur_export.image_shape import enlarged
 from deblur_export.manifest_blocks import (
     CalibrationRecord,
     Fact,
@@ -91,6 +92,8 @@ class Manifest:
             raise ValueError("calibration is there without int8, or int8 without it")
         if self.free != tuple(size for size in self.input.shape if isinstance(size, str)):
             raise ValueError("free does not name what is free in input.shape")
+        if self.output.shape != enlarged(self.input.shape, self.output.scale):
+            raise ValueError("output.shape is not input.shape at output.scale")
         if self.engine is not None and (self.engine.profile is None) != (not self.free):
             raise ValueError("engine.profile is there for a fixed shape, or missing for a free one")
 

@@ -7,11 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LARGEST_SIDE = 16384  # pixels, of what can be exported
-
-# Batch, channels, height and width; a name if the file accepts any size.
-Shape = tuple[int | Literal["batch"], int, int | Literal["height"], int | Literal["width"]]
-
 
 @dataclass(frozen=True)
 class Model:
@@ -67,8 +62,8 @@ class Input:
     padding: Literal["zeros", "reflect"]
 
     def __post_init__(self) -> None:
-        _check_shape(self.shape)
-        _check_sizes(1, channels=self.channels, multiple=self.multiple, minimum=self.minimum)
+        check_shape(self.shape)
+        check_sizes(1, channels=self.channels, multiple=self.multiple, minimum=self.minimum)
         if self.shape[1] != self.channels:
             raise ValueError("channels are not those of the shape")
 
@@ -93,13 +88,13 @@ class Output:
     index: int
     scale: int
     range: tuple[float, float]
-    shape: Shape
+    shape: OutputShape
     dtype: Literal["float32", "float16"]
 
     def __post_init__(self) -> None:
-        _check_shape(self.shape)
-        _check_sizes(0, index=self.index)
-        _check_sizes(1, scale=self.scale)
+        check_sizes(0, index=self.index)
+        check_sizes(1, scale=self.scale)
+        check_shape(self.shape, LARGEST_SIDE * self.scale)
 
 
 @dataclass(frozen=True)
@@ -122,8 +117,8 @@ class Tile:
     proved: bool
 
     def __post_init__(self) -> None:
-        _check_sizes(0, field=self.field or 0)
-        _check_sizes(1, period=self.period)
+        check_sizes(0, field=self.field or 0)
+        check_sizes(1, period=self.period)
 
 
 @dataclass(frozen=True)
@@ -204,16 +199,3 @@ class ParityRecord:
     candidate: str
     cases: int
     max_abs: float
-
-
-def _check_shape(shape: Shape) -> None:
-    if not all(1 <= size <= LARGEST_SIDE for size in shape if isinstance(size, int)):
-        raise ValueError(f"shape has sizes below 1 or above {LARGEST_SIDE}")
-    if isinstance(shape[2], int) != isinstance(shape[3], int):
-        raise ValueError("shape has one side fixed and the other free")
-
-
-def _check_sizes(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if not least <= value <= LARGEST_SIDE:
-            raise ValueError(f"{name} is below {least} or above {LARGEST_SIDE}")

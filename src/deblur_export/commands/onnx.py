@@ -37,9 +37,7 @@ class ShapeType(click.ParamType):  # type: ignore[type-arg]
         if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
             self.fail(f"'{value}' is not four sizes like 1x3x720x1280", param, ctx)
         n, c, h, w = map(int, parts)
-        if c != 3:
-            self.fail(f"'{value}': images have 3 channels (RGB)", param, ctx)
-        if not all(0 < size <= 16384 for size in (n, h, w)):
+        if not all(0 < size <= 16384 for size in (n, c, h, w)):
             self.fail(f"'{value}': sizes must lie between 1 and 16384", param, ctx)
         return n, c, h, w
 
