@@ -30,8 +30,8 @@ def pad_and_crop(model: ir.Model, images: ImageSpec, size: Size) -> None:
     graph = model.graph
     inner_input, inner_output = graph.inputs[0], graph.outputs[0]
     assert inner_input.shape is not None
-    batch = inner_input.shape[0] if isinstance(inner_input.shape[0], int) else "batch"
-    shape: Shape = (batch, images.channels, size[0], size[1])
+    batch = inner_input.shape[0]
+    shape: Shape = (batch if isinstance(batch, int) else "batch", images.channels, size[0], size[1])
     if "height" in size and images.padded(1, 1) == (1, 1) and not images.square:
         inner_input.shape = ir.Shape(shape)
         inner_output.shape = ir.Shape(enlarged(shape, images.scale))
