@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deblur_export.image_shape import LARGEST_SIDE, OutputShape, Shape, check_shape, check_sizes
+
 
 @dataclass(frozen=True)
 class Model:
