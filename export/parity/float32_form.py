@@ -2,8 +2,8 @@
 
 A file in FP16, BF16 or INT8 is judged with wide tolerances, which alone would also pass a graph
 that computes something else. Its roundings are therefore taken out: Casts to a low precision and
-QDQ pairs do nothing, and a rounded weight is replaced by the weight of the PyTorch network that it
-is the rounding of. What remains computes in float32 and is judged as a float32 file is. A constant
+QDQ pairs do nothing, and a rounded weight is replaced by the weight of the reference that it is the
+rounding of. What remains computes in float32 and is judged as a float32 file is. A constant
 that is the rounding of no weight stays as it is, and so does what is wrong with it.
 """
 
@@ -17,10 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from torch import nn
 
 from deblur_export.errors import CheckFailedError
 from deblur_export.export.runtimes.emulated_session import widened
@@ -32,18 +30,17 @@ HALF_STEP = 0.5 + 1e-3
 LOW_TYPES = {TensorProto.DataType.Value(low.onnx): low for low in LOW.values()}
 
 
-def float32_form(model: onnx.ModelProto, net: nn.Module) -> onnx.ModelProto:
+def float32_form(model: onnx.ModelProto, known: Iterable[Array]) -> onnx.ModelProto:
     """A graph without its roundings; its values keep their names.
 
     Args:
         model: a graph in any precision.
-        net: the network as it was exported, reparameterized or not.
+        known: the float32 weights that it was made of.
 
     Raises:
         CheckFailedError: a QuantizeLinear without a DequantizeLinear that is its inverse.
     """
-    values = [*net.parameters(), *net.buffers()]
-    weights = _Weights(v.detach().numpy() for v in values if v.dtype == torch.float32)
+    weights = _Weights(known)
     exact = {
         tensor.name: weights.exact(_Rounded.cast(tensor))
         for tensor in model.graph.initializer

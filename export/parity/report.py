@@ -111,6 +111,7 @@ class ParityReport:
         notes: notes to the user.
         ground_truth: the comparison with ground truth, or None.
         provenance: where, when and of what the report was made, by name.
+        reference_name: what messages call the reference.
     """
 
     artifact: str
@@ -124,6 +125,7 @@ class ParityReport:
     notes: tuple[str, ...] = ()
     ground_truth: GroundTruthReport | None = None
     provenance: dict[str, str] = dataclasses.field(default_factory=dict)
+    reference_name: str = "PyTorch"
 
     @property
     def passed(self) -> bool:
@@ -248,7 +250,7 @@ def float64_text(report: ParityReport) -> str:
     if not pairs:
         return ""
     candidate, reference = (error_text(max(column)) for column in zip(*pairs, strict=True))
-    return f"max error against float64: {candidate}, PyTorch float32 {reference}"
+    return f"max error against float64: {candidate}, {report.reference_name} float32 {reference}"
 
 
 def _non_finite(value: float) -> str:

@@ -7,18 +7,14 @@ too, with the tolerances of float32, see `float32_form`.
 
 from __future__ import annotations
 
-import copy
 import platform
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from polygraphy.logger import G_LOGGER
-from torch import nn
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
@@ -29,27 +25,21 @@ from deblur_export.export.images.pairs import Pairs
 from deblur_export.export.parity import metrics
 from deblur_export.export.parity.graph_check import GraphCheck, graph_file, note_on_graph
 from deblur_export.export.parity.ground_truth import compare_with_ground_truth
+from deblur_export.export.parity.reference import Reference, TorchReference
 from deblur_export.export.parity.report import (
     CaseImages,
     CaseResult,
     LayerError,
     ParityReport,
 )
-from deblur_export.export.parity.runners import SessionRunner, TorchRunner
+from deblur_export.export.parity.runners import SessionRunner
 from deblur_export.export.precision.rescale import recorded_powers
-from deblur_export.export.reparam.prepare import prepare
 from deblur_export.export.runtimes.open import open_reproducible
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.export.runtimes.session import Session
 from deblur_export.file_names import is_file
 from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
-from deblur_export.models.decisions import (
-    Allowance,
-    ChoiceCheck,
-    Choices,
-    decisions,
-    with_choices,
-)
+from deblur_export.models.decisions import Allowance, ChoiceCheck
 from deblur_export.precision import FP32, OVERFLOW_ADVICE, PRECISIONS, GraphPrecision, Tolerances
 
 MAX_DROP = 0.1  # dB, as in `calibrate`
@@ -99,7 +89,7 @@ def reference_model(
 
 def verify(
     artifact: Artifact,
-    model: LoadedModel,
+    reference: LoadedModel | Reference,
     cases: Sequence[Case],
     with_images: bool = False,
     progress: Callable[[str], None] = lambda step: None,
@@ -110,22 +100,22 @@ def verify(
     ground_truth: GroundTruthCheck | None = None,
     plugins: Sequence[Path] = (),
 ) -> ParityReport:
-    """Compare an artifact, run by `runtime`, with its network in float32 on every case.
+    """Compare an artifact, run by `runtime`, with its reference in float32 on every case.
 
     On failure, and for the HTML report, the layers are compared one by one, except for an engine,
     whose layers cannot be read.
 
     Args:
         artifact: the candidate: an exported ONNX file or an engine.
-        model: the reference; see `reference_model`.
+        reference: its PyTorch network (see `reference_model`), or what else it should compute.
         cases: images, float32 [N, 3, H, W] in 0..1.
         with_images: whether the report contains the images and the comparison of layers.
         progress: called with a line of text for each step.
-        float64: also run the network in float64, and report the errors of candidate and reference
+        float64: also run the reference in float64, and report the errors of candidate and reference
             against that; they do not affect the result.
         runtime: name of the backend, which opens the file by `Backend.load_reproducible`; an engine
             needs one that runs engines.
-        min_psnr: smallest PSNR against PyTorch in dB, in addition to the tolerance of the
+        min_psnr: smallest PSNR against the reference in dB, in addition to the tolerance of the
             precision.
         precision: in which the backend computes a float32 file; it determines the tolerance.
         ground_truth: image pairs on which both are compared with the sharp images.
@@ -138,27 +128,26 @@ def verify(
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
     is_engine = backend(runtime).runs_engines
     built = check_built_elsewhere(artifact) if is_engine else ()
+    expected = as_reference(artifact, reference)
     low = _tolerances(artifact, precision) is not FP32.tolerances
-    graph = _open_graph(artifact, model) if low else None
-    deciding = () if is_engine else _deciding(artifact, model.net)
-    exact = copy.deepcopy(model.net).double() if float64 else None
+    graph = _open_graph(artifact, expected) if low else None
+    deciding = () if is_engine else _deciding(artifact, expected)
     compared = []
     tolerance = _tolerances(artifact, precision)
     tolerance = replace(tolerance, psnr=max(min_psnr or 0.0, tolerance.psnr))
     allowance = Allowance(tolerance.flips, tolerance.flip_distance)
     session = open_reproducible(artifact, runtime, deciding, precision, plugins)
     compared_pairs = None
-    with SessionRunner(session) as candidate, TorchRunner(model.net) as reference:
+    with SessionRunner(session) as candidate:
         for case in cases:
             progress(f"{case.name} on {session.title}")
             found = candidate.infer({"image": case.image})
             choices = {name: found[name] for name in deciding}
-            progress(f"{case.name} on PyTorch")
-            with with_choices(model.net, choices, allowance) as checks:
-                expected = reference.infer({"image": case.image})
-            exactly = None if exact is None else _run_float64(exact, case, choices)
-            images = found["restored"], expected["restored"]
-            result = _compare(case, *images, checks, exactly, with_images, tolerance)
+            progress(f"{case.name} on {expected.name}")
+            wanted = expected.run(case.image, choices, allowance)
+            exactly = expected.run_float64(case.image, choices) if float64 else None
+            images = found["restored"], wanted.restored
+            result = _compare(case, *images, wanted.checks, exactly, with_images, tolerance)
             if graph is not None:
                 progress(f"{case.name} without roundings")
                 result = graph.judged(case, result)
@@ -166,7 +155,7 @@ def verify(
         if ground_truth is not None:
             compared_pairs = compare_with_ground_truth(
                 ground_truth.pairs,
-                lambda image: reference.infer({"image": image})["restored"],
+                lambda image: expected.run(image).restored,
                 lambda image: candidate.infer({"image": image})["restored"],
                 ground_truth.max_drop,
                 min_psnr or 0.0,
@@ -178,11 +167,11 @@ def verify(
         progress("comparing layers")
         wrong = graph is not None and any(map(_outside_float32, compared))
         layers = compare_layers(
-            artifact, model, failed or cases[0], runtime, precision, graph if wrong else None
+            artifact, expected, failed or cases[0], runtime, precision, graph if wrong else None
         )
     return ParityReport(
         artifact=str(artifact.path),
-        reference=f"PyTorch {torch.__version__} float32, {model.title}, {model.origin}",
+        reference=expected.title,
         candidate=f"{session.title} ({platform.machine()})",
         tolerance=tolerance.as_dict(),
         cases=tuple(compared),
@@ -191,37 +180,45 @@ def verify(
         manifest=artifact.manifest.as_dict(),
         notes=(
             *artifact.notes,
+            *expected.notes,
             *session.notes,
             *((note_on_graph(artifact, graph, compared),) if low else ()),
             *built,
-            *(note_on_choices(model.net) if is_engine else ()),
+            *(note_on_choices(expected) if is_engine else ()),
             *(() if compared_pairs is None else compared_pairs.left_out),
         ),
         ground_truth=compared_pairs,
+        reference_name=expected.name,
     )
 
 
-def _open_graph(artifact: Artifact, model: LoadedModel) -> GraphCheck | None:
+def as_reference(artifact: Artifact, reference: LoadedModel | Reference) -> Reference:
+    """The reference, a network as it was exported to the artifact."""
+    if isinstance(reference, LoadedModel):
+        return TorchReference(reference, artifact.manifest.reparameterized)
+    return reference
+
+
+def _open_graph(artifact: Artifact, reference: Reference) -> GraphCheck | None:
     """The graph of a file in low precision, without its roundings; None if it is not there."""
     file = graph_file(artifact)
     if file is None:
         return None
-    exported, _ = prepare(model, artifact.manifest.reparameterized)
-    return GraphCheck(file, model.net, exported, _deciding(file, model.net))
+    return GraphCheck(file, reference, _deciding(file, reference))
 
 
 def _outside_float32(result: CaseResult) -> bool:
     return not (result.without_rounding or 0.0) <= FP32.tolerances.max_abs
 
 
-def note_on_choices(net: nn.Module) -> tuple[str, ...]:
+def note_on_choices(reference: Reference) -> tuple[str, ...]:
     """The note for an engine, whose choices cannot be read; none for a network without choices."""
-    hidden = list(decisions(net))
+    hidden = reference.decisions
     if not hidden:
         return ()
     return (
-        "the choices of an engine cannot be read, so that engine and PyTorch each made their own: "
-        f"{', '.join(hidden[:3])}{', ...' * (len(hidden) > 3)}",
+        f"the choices of an engine cannot be read, so that engine and {reference.name} each made "
+        f"their own: {', '.join(hidden[:3])}{', ...' * (len(hidden) > 3)}",
     )
 
 
@@ -232,16 +229,10 @@ def _tolerances(artifact: Artifact, precision: GraphPrecision) -> Tolerances:
     return PRECISIONS[precision if own == "fp32" else own].tolerances
 
 
-def _deciding(artifact: Artifact, net: nn.Module) -> tuple[str, ...]:
-    """The decisions of the network whose choices are values of the graph."""
+def _deciding(artifact: Artifact, reference: Reference) -> tuple[str, ...]:
+    """The decisions of the reference whose choices are values of the graph."""
     inside = set(inner_values(artifact.proto))
-    return tuple(name for name in decisions(net) if name in inside)
-
-
-def _run_float64(net: nn.Module, case: Case, choices: Choices) -> NDArray[np.float64]:
-    with with_choices(net, choices), torch.no_grad():
-        restored: torch.Tensor = net(torch.from_numpy(case.image).double())
-    return restored.numpy()
+    return tuple(name for name in reference.decisions if name in inside)
 
 
 def _compare(
@@ -302,24 +293,23 @@ def _images(case: Case, reference: Array, candidate: Array) -> CaseImages:
 
 def compare_layers(
     artifact: Artifact,
-    model: LoadedModel,
+    reference: LoadedModel | Reference,
     case: Case,
     runtime: str = DEFAULT,
     precision: GraphPrecision = "fp32",
     graph: GraphCheck | None = None,
 ) -> tuple[LayerError, ...]:
-    """Compare every module whose output is a value of the graph, in execution order.
+    """Compare every layer of the reference that is a value of the graph, in execution order.
 
-    The reference is the network as it was exported (reparameterized or not), with the choices of
-    the artifact, so that only the arithmetic differs. Choices are not compared as layers. With
-    `graph`, that is compared, with the tolerance of float32.
+    The reference has the choices of the artifact, so that only the arithmetic differs. Choices are
+    not compared as layers. With `graph`, that is compared, with the tolerance of float32.
 
     Raises:
         DeblurExportError: the file cannot be opened.
     """
-    net, _ = prepare(model, artifact.manifest.reparameterized)
-    deciding = _deciding(artifact, net)
-    comparable = _called_once(net, case) - set(deciding)
+    layered = as_reference(artifact, reference)
+    deciding = _deciding(artifact, layered)
+    comparable = layered.layers(case.image) - set(deciding)
     names = tuple(name for name in inner_values(artifact.proto) if name in comparable)
     if graph is not None:
         session: Session = graph.open(names + deciding)
@@ -330,8 +320,7 @@ def compare_layers(
     with SessionRunner(session) as candidate:
         found = candidate.infer({"image": case.image})
     choices = {name: found[name] for name in deciding}
-    with with_choices(net, choices), TorchRunner(net, modules=names) as reference:
-        expected = reference.infer({"image": case.image})
+    expected = layered.run_layers(case.image, names, choices)
     for name, power in recorded_powers(artifact.manifest.passes).items():
         if name in found:
             found[name] = found[name] * np.float32(2.0**power)
@@ -341,25 +330,6 @@ def compare_layers(
         # Another shape: an edit of the file uses the name for something else.
         if found[name].shape == expected[name].shape
     )
-
-
-def _called_once(net: nn.Module, case: Case) -> set[str]:
-    """Modules that run exactly once and return one tensor."""
-    calls: Counter[str] = Counter()
-
-    def count(name: str, output: object) -> None:
-        calls[name] += 1 if isinstance(output, torch.Tensor) else 2
-
-    handles = [
-        module.register_forward_hook(lambda m, i, o, name=name: count(name, o))
-        for name, module in net.named_modules()
-        if name
-    ]
-    with torch.no_grad():
-        net(torch.from_numpy(case.image))
-    for handle in handles:
-        handle.remove()
-    return {name for name, count in calls.items() if count == 1}
 
 
 def _layer_error(name: str, candidate: Array, reference: Array, limit: float) -> LayerError:

@@ -116,10 +116,12 @@ def _failure(file: Path, report: ParityReport) -> str:
         return f"{file}: {report.ground_truth.reason}"
     worst = next((case for case in report.cases if not case.passed), None)
     if worst is None:
-        return f"{file} does not match PyTorch: {report.verdict}"
+        return f"{file} does not match {report.reference_name}: {report.verdict}"
     layer = ""
     if report.first_diverged is not None:
         layer = f"; first layer that diverges: {report.first_diverged}"
     elif report.layers:
         layer = f"; none of the {len(report.layers)} compared layers diverges"
-    return f"{file} does not match PyTorch: {shown(worst.name)}: {worst.reason}{layer}"
+    return (
+        f"{file} does not match {report.reference_name}: {shown(worst.name)}: {worst.reason}{layer}"
+    )

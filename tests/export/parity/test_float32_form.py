@@ -9,7 +9,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
@@ -30,10 +29,9 @@ from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.float32_form import _Rounded, _Weights, float32_form
 from deblur_export.export.parity.graph_check import GraphCheck, graph_file, note_on_graph
 from deblur_export.export.parity.report import CaseResult
-from deblur_export.export.parity.verify import reference_model
+from deblur_export.export.parity.verify import as_reference, reference_model
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.precision.typed import typed_artifact
-from deblur_export.export.reparam.prepare import prepare
 from deblur_export.precision import GraphPrecision
 from tests.conftest import Exported
 
@@ -43,9 +41,8 @@ WRONG = {"ending.bias": 5e-4, "encoders.1.0.conv5.weight": 1e-2}
 
 
 def judged(artifact: Artifact, file: Path) -> CaseResult:
-    net = reference_model(artifact).net
-    exported, _ = prepare(reference_model(artifact), artifact.manifest.reparameterized)
-    check = GraphCheck(ModelFile(file), net, exported, ())
+    reference = as_reference(artifact, reference_model(artifact))
+    check = GraphCheck(ModelFile(file), reference, ())
     return check.judged(random_cases(SHAPE)[0], PASSED)
 
 
@@ -113,7 +110,7 @@ def test_a_scale_that_differs_between_both_halves_of_a_pair(
 
 
 def test_a_float32_file_stays_as_it_is(original: Artifact) -> None:
-    form = float32_form(original.proto, torch.nn.Identity())
+    form = float32_form(original.proto, ())
     assert [n.op_type for n in form.graph.node] == [n.op_type for n in original.proto.graph.node]
 
 

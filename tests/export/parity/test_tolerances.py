@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from deblur_export.artifact import Artifact
 from deblur_export.export.images.cases import random_cases
-from deblur_export.export.parity import verify as module
+from deblur_export.export.parity import reference as module
 from deblur_export.export.parity.graph_check import GraphCheck
 from deblur_export.export.parity.report import ParityReport
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify

@@ -28,6 +28,7 @@ from deblur_export.export.engines.build import describe
 from deblur_export.export.engines.nvinfer import Built
 from deblur_export.export.engines.options import BuildOptions
 from deblur_export.export.images.cases import cases_for
+from deblur_export.export.parity.reference import TorchReference
 from deblur_export.export.parity.verify import note_on_choices, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.export.restore import Restorer, TileOptions
@@ -190,8 +191,8 @@ def test_an_engine_is_verified_and_a_wrong_one_fails(
 
 
 def test_choices_that_an_engine_hides_are_told() -> None:
-    assert note_on_choices(load_model("nafnet", "tiny", "random:0").net) == ()
-    (note,) = note_on_choices(load_model("m2aenet", "tiny", "random:0").net)
+    assert note_on_choices(TorchReference(load_model("nafnet", "tiny", "random:0"), True)) == ()
+    (note,) = note_on_choices(TorchReference(load_model("m2aenet", "tiny", "random:0"), True))
     assert note.endswith("made their own: mask")
 
 
