@@ -22,6 +22,7 @@ GROUND = {
     "child",
     "atomic",
     "image_formats",
+    "image_shape",
     "photo_folder",
     "photo_memory",
     "outputs",
