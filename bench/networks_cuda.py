@@ -21,7 +21,7 @@ from gpu_timing import KERNEL, Result
 from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.export.timing.coverage import blob_mask, mask_decision, mask_shape
+from deblur_export.export.timing.coverage import blob_mask, mask_shape
 from deblur_export.models.checkpoint import load_model
 from deblur_export.models.decisions import decisions
 from deblur_export.plugins.libraries import cpu
@@ -66,9 +66,9 @@ def chosen(net: nn.Module, choices: dict[str, Tensor]) -> Iterator[None]:
 
 def bench(name: str, variant: str, size: tuple[int, int], bf16: bool) -> Result:
     """Measure a network in float32 without TF32, or with autocast to bfloat16."""
-    net = load_model(name, variant, "random:0").net
+    model = load_model(name, variant, "random:0")
+    net, mask = model.net, model.spec.blur_mask
     choices: dict[str, Tensor] = {}
-    mask = mask_decision(net)
     if mask is not None:
         forced = blob_mask(*mask_shape(net, mask, *size), COVERAGE)
         choices[mask] = torch.from_numpy(forced).to(timing.DEVICE)

@@ -86,7 +86,7 @@ class Calibrated:
         points: all graphs that were measured.
         alone: the score of each block alone in int8, by name; empty if it was not needed.
         blocks: the quantizable blocks.
-        total: multiply-adds of all convolutions.
+        total: multiply-adds of all convolutions and products.
         measure: in words, what the loss of PSNR is.
         left_out: photos that could not be read, one line each.
     """

@@ -14,7 +14,6 @@ from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inner_values
 from deblur_export.export.images.photo_file import read_photo
-from deblur_export.export.restore import MASK
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.models.training.data.crop import gradient
 from deblur_export.models.training.data.dataset import Dataset
@@ -161,13 +160,15 @@ def open_dataset(folder: Path, split: str, artifact: Artifact) -> Dataset:
 
 def spread(crops: Crops, artifact: Artifact, count: int, progress: Progress) -> Crops:
     """Select `count` crops at equal steps of their order from sharp to blurred."""
-    masked = MASK in inner_values(artifact.proto)
-    session = open_session(artifact, extra_outputs=(MASK,)) if masked else None
+    mask = artifact.manifest.blur_mask
+    if mask not in inner_values(artifact.proto):  # an edit has removed it
+        mask = None
+    session = None if mask is None else open_session(artifact, extra_outputs=(mask,))
     amounts = []
     for number, image in enumerate(crops.images, 1):
         progress(f"looking for blur: {number} of {len(crops.images)}")
-        if session is not None:
-            amounts.append(float(session.run({"image": image})[MASK].mean()))
+        if session is not None and mask is not None:
+            amounts.append(float(session.run({"image": image})[mask].mean()))
         else:
             amounts.append(-float(gradient(255 * image[0, 1]).mean()))
     order = np.argsort(amounts, kind="stable")

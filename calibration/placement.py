@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from deblur_export.calibration.qdq import QuantizableNode, find_quantizable
 from deblur_export.export.graph import graph_of, inlined
-from deblur_export.export.precision.check import CONVOLUTIONS, multiply_adds
+from deblur_export.export.precision.check import multiply_adds
 from deblur_export.export.precision.policy import LINEAR, SHAPES_ONLY, kept_nodes
 from deblur_export.plugins.parameters import DECIDES, POSITIONS
 
@@ -31,7 +31,8 @@ class Placement:
         macs: multiply-adds by name of the quantizable node, on the image that `precision.check`
             counts on.
         never: the other convolutions and products by name, with the reason.
-        total: multiply-adds of all convolutions, including those in bodies of custom ops.
+        total: multiply-adds of all convolutions and products, including those in bodies of custom
+            ops, so that fractions of it cannot exceed 1.
     """
 
     nodes: tuple[QuantizableNode, ...]
@@ -42,13 +43,8 @@ class Placement:
 
 def placement(model: onnx.ModelProto) -> Placement:
     """Decide for every convolution and product of an exported float32 graph."""
-    whole = inlined(model)
-    counted = multiply_adds(whole)
-    total = sum(
-        counted[node.output[0]]
-        for node in whole.graph.node
-        if node.op_type in CONVOLUTIONS and node.output[0] in counted
-    )
+    counted = multiply_adds(inlined(model))
+    total = sum(counted.values())
     reasons = _reasons(model)
     fit = find_quantizable(model)
     nodes = tuple(node for node in fit if node.name not in reasons)

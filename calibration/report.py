@@ -68,7 +68,7 @@ def plot_pareto(path: Path, result: Calibrated, budget: float) -> None:
     )
     if budget < 2 * max(drops):  # a much larger budget would compress the axis
         axes.axhline(budget, color="#222222", linestyle="--", linewidth=1, label="budget")
-    axes.set_xlabel("multiply-adds of the convolutions in int8, %")
+    axes.set_xlabel("multiply-adds of convolutions and products in int8, %")
     axes.set_ylabel("loss of PSNR, dB")
     heading = f"{shown(result.artifact.title)}: int8 with a budget of {budget:g} dB"
     axes.set_title(heading, fontsize=11, parse_math=False)  # a dollar begins no formula

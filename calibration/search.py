@@ -45,7 +45,7 @@ class Point:
 
     Attributes:
         blocks: names of the blocks in int8.
-        fraction: their fraction, 0..1, of the multiply-adds of all convolutions.
+        fraction: their fraction, 0..1, of the multiply-adds of all convolutions and products.
         score: of the graph.
     """
 

@@ -1,5 +1,5 @@
-"""What a network must not do if one graph is to compute the same: be random, keep state between
-runs, write into its input, or give numbers that are not finite."""
+"""What a network must be and must not do if one graph is to compute the same: in float32 on the CPU
+and in eval mode; not random, without state between runs, not writing into its input, and finite."""
 
 from __future__ import annotations
 
@@ -16,6 +16,66 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.shown import shown
 
 Calls = list[tuple[str, Tensor]]
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+def check_module(net: object) -> nn.Module:
+    """The module that was given, if it can be exported as it is.
+
+    Raises:
+        DeblurExportError: it is no module, has no weights, or is not in float32, on the CPU and in
+            eval mode; with the first parameter or module that is not, and what to call.
+    """
+    if not isinstance(net, nn.Module):
+        kind = type(net).__name__
+        raise DeblurExportError(
+            f"the network is a {shown(kind)}, not a torch.nn.Module; give a module, or a function "
+            "that returns one"
+        )
+    tensors = dict(itertools.chain(net.named_parameters(), net.named_buffers()))
+    if not tensors:
+        raise DeblurExportError(
+            "the network has no parameters and no buffers; give the module that holds its layers"
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise DeblurExportError(
+                f"{shown(name)} of the network is on the meta device, where it has no values; "
+                "build the network on the CPU and load its weights"
+            )
+        if tensor.device.type != "cpu":
+            raise DeblurExportError(
+                f"{shown(name)} of the network is on {tensor.device}; call net.cpu() first"
+            )
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise DeblurExportError(
+                f"{shown(name)} of the network is {kind}; call net.float() first, and choose the "
+                "precision of the file with --precision"
+            )
+    training = next((name for name, module in net.named_modules() if module.training), None)
+    if training is not None:
+        raise DeblurExportError(
+            f"{shown(training) or 'the network'} is in training mode; call net.eval() first"
+        )
+    return net
+
+
+def notes_on_statistics(net: nn.Module) -> tuple[str, ...]:
+    """A note on instance norms that use running statistics in eval mode, but those of the image in
+    training mode, which some published code restores in on purpose (DeblurGAN-v2)."""
+    norms = [
+        name or type(module).__name__
+        for name, module in net.named_modules()
+        if isinstance(module, INSTANCE_NORMS) and module.running_mean is not None
+    ]
+    if not norms:
+        return ()
+    return (
+        f"{len(norms)} instance norms, first {shown(norms[0])}, use running statistics, as always "
+        "in eval mode; if the network's own code restores images in training mode, set their "
+        "running_mean and running_var to None before the export",
+    )
 
 
 def check_behaviour(net: nn.Module, shape: FixedShape) -> None:
@@ -44,20 +104,21 @@ def check_behaviour(net: nn.Module, shape: FixedShape) -> None:
             f"the network gives NaN or infinity for an image in 0..1{_first(name)}; check its "
             "weights"
         )
+    work = copy.deepcopy(net)
+    _run(work, other)
+    if torch.equal(first, _run(work, image.clone())):
+        return
     if not torch.equal(first, _run(copy.deepcopy(net), image.clone())):
         name = _first_difference(_calls(net, image), _calls(net, image))
         raise DeblurExportError(
             f"two runs on one image differ: the network is random{_first(name)}; switch its noise "
             "or dropout off in eval mode"
         )
-    used = copy.deepcopy(net)
-    _run(used, other)
-    if not torch.equal(first, _run(used, image.clone())):
-        name = _first_difference(_calls(net, image), _calls(net, image, used))
-        raise DeblurExportError(
-            f"an image changes the result of the next one: the network keeps state{_first(name)}; "
-            "compute it anew in each forward"
-        )
+    name = _first_difference(_calls(net, image), _calls(net, image, work))
+    raise DeblurExportError(
+        f"an image changes the result of the next one: the network keeps state{_first(name)}; "
+        "compute it anew in each forward"
+    )
 
 
 def _run(net: nn.Module, image: Tensor) -> Tensor:

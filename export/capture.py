@@ -25,16 +25,16 @@ from torch.fx.experimental import _config as config
 
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.behaviour import check_behaviour
 from deblur_export.export.capture_reasons import GuardPlaces, Places, reason_of
 from deblur_export.models.image_spec import ImageSpec
 
 Dimension = Literal["batch", "height", "width"]
 LADDER: tuple[tuple[Dimension, ...], ...] = (("batch", "height", "width"), ("height", "width"), ())
-# Sizes in multiples of the network's size multiple, from the smallest that it accepts, and batches,
-# at which a program is run. It is
-# captured at the first size, with a batch of 2, or of 1 if the batch is not free.
+# Sizes in multiples of the network's size multiple, from the smallest that is tried, and batches,
+# at which a program is run. It is captured at the first size, with a batch of 2, or of 1 if the
+# batch is not free.
 SIZES = ((2, 3), (1, 1), (3, 2))
+SMALLEST = 8  # pixels; what a kernel of 7x7 or a padding by reflection needs
 BATCHES = (1, 3)
 FALLBACK_SIDE = 256  # pixels; of a network that cannot be captured with free sizes
 # Largest |difference| between program and network relative to the largest |output|. They run the
@@ -68,22 +68,19 @@ def capture(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Capt
     """Capture a network with as many free dimensions as its code allows.
 
     Args:
-        net: a float32 network in eval mode, which gives one tensor for images as `images` says,
-            padded by the caller. It is not changed.
+        net: a network that `check_behaviour` has passed, which gives one tensor for images as
+            `images` says, padded by the caller. It is not changed.
         images: which images it accepts.
         shape: a fixed shape, or None for free dimensions.
 
     Raises:
         CheckFailedError: a program of this fixed shape computes something else than the network.
-        DeblurExportError: the network is random, keeps state between runs, writes into its input,
-            gives numbers that are not finite, fails, or cannot be captured.
+        DeblurExportError: the network cannot be captured.
     """
     ladder = LADDER if shape is None else ((),)
     notes: list[str] = []
     for free in ladder:
-        sample = shape or _sample_shape(free, images)
-        if not notes:
-            check_behaviour(net, sample)
+        sample = shape or sample_shape(free, images)
         found = _attempt(net, sample, free, images)
         if isinstance(found, Capture):
             return Capture(
@@ -175,15 +172,16 @@ def _difference(
     return None
 
 
-def _sample_shape(free: tuple[Dimension, ...], images: ImageSpec) -> FixedShape:
+def sample_shape(free: tuple[Dimension, ...], images: ImageSpec) -> FixedShape:
+    """The shape that a network is captured with if these dimensions are to be free."""
     if not free:
         return (1, images.channels, *images.padded(FALLBACK_SIDE, FALLBACK_SIDE))
     return (2 if "batch" in free else 1, images.channels, *_size(images, *SIZES[0]))
 
 
 def _size(images: ImageSpec, height: int, width: int) -> tuple[int, int]:
-    """A size in pixels from one in multiples, both counted from the smallest that is accepted."""
-    least = images.padded(1, 1)[0] // images.multiple - 1
+    """A size in pixels from one in multiples, both counted from the smallest that is tried."""
+    least = images.padded(SMALLEST, SMALLEST)[0] // images.multiple - 1
     if images.square:
         height = width = max(height, width)
     return (least + height) * images.multiple, (least + width) * images.multiple

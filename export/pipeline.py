@@ -12,6 +12,8 @@ from deblur_export import __version__
 from deblur_export.artifact import Artifact
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.behaviour import check_behaviour, check_module, notes_on_statistics
+from deblur_export.export.capture import sample_shape
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.precision.ranges import HeadroomRule, nothing_known, too_close
 from deblur_export.export.precision.rescale import reports as rescale_reports
@@ -21,7 +23,7 @@ from deblur_export.export.reparam.prepare import Progress, prepare
 from deblur_export.export.to_onnx import lower, save, trace
 from deblur_export.image_shape import Shape, enlarged
 from deblur_export.manifest import Manifest
-from deblur_export.manifest_blocks import Input, Output, PassReport, Tile, Weights
+from deblur_export.manifest_blocks import Fact, Input, Output, PassReport, Tile, Weights
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
@@ -95,12 +97,17 @@ def trace_model(
         DeblurExportError: `options.shape` has other channels than the network.
     """
     check_channels(model, options.shape)
+    progress("checking the network")
+    check_module(model.net)
+    _, channels, height, width = options.shape or sample_shape(("height", "width"), model.images)
+    check_behaviour(model.net, (1, channels, height, width))
     net, reports = prepare(model, options.reparam, progress)
     progress("capturing the network, checking the capture, and translating it to ONNX")
     traced = trace(net, model.images, options.shape)
-    for note in traced.notes:
+    notes = (*notes_on_statistics(model.net), *traced.notes)
+    for note in notes:
         progress(note)
-    return TracedModel(traced.graph, reports, traced.notes)
+    return TracedModel(traced.graph, reports, notes)
 
 
 def check_channels(model: LoadedModel, shape: FixedShape | None) -> None:
@@ -143,7 +150,7 @@ def write_onnx(
         result = rescaled(traced.graph, options.target, headrooms, case)
         graph, headrooms = result.graph, result.headrooms(headrooms)
         passes += rescale_reports(result, passes[-1] if passes else None)
-    manifest = describe(model, options, passes, ops, _shape(graph))
+    manifest = describe(model, options, passes, ops, _shape(graph), traced.notes)
     if options.precision != "fp32":
         progress(f"casting to {options.precision}")
         graph, facts = typed(graph, options.precision, options.target, too_close(headrooms))
@@ -160,9 +167,10 @@ def describe(
     reports: list[PassReport],
     ops: list[str],
     shape: Shape,
+    notes: tuple[str, ...] = (),
 ) -> Manifest:
-    """The manifest of a float32 file; it depends on nothing but the arguments and the versions of
-    the libraries."""
+    """The manifest of a float32 file, with notes on the network; it depends on nothing but the
+    arguments and the versions of the libraries."""
     import onnx
     import onnxscript
 
@@ -203,7 +211,7 @@ def describe(
             dtype="float32",
         ),
         free=tuple(size for size in shape if isinstance(size, str)),
-        facts=model.facts,
+        facts={**model.facts, **({"notes": Fact(notes, "found")} if notes else {})},
         tile=Tile(images.field, images.tile_period, proved=False),
         reparameterized=options.reparam,
         passes=tuple(reports),

@@ -32,8 +32,6 @@ LARGEST_SIDE = 1 << 20  # of a file that accepts any size
 HALO_WITHOUT_FIELD = 32
 RAMP = 64
 
-MASK = "mask"  # the value of the graph that holds M2AENet's decision
-
 Image = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
@@ -88,18 +86,21 @@ class Restorer:
         plugins: Sequence[Path] = (),
     ) -> None:
         self.artifact = artifact
-        self.extra = (MASK,) if mask else ()
+        blur_mask = artifact.manifest.blur_mask
+        self.extra = (blur_mask,) if mask and blur_mask is not None else ()
         if mask and is_engine(artifact.path):
             raise DeblurExportError(
                 f"{artifact.path}: an engine has no values but its output; run --mask with "
                 f"{engine_of(artifact).onnx.file}"
             )
-        if mask and MASK not in inner_values(artifact.proto):
+        if mask and blur_mask is None:
+            raise DeblurExportError(
+                f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
+            )
+        if not set(self.extra) <= set(inner_values(artifact.proto)):
             raise DeblurExportError(
                 f"{artifact.path}: an edit has removed or renamed its blur mask; run --mask with "
                 "the file as it was exported"
-                if artifact.notes
-                else f"{artifact.path}: {artifact.title} makes no blur mask; only m2aenet does"
             )
         backend(runtime).check(artifact)
         # OpenVINO and TensorRT sessions keep state between calls.

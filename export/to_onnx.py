@@ -27,6 +27,7 @@ from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.capture import Dimension, capture
 from deblur_export.export.graph import message_of
+from deblur_export.export.module_outputs import module_outputs
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
 from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
@@ -93,7 +94,8 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
     fixed = None
     if shape is not None:
         fixed = (*shape[:2], *images.padded(*shape[2:]))
-    captured = capture(_without_padding(net), images, fixed)
+    core = _without_padding(net)
+    captured = capture(core, images, fixed)
     table = {
         spec.torch_op: onnxscript.values.Op(
             onnxscript.values.Opset(DOMAIN, VERSION), spec.name, spec.schema()
@@ -115,7 +117,8 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
         )
     assert program is not None
     model = program.model
-    rename(model)
+    assert program.exported_program is not None
+    rename(model, module_outputs(core, program.exported_program, captured.shape))
     strip_metadata(model)
     if "height" in captured.free:
         pad_and_crop(model, images, ("height", "width"))

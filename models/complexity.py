@@ -76,9 +76,18 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[
     """Count the multiply-adds of one call with `inputs` in eval mode.
 
     Custom ops are counted in their dense form, as if every pixel of a mask were set. The network
-    runs on the meta device, so nothing is computed.
+    runs on the meta device, so nothing is computed; if its code cannot, because it reads values or
+    makes tensors outside of torch, it runs on the CPU on zeros.
     """
-    net = copy.deepcopy(net).to("meta").eval()
+    try:
+        return _count(copy.deepcopy(net).to("meta"), inputs, without, "meta")
+    except Exception:  # the user's code: anything can be raised; it says so again on the CPU
+        zeros = tuple(torch.zeros_like(tensor, device="cpu") for tensor in inputs)
+        return _count(copy.deepcopy(net), zeros, without, "cpu")
+
+
+def _count(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[str], device: str) -> Macs:
+    net.eval()
     extra = unfolded = 0
 
     def count_extra(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -95,8 +104,8 @@ def count_macs_of(net: nn.Module, inputs: tuple[Tensor, ...], without: Sequence[
             module.register_forward_hook(count_extra)
     counter = FlopCounterMode(display=False)
     every_pixel = fx_config.patch(meta_nonzero_assume_all_nonzero=True)  # type: ignore[attr-defined]
-    with counter, every_pixel, torch.no_grad():
-        net(*(tensor.to("meta") for tensor in inputs))
+    with counter, every_pixel, torch.no_grad(), torch.device(device):
+        net(*(tensor.to(device) for tensor in inputs))
     flops = _flops_by_op(counter, without)
     pure = sum(flops.values()) // 2
     convolutions = flops[torch.ops.aten.convolution] // 2

@@ -350,6 +350,7 @@ SPEC = ModelSpec(
     hyperparameters=hyperparameters,
     images=ImageSpec(STRIDE),
     local=("train_size",),
+    blur_mask="mask",
     published={
         "base": (
             Published(parameters=17.44e6, tolerance=0.0005),

@@ -66,6 +66,7 @@ class ModelSpec:
             by local pooling (TLC).
         published: figures from papers by variant.
         after_random: adjusts a network after `randomize` has filled it.
+        blur_mask: the decision module that tells which pixels are blurred, [N, 1, h, w].
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelSpec:
     local: tuple[str, ...] = ()
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None
+    blur_mask: str | None = None
 
     @property
     def default_variant(self) -> str:

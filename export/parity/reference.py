@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from deblur_export.export.float64 import float64_copy, run_float64
 from deblur_export.export.parity.runners import TorchRunner
 from deblur_export.export.reparam.prepare import prepare
 from deblur_export.models.checkpoint import LoadedModel
@@ -75,6 +75,7 @@ class Reference(Protocol):
         """Restore an image in float64.
 
         Raises:
+            NotFloat64Error: it does not compute in float64.
             DeblurExportError: it has no float64 form.
         """
         ...
@@ -122,7 +123,7 @@ class TorchReference:
 
     @cached_property
     def _exact(self) -> nn.Module:
-        return copy.deepcopy(self.model.net).double()
+        return float64_copy(self.model.net)
 
     def run(
         self, image: Array, choices: Choices = NO_CHOICES, allowance: Allowance = FLOAT32
@@ -133,9 +134,8 @@ class TorchReference:
         return Expected(restored, checks)
 
     def run_float64(self, image: Array, choices: Choices = NO_CHOICES) -> NDArray[np.float64]:
-        with with_choices(self._exact, choices), torch.no_grad():
-            restored: torch.Tensor = self._exact(torch.from_numpy(image).double())
-        return restored.numpy()
+        with with_choices(self._exact, choices):
+            return run_float64(self._exact, torch.from_numpy(image).double()).numpy()
 
     def weights(self) -> list[Array]:
         values = [*self._exported.parameters(), *self._exported.buffers()]

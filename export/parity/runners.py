@@ -48,7 +48,7 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
 
     def _capture(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            self._captured[name] = output
+            self._captured[name] = output.clone()  # the next layer may write into it
 
         return hook
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def rename(model: ir.Model) -> None:
+def rename(model: ir.Model, modules: Mapping[str, str]) -> None:
     """Rename nodes, values and anonymous constants in place.
 
     This needs the metadata of the torch exporter, so it must run before `strip_metadata`.
+
+    Args:
+        model: as the torch exporter gives it.
+        modules: the paths of the modules that values are outputs of, by the names that the values
+            have; see `module_outputs`.
     """
     graph = model.graph
     scopes = _modules(graph)
     used = {value.name for value in (*graph.inputs, *graph.outputs)}
     outputs = set(graph.outputs)
-    module_outputs = _module_outputs(graph, scopes)
     numbers: Counter[str] = Counter()
     for node in graph:
         base = f"{scopes[node]}/{node.op_type}" if scopes[node] else node.op_type
@@ -32,9 +37,9 @@ def rename(model: ir.Model) -> None:
         for position, value in enumerate(node.outputs):
             if value in outputs:
                 continue
-            name = scopes[node] if value in module_outputs else node.name
-            if len(node.outputs) > 1:
-                name = f"{name}.{position}"
+            name = modules.get(str(value.name))
+            if name is None:
+                name = f"{node.name}.{position}" if len(node.outputs) > 1 else node.name
             value.name = name if name not in used else f"{node.name}.out"
             used.add(value.name)
     _rename_constants(graph)
@@ -54,28 +59,6 @@ def _modules(graph: ir.Graph) -> dict[ir.Node, str]:
             users = (user for value in node.outputs for user, _ in value.uses())
             modules[node] = modules.get(next(users, node), "")
     return modules
-
-
-def _module_outputs(graph: ir.Graph, scopes: dict[ir.Node, str]) -> set[ir.Value]:
-    """For each module, its last tensor that is used outside the module.
-
-    It is a floating-point tensor if there is one, or else a tensor of pixel indices, which has a
-    batch axis.
-    """
-    indices: dict[str, ir.Value] = {}
-    last: dict[str, ir.Value] = {}
-    for node in graph:
-        module = scopes[node]
-        for value in node.outputs:
-            users = [scopes[user] for user, _ in value.uses()]
-            outside = any(user != module and not user.startswith(f"{module}.") for user in users)
-            if outside and value.dtype is not None and value.dtype.is_floating_point():
-                last[module] = value
-            elif outside and value.shape is not None and len(value.shape) > 1:
-                indices[module] = value
-    last = indices | last
-    last.pop("", None)
-    return set(last.values())
 
 
 def _rename_constants(graph: ir.Graph) -> None:

@@ -7,7 +7,7 @@ float64, and rounds the weights once at the end.
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deblur_export.errors import CheckFailedError
+from deblur_export.export.float64 import NotFloat64Error, float64_copy, run_float64, widened
 from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.complexity import count_macs_of, count_parameters
 
@@ -54,7 +55,9 @@ def reparameterize(
         progress: called with the name of each pass before it is applied.
 
     Returns:
-        The rewritten copy in the dtype of `net`, and a report of each pass.
+        The rewritten copy in the dtype of `net`, and a report of each pass. A network that does not
+        compute in float64 is returned as it is, with no report, since nothing could be proved;
+        `progress` is told why.
 
     Raises:
         CheckFailedError: a pass changed the output by more than `TOLERANCE`.
@@ -62,11 +65,14 @@ def reparameterize(
     """
     if net.training:
         raise ValueError("reparameterize: call net.eval() first; folds are valid in inference only")
-    dtype = next(net.parameters()).dtype
     probe = tuple(tensor.double() for tensor in probe)
-    work = copy.deepcopy(net).double()
-    with torch.no_grad():
-        expected = work(*probe)
+    work = float64_copy(net)
+    try:
+        expected, probe = _reference(work, probe)
+    except NotFloat64Error as obstacle:
+        progress(f"nothing: no fold can be proved exact for this network: {obstacle}")
+        return net, []
+    with torch.no_grad(), widened():
         reports: list[PassReport] = []
         size = _size(work, probe)
         for name, rewrite in passes:
@@ -74,7 +80,27 @@ def reparameterize(
             reports.append(_apply(name, rewrite, work, probe, expected, size))
             size = (reports[-1].parameters_after, reports[-1].macs_after)
         _error("the passes together", work, probe, expected)
-    return work.to(dtype).eval(), reports  # eval: rewrites may have added new modules
+    return work.to(dtype_of(net)).eval(), reports  # eval: rewrites may have added new modules
+
+
+def _reference(net: nn.Module, probe: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The output on the probe, and the probe; on its first image alone if the network takes no
+    batches.
+
+    Raises:
+        NotFloat64Error: the network does not compute in float64.
+    """
+    try:
+        return run_float64(net, *probe), probe
+    except NotFloat64Error:
+        first = tuple(tensor[:1] for tensor in probe)
+        return run_float64(net, *first), first
+
+
+def dtype_of(net: nn.Module) -> torch.dtype:
+    """The floating-point type of a network's weights; float32 for one without any."""
+    tensors = itertools.chain(net.parameters(), net.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
 
 def _size(net: nn.Module, probe: tuple[Tensor, ...]) -> tuple[int, int]:

@@ -17,10 +17,8 @@ from deblur_export.artifact import ModelFile
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import copied
 from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE
-from deblur_export.models.decisions import decisions
 
 Mask = NDArray[np.float32]
-MASK = "mask"  # the decision of M2AENet about which pixels are blurred
 BLOBS = 16  # the standard deviation of blobs is the longer side divided by this
 
 
@@ -50,11 +48,6 @@ def dilated_coverage(mask: Mask) -> float:
         mask: float32 [1, 1, H, W] of 0 and 1.
     """
     return float(cv2.dilate(mask[0, 0], np.ones((3, 3), np.uint8)).mean())
-
-
-def mask_decision(net: nn.Module) -> str | None:
-    """The dotted path of the network's mask decision, or None if it has none."""
-    return MASK if MASK in decisions(net) else None
 
 
 def mask_shape(net: nn.Module, decision: str, height: int, width: int) -> tuple[int, int]:

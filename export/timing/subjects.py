@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.verify import reference_model
-from deblur_export.export.timing.coverage import mask_decision, mask_shape
+from deblur_export.export.timing.coverage import mask_shape
 from deblur_export.export.timing.jobs import Network, network_of
 from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
 
@@ -106,8 +106,7 @@ def check_coverage(subjects: Sequence[Subject]) -> None:
 
 def _subject(model: LoadedModel) -> Subject:
     native = bool(_custom_ops(model) & NATIVE)
-    decision = mask_decision(model.net)
-    return Subject(model.title, network_of(model), native, decision, notes=model.notes)
+    return Subject(model.title, network_of(model), native, model.spec.blur_mask, notes=model.notes)
 
 
 def _fixed_size(artifact: Artifact) -> Size | None:

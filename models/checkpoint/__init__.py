@@ -86,10 +86,13 @@ class LoadedModel:
 
     @property
     def facts(self) -> Mapping[str, Fact]:
-        """What is known of the images that the network accepts, and how."""
+        """What is known of the network and the images that it accepts, and how."""
         if self.foreign is not None:
             return self.foreign.facts
-        return {name: Fact(value, "given") for name, value in self.images.known().items()}
+        known = dict(self.images.known())
+        if self.spec.blur_mask is not None:
+            known["blur_mask"] = self.spec.blur_mask
+        return {name: Fact(value, "given") for name, value in known.items()}
 
     @property
     def title(self) -> str:

@@ -98,6 +98,13 @@ class Manifest:
             raise ValueError("engine.profile is there for a fixed shape, or missing for a free one")
 
     @property
+    def blur_mask(self) -> str | None:
+        """The value of the graph that tells which pixels are blurred, [N, 1, h, w]; None for a
+        network that decides nothing of the kind, whatever its layers are called."""
+        fact = self.facts.get("blur_mask")
+        return fact.value if fact is not None and isinstance(fact.value, str) else None
+
+    @property
     def title(self) -> str:
         """The network and its variant, "nafnet:32"."""
         return self.model.title

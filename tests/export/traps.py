@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from deblur_export.models.checkpoint import LoadedModel, fingerprint
+from deblur_export.models.image_spec import ImageSpec
+from deblur_export.models.spec import ModelSpec
+
+
+def loaded(net: nn.Module, images: ImageSpec) -> LoadedModel:
+    """A network of these as the exporter takes it."""
+    spec = ModelSpec(
+        name="toy",
+        title="Toy",
+        source="a test",
+        build=type(net),
+        variants={"tiny": {}},
+        keys_present=(),
+        keys_absent=(),
+        hyperparameters=lambda state: {},
+        images=images,
+    )
+    return LoadedModel(spec, "tiny", {}, net.eval(), "toy.pth", fingerprint(net.state_dict()))
 
 
 class Convolution(nn.Module):
@@ -18,7 +39,7 @@ class Convolution(nn.Module):
         return result
 
     def forward_padded(self, x: Tensor) -> Tensor:
-        return self.forward(x)
+        return type(self).forward(self, x)  # the exporter replaces the forward of the instance
 
 
 class WindowReverse(Convolution):
@@ -138,3 +159,113 @@ class Fails(Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(1))
+
+
+class Reflects(Convolution):
+    """Pads by reflection, which a side of three pixels is too small for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = nn.functional.pad(x, (3, 3, 3, 3), mode="reflect")
+        return super().forward(padded)[..., 3:-3, 3:-3]
+
+
+class Floats(Convolution):
+    """Computes in float32 whatever it is given, as code for mixed precision does, and folds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.last = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.full((1, 3, 1, 1), 1 / 3, dtype=torch.float32) + torch.zeros(3, 1, 1)
+        x = self.norm(super().forward(x.float()))
+        result: Tensor = self.last(x.to(torch.float32) * scale.type(torch.float32))
+        return result
+
+
+class Halves(Floats):
+    """Rounds to bfloat16 on the way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.bfloat16())
+
+
+class AtNumpy(Floats):
+    """Leaves torch, for a float32 that cannot be widened."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.from_numpy(np.full((3, 3, 1, 1), 1 / 3, np.float32))
+        return nn.functional.conv2d(super().forward(x), scale)
+
+
+class InPlace(nn.Module):
+    """Its ReLU writes into the output of the convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.last = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(self.act(self.conv(x))) + x
+        return result
+
+    def forward_padded(self, x: Tensor) -> Tensor:
+        return type(self).forward(self, x)  # the exporter replaces the forward of the instance
+
+
+class OneImage(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[0] == 1
+        return x
+
+
+class OneAtATime(Floats):
+    """Takes no batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.check = OneImage()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.check(x))
+
+
+class Mask(Convolution):
+    """A layer called `mask` that decides nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = nn.Conv2d(3, 3, 1)
+        self.last = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(torch.tanh(self.mask(super().forward(x))))
+        return result
+
+
+class Gate(nn.Module):
+    """Keeps, for another layer, a map of the shape of its output and later than it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        result = torch.tanh(result)
+        self.map = torch.sigmoid(3 * result)
+        return result
+
+
+class KeepsMap(Convolution):
+    """Two layers read what a layer kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.gate(x) * x) * self.gate.map

@@ -106,6 +106,23 @@ def test_counting_rules_on_one_layer_each() -> None:
     assert macs.with_bias - macs.pure == 240 + 240 + 240 + 4
 
 
+class MakesTensors(nn.Conv2d):
+    """Makes tensors in its forward, on the default device and outside of torch."""
+
+    def __init__(self, values: bool) -> None:
+        super().__init__(3, 4, 1)
+        self.values = values
+
+    def forward(self, x: Tensor) -> Tensor:
+        number = float(x.mean()) if self.values else 1.0
+        return super().forward(x * torch.full((1, 3, 1, 1), number) + torch.zeros(1))
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_a_network_that_makes_tensors_or_reads_values_is_counted(values: bool) -> None:
+    assert count_macs_of(MakesTensors(values), (torch.zeros(1, 3, 2, 2),)).pure == 4 * 12
+
+
 class Listed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
