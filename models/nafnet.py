@@ -6,16 +6,18 @@ its GoPro checkpoints load unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from deblur_export.models.blocks.naf import NAFBlock, tlc_window
 from deblur_export.models.blocks.padding import pad_to_multiple
-from deblur_export.models.image_spec import ImageSpec
+from deblur_export.models.image_spec import CHANNELS, ImageSpec
 from deblur_export.models.spec import ModelSpec, Published, count_blocks
 
-STRIDE = 16
+STRIDE = 16  # of the paper's four levels
 
 
 def naf_stage(channels: int, count: int, window: int | None) -> nn.Sequential:
@@ -24,8 +26,8 @@ def naf_stage(channels: int, count: int, window: int | None) -> nn.Sequential:
 
 
 class NAFNet(nn.Module):
-    """A U-Net of four encoder stages, a middle stage and four decoder stages. Skip connections are
-    added.
+    """A U-Net of encoder stages, a middle stage and as many decoder stages, four in the paper. Skip
+    connections are added.
 
     Args:
         width: channels at full resolution; they double at each stage.
@@ -33,6 +35,7 @@ class NAFNet(nn.Module):
         train_size: side of the training crops in pixels; the network pools over a window of 1.5
             times this size around each pixel (TLC, "NAFNetLocal" in the official code). For
             inference only. None pools over the whole image.
+        channels: of the image.
     """
 
     def __init__(
@@ -42,13 +45,15 @@ class NAFNet(nn.Module):
         middle_blocks: int = 1,
         decoder_blocks: Sequence[int] = (1, 1, 1, 1),
         train_size: int | None = None,
+        channels: int = 3,
     ) -> None:
         super().__init__()
+        self.stride = 2 ** len(encoder_blocks)
         windows = [tlc_window(train_size, level) for level in range(len(encoder_blocks) + 1)]
-        self.intro = nn.Conv2d(3, width, 3, padding=1)
+        self.intro = nn.Conv2d(channels, width, 3, padding=1)
         self.encoders = nn.ModuleList()
         self.downs = nn.ModuleList()
-        channels = width
+        image_channels, channels = channels, width
         for level, count in enumerate(encoder_blocks):
             self.encoders.append(self.encoder_stage(level, channels, count, windows[level]))
             self.downs.append(nn.Conv2d(channels, 2 * channels, 2, stride=2))
@@ -62,7 +67,7 @@ class NAFNet(nn.Module):
             )
             channels //= 2
             self.decoders.append(naf_stage(channels, count, windows.pop()))
-        self.ending = nn.Conv2d(width, 3, 3, padding=1)
+        self.ending = nn.Conv2d(width, image_channels, 3, padding=1)
 
     def encoder_stage(self, level: int, channels: int, count: int, window: int | None) -> nn.Module:
         """Build the blocks of one encoder stage."""
@@ -72,16 +77,17 @@ class NAFNet(nn.Module):
         """Restore a blurred image.
 
         Args:
-            image: [N, 3, H, W], RGB in 0..1, of any size.
+            image: [N, C, H, W], RGB in 0..1 if C is 3, of any size.
 
         Returns:
-            [N, 3, H, W], not clamped to 0..1.
+            [N, C, H, W], not clamped to 0..1.
         """
         height, width = image.shape[-2:]
-        return self.forward_padded(pad_to_multiple(image, STRIDE))[..., :height, :width]
+        return self.forward_padded(pad_to_multiple(image, self.stride))[..., :height, :width]
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        """Like `forward`, for H and W that are multiples of 16, without padding and cropping."""
+        """Like `forward`, for H and W that are multiples of 2 to the number of encoder stages (16),
+        without padding and cropping."""
         x = self.intro(image)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
@@ -99,12 +105,29 @@ class NAFNet(nn.Module):
 
 def hyperparameters(state: Mapping[str, Tensor]) -> dict[str, object]:
     """Read the constructor arguments from keys and shapes of a state dict with NAFNet's layout."""
+    width, channels = state["intro.weight"].shape[:2]
+    if channels not in CHANNELS:
+        raise ValueError(f"images of {channels} channels")
+    levels = range(count_levels(state))
     return {
-        "width": state["intro.weight"].shape[0],
-        "encoder_blocks": [count_blocks(state, f"encoders.{i}.") for i in range(4)],
+        "width": width,
+        "encoder_blocks": [count_blocks(state, f"encoders.{i}.") for i in levels],
         "middle_blocks": count_blocks(state, "middle_blks."),
-        "decoder_blocks": [count_blocks(state, f"decoders.{i}.") for i in range(4)],
-    }
+        "decoder_blocks": [count_blocks(state, f"decoders.{i}.") for i in levels],
+    } | ({} if channels == 3 else {"channels": channels})
+
+
+def count_levels(keys: Iterable[str]) -> int:
+    """Number of encoder stages by the highest number in the keys of a state dict: where some are
+    missing, the others still tell."""
+    found = (re.match(r"(?:encoders|downs|ups|decoders)\.(\d{1,4})\.", key) for key in keys)
+    return 1 + max(int(match[1]) for match in found if match)
+
+
+def images(arguments: Mapping[str, Any]) -> ImageSpec:
+    """The images of a network with these constructor arguments."""
+    levels = len(arguments["encoder_blocks"])
+    return ImageSpec(2**levels, channels=arguments.get("channels", 3))
 
 
 TINY: dict[str, object] = {
@@ -135,6 +158,7 @@ SPEC = ModelSpec(
     keys_absent=("mask_predictor.", "kernel_extra."),
     hyperparameters=hyperparameters,
     images=ImageSpec(STRIDE),
+    images_of=images,
     local=("train_size",),
     published={
         "32": (

@@ -61,7 +61,8 @@ class ModelSpec:
         keys_present, keys_absent: a state dict belongs to the network if it contains every key of
             `keys_present` and no key that starts with one of `keys_absent`.
         hyperparameters: reads the constructor arguments from a state dict.
-        images: which images it accepts and gives.
+        images: which images it accepts and gives, with the default arguments.
+        images_of: the same for other constructor arguments, where it depends on them.
         local: the constructor arguments that take the side of the training crops and replace global
             by local pooling (TLC).
         published: figures from papers by variant.
@@ -78,6 +79,7 @@ class ModelSpec:
     keys_absent: tuple[str, ...]
     hyperparameters: Callable[[Mapping[str, Tensor]], dict[str, Any]]
     images: ImageSpec
+    images_of: Callable[[Mapping[str, Any]], ImageSpec] | None = None
     local: tuple[str, ...] = ()
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     after_random: Callable[[nn.Module], None] | None = None

@@ -61,8 +61,12 @@ def tlc_window(train_size: int | None, level: int) -> int | None:
     if train_size is None:
         return None
     window = 3 * (train_size // 2) >> level
-    if train_size not in LOCAL_SIZES or window not in WINDOWS:
+    if train_size not in LOCAL_SIZES:
         raise ValueError(f"train_size is {train_size}, not one of 32, 64, 128 and 256")
+    if window not in WINDOWS:
+        raise ValueError(
+            f"there is no pooling window of {window} pixels, which level {level} would have"
+        )
     return window
 
 

@@ -101,7 +101,8 @@ class LoadedModel:
     @property
     def images(self) -> ImageSpec:
         """Which images the network accepts and gives."""
-        return self.spec.images
+        spec = self.spec
+        return spec.images if spec.images_of is None else spec.images_of(self.arguments)
 
     @property
     def origin(self) -> str:
@@ -163,7 +164,10 @@ def load_model(
     if local:
         training = _training(checkpoint)
         arguments = _pooling(found.spec, arguments, train_size(training), training)
-    net = found.spec.build(**arguments).eval()
+    try:
+        net = found.spec.build(**arguments).eval()
+    except ValueError as error:  # only local pooling is refused: what the shapes imply was built
+        raise DeblurExportError(f"{checkpoint.source}: no --local for it: {error}") from error
     net.load_state_dict(fitted.state)
     return LoadedModel(
         found.spec,

@@ -12,6 +12,8 @@ from torch import Tensor
 from deblur_export import models
 from deblur_export.errors import DeblurExportError
 from deblur_export.models.checkpoint import fingerprint, load_model
+from deblur_export.models.image_spec import ImageSpec
+from deblur_export.models.random_weights import randomize
 from tests.models.checkpoint_files import (
     SMALL,
     SMALL_NETWORKS,
@@ -202,3 +204,34 @@ def test_shapes_that_fit_no_network(intro: Tensor, tmp_path: Path) -> None:
     state = random_state("nafnet") | {"intro.weight": intro}
     with pytest.raises(DeblurExportError, match=r"do not fit NAFNet|does not fit"):
         load_model("nafnet", None, str(save(state, tmp_path / "net.pth")))
+
+
+@pytest.mark.parametrize(("levels", "channels"), [((1, 2), 3), ((1, 1, 0), 1), ((1,) * 8, 4)])
+def test_nafnet_of_any_levels_and_channels(
+    levels: tuple[int, ...], channels: int, tmp_path: Path
+) -> None:
+    spec = models.get("nafnet")
+    blocks = list(levels)
+    net = spec.build(2, blocks, 1, blocks[::-1], channels=channels)
+    randomize(net, spec, 0)
+    path = save(net.state_dict(), tmp_path / "weights.pth")
+    model = load_model(None, None, str(path))
+    assert model.title == "nafnet:custom"
+    assert model.arguments["encoder_blocks"] == blocks
+    assert model.images == ImageSpec(2 ** len(levels), channels=channels)
+    image = torch.rand(1, channels, 13, 21)
+    with torch.no_grad():
+        assert torch.equal(model.net(image), net.eval()(image))
+        assert model.net(image).shape == image.shape
+    if len(levels) == 8:  # 384 pixels are 3 after seven halvings
+        with pytest.raises(DeblurExportError, match="no --local for it: there is no pooling"):
+            load_model(None, None, str(path), local=True)
+    else:
+        assert load_model(None, None, str(path), local=True).variant == "custom-local"
+
+
+def test_nafnet_of_strange_channels_is_refused(tmp_path: Path) -> None:
+    net = models.get("nafnet").build(4, [1], 1, [1], channels=5)
+    path = save(net.state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(DeblurExportError, match="do not fit NAFNet"):
+        load_model(None, None, str(path))
