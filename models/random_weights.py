@@ -55,3 +55,31 @@ def randomize(net: nn.Module, spec: ModelSpec, seed: int) -> None:
     if spec.after_random is not None:
         net.eval()
         spec.after_random(net)
+
+
+def perturb(net: nn.Module, seed: int) -> None:
+    """Move the zeros and ones of a network's own initial values away, in place and reproducibly.
+
+    Residual scales of 0 hide branches, norms of 1 and 0 hide their affine part. All other values
+    keep the size that the network's author chose, so that nothing overflows.
+
+    Args:
+        net: a network as it was built.
+        seed: all changes follow from it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if not parameter.is_floating_point():
+                continue
+            fan_in = max(1, parameter[0].numel() if parameter.dim() > 1 else 1)
+            width = 0.3 / math.sqrt(fan_in)
+            noise = width * torch.randn(parameter.shape, generator=generator)
+            noise = noise.where(noise.abs() > width / 100, width)
+            plain = (parameter == 0) | (parameter == 1)
+            parameter.add_(torch.where(plain, noise, noise / 10))
+        for name, buffer in net.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(0.1 * torch.randn(buffer.shape, generator=generator))
+            elif name.endswith("running_var"):
+                buffer.mul_(0.7 + 0.6 * torch.rand(buffer.shape, generator=generator))

@@ -38,9 +38,9 @@ from deblur_export.export.precision.rescale import recorded_powers
 from deblur_export.export.runtimes.open import open_reproducible
 from deblur_export.export.runtimes.registry import DEFAULT, backend
 from deblur_export.export.runtimes.session import Session
-from deblur_export.file_names import is_file
-from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
+from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.models.decisions import Allowance, ChoiceCheck
+from deblur_export.models.loading import recorded_model
 from deblur_export.precision import FP32, OVERFLOW_ADVICE, PRECISIONS, GraphPrecision, Tolerances
 
 MAX_DROP = 0.1  # dB, as in `calibrate`
@@ -56,36 +56,22 @@ class GroundTruthCheck:
 
 
 def reference_model(
-    artifact: Artifact, weights: str | None = None, ema: bool | None = None
+    artifact: Artifact,
+    weights: str | None = None,
+    ema: bool | None = None,
+    model: str | None = None,
 ) -> LoadedModel:
     """Load the PyTorch network from which an artifact was exported.
 
     Args:
         artifact: an exported ONNX file or an engine.
-        weights: the checkpoint; None if it is where it was at the export.
-        ema: which weights of a checkpoint with two sets; None takes those that were exported.
+        weights, ema, model: as of `recorded_model`.
 
     Raises:
-        DeblurExportError: the checkpoint is missing or has other weights than the exported ones.
+        DeblurExportError: the network or the checkpoint is missing, or has other weights than the
+            exported ones.
     """
-    manifest = artifact.manifest
-    recorded = manifest.weights
-    source = weights or recorded.source
-    named = source == DEMO or source.startswith("random:")
-    if not named and not is_file(source):
-        raise DeblurExportError(
-            f"{source}: the weights of {artifact.path.name} are not there; pass --weights FILE"
-        )
-    local = "train_size" in manifest.model.arguments
-    variant = manifest.model.variant.removesuffix("-local") if named else None
-    ema = recorded.ema if ema is None else ema
-    model = load_model(manifest.model.name, variant, source, local, ema)
-    if model.sha256 != recorded.sha256:
-        raise DeblurExportError(
-            f"{source}: not the weights that {artifact.path.name} was exported from "
-            f"(SHA-256 {model.sha256[:12]} instead of {recorded.sha256[:12]})"
-        )
-    return model
+    return recorded_model(artifact.manifest, artifact.path.name, weights, ema, model)
 
 
 def verify(

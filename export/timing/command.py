@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,10 @@ from deblur_export.export.timing.subjects import (
     Size,
     Subject,
     check_coverage,
+    from_choice,
     from_files,
-    from_name,
 )
+from deblur_export.models.loading import NetworkChoice
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import GraphPrecision
 from deblur_export.temporary import temporary_folder
@@ -44,11 +45,7 @@ class Options:
     """The options of the command: `sizes` like "720x1280", `coverages` in percent."""
 
     files: tuple[Path, ...]
-    model: str | None
-    variant: str | None
-    weights: str | None
-    ema: bool | None
-    local: bool
+    network: NetworkChoice
     reference: str | None
     sizes: tuple[str, ...]
     coverages: tuple[float, ...]
@@ -116,7 +113,7 @@ def _settings(options: Options) -> Settings:
     if options.plot_path is not None:
         check_plot(options.plot_path, len(sizes), len(coverages))
     subjects, fixed = _subjects(options)
-    weights = None if options.weights is None else Path(options.weights)
+    weights = None if options.network.weights is None else Path(options.network.weights)
     check_outputs(
         [("the JSON file", options.json_path), ("the plot", options.plot_path)],
         [*(path for file in options.files for path in read_artifact(file).files), weights],
@@ -139,19 +136,22 @@ def _settings(options: Options) -> Settings:
 
 def _subjects(options: Options) -> tuple[list[Subject], list[Size]]:
     """The networks of the files or of the name, the reference network last."""
-    if bool(options.files) == bool(options.model):
-        raise DeblurExportError("bench needs FILE.onnx, or a network with --model")
+    choice = options.network
     fixed: list[Size] = []
-    if options.model is not None:
-        named = (options.model, options.variant, options.weights, options.local, options.ema)
-        subjects = [from_name(*named)]
-    elif options.variant is not None or options.local:
-        raise DeblurExportError("--variant and --local need --model; a FILE contains both")
+    if options.files:
+        if replace(choice, name=None, weights=None, ema=None) != NetworkChoice(None):
+            raise DeblurExportError(
+                "--variant, --local and what describes a network need --model without a FILE, "
+                "which contains them"
+            )
+        subjects, fixed = from_files(options.files, choice.weights, choice.ema, choice.name)
+    elif choice.name is None:
+        raise DeblurExportError("bench needs FILE.onnx, or a network with --model")
     else:
-        subjects, fixed = from_files(options.files, options.weights, options.ema)
+        subjects = [from_choice(choice)]
     if options.reference is not None:
         name, _, variant = options.reference.partition(":")
-        extra = from_name(name, variant or None, REFERENCE_WEIGHTS, False)
+        extra = from_choice(NetworkChoice(name, REFERENCE_WEIGHTS, variant or None))
         if extra.title in {subject.title for subject in subjects}:
             raise DeblurExportError(f"--reference {options.reference}: it is measured already")
         subjects.append(extra)

@@ -6,34 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deblur_export.models.checkpoint import DEMO, LoadedModel, load_model
+from deblur_export.models.foreign.examine import Given
+from deblur_export.models.loading import NetworkChoice
 from deblur_export.precision import GraphPrecision
 
 TORCH = "torch"  # the engine of a job that PyTorch runs
 # Input with the forced choice and output with the network's own choice, if a decision is forced.
 FORCED_CHOICE, OWN_CHOICE = "forced_choice", "own_choice"
-
-
-@dataclass(frozen=True)
-class Network:
-    """How to load a network in another process; the fields are arguments of `load_model`."""
-
-    name: str
-    variant: str | None
-    weights: str
-    local: bool
-    ema: bool | None = None
-
-    def load(self) -> LoadedModel:
-        return load_model(self.name, self.variant, self.weights, self.local, self.ema)
-
-
-def network_of(model: LoadedModel) -> Network:
-    """The arguments with which `load_model` loads the same network."""
-    named = model.weights == DEMO or model.weights.startswith("random:")
-    variant = model.variant.removesuffix("-local") if named else None
-    local = "train_size" in model.arguments
-    return Network(model.spec.name, variant, model.weights, local, model.ema)
 
 
 @dataclass(frozen=True)
@@ -48,7 +27,7 @@ class Job:
     precision: GraphPrecision
     threads: int
     file: str | None = None
-    network: Network | None = None
+    network: NetworkChoice | None = None
     native: bool = False
     compiled: bool = False
     decision: str | None = None
@@ -57,4 +36,12 @@ class Job:
 def job_from(fields: Mapping[str, Any]) -> Job:
     """The job of which `dataclasses.asdict` returned `fields`."""
     network = fields["network"]
-    return Job(**{**fields, "network": None if network is None else Network(**network)})
+    return Job(**{**fields, "network": None if network is None else choice_from(network)})
+
+
+def choice_from(fields: Mapping[str, Any]) -> NetworkChoice:
+    """The network of which `dataclasses.asdict` returned `fields`; JSON has lists for tuples."""
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in fields["given"].items()
+    }
+    return NetworkChoice(**{**fields, "given": Given(**given)})

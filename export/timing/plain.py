@@ -13,7 +13,8 @@ from torch._library.custom_ops import OPDEFS  # torch has no public access to th
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.timing.coverage import ForcedChoice, mask_shape
-from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE, Network
+from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE
+from deblur_export.models.loading import NetworkChoice
 from deblur_export.plugins.libraries import cpu
 from deblur_export.plugins.ops import OPS
 from deblur_export.plugins.ops.pruned_conv import pruned_conv_reference
@@ -23,7 +24,7 @@ REASON_LENGTH = 160
 
 
 def export_plain(
-    network: Network, height: int, width: int, decision: str | None, path: Path
+    network: NetworkChoice, height: int, width: int, decision: str | None, path: Path
 ) -> None:
     """Export the original network for a fixed image size, with its custom ops as plain PyTorch.
 
@@ -36,8 +37,9 @@ def export_plain(
     Raises:
         DeblurExportError: `torch.onnx.export` fails; the message is one line.
     """
-    net = network.load().net
-    samples: tuple[torch.Tensor, ...] = (torch.zeros(1, 3, height, width),)
+    model = network.load()
+    net = model.net
+    samples: tuple[torch.Tensor, ...] = (torch.zeros(1, model.images.channels, height, width),)
     inputs, outputs = ["image"], ["restored"]
     if decision is not None:
         mask = torch.zeros(1, 1, *mask_shape(net, decision, height, width))

@@ -17,8 +17,8 @@ from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.verify import reference_model
 from deblur_export.export.timing.coverage import mask_shape
-from deblur_export.export.timing.jobs import Network, network_of
-from deblur_export.models.checkpoint import LoadedModel, default_weights, load_model
+from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.models.loading import NetworkChoice, choice_of
 
 # Ops of the domain deblur for which plugins/csrc has a kernel.
 NATIVE = {
@@ -38,7 +38,7 @@ class Subject:
     checkpoint were taken."""
 
     title: str
-    network: Network
+    network: NetworkChoice
     native: bool
     decision: str | None
     files: tuple[Path, ...] = ()
@@ -51,22 +51,29 @@ class Subject:
 
 
 def from_files(
-    files: Iterable[Path], weights: str | None, ema: bool | None = None
+    files: Iterable[Path],
+    weights: str | None,
+    ema: bool | None = None,
+    model: str | None = None,
 ) -> tuple[list[Subject], list[Size]]:
     """One subject for all files of the same network, and the sizes of the files of fixed size.
+
+    Args:
+        files: exported files.
+        weights, ema, model: as of `reference_model`.
 
     Raises:
         DeblurExportError: a file was not written by this package, has a batch size above 1, its
             weights are missing, or two files have different fixed sizes.
     """
-    subjects: dict[Network, Subject] = {}
+    subjects: dict[NetworkChoice, Subject] = {}
     sizes: dict[Size, Path] = {}
     for file in files:
         artifact = read_artifact(file)
         size = _fixed_size(artifact)
         if size is not None:
             sizes[size] = file
-        subject = _subject(reference_model(artifact, weights, ema))
+        subject = _subject(reference_model(artifact, weights, ema, model))
         known = subjects.setdefault(subject.network, subject)
         if file in known.files:
             raise DeblurExportError(f"{file}: named twice")
@@ -77,20 +84,13 @@ def from_files(
     return list(subjects.values()), list(sizes)
 
 
-def from_name(
-    name: str,
-    variant: str | None,
-    weights: str | None,
-    local: bool,
-    ema: bool | None = None,
-) -> Subject:
+def from_choice(choice: NetworkChoice) -> Subject:
     """A network by name, with the demo weights if there are any, otherwise with random ones.
 
     Raises:
         DeblurExportError: there is no such network or variant, or the weights do not fit.
     """
-    source = weights or default_weights(name, variant)
-    return _subject(load_model(name, variant, source, local, ema))
+    return _subject(choice.load())
 
 
 def check_coverage(subjects: Sequence[Subject]) -> None:
@@ -106,7 +106,7 @@ def check_coverage(subjects: Sequence[Subject]) -> None:
 
 def _subject(model: LoadedModel) -> Subject:
     native = bool(_custom_ops(model) & NATIVE)
-    return Subject(model.title, network_of(model), native, model.spec.blur_mask, notes=model.notes)
+    return Subject(model.title, choice_of(model), native, model.spec.blur_mask, notes=model.notes)
 
 
 def _fixed_size(artifact: Artifact) -> Size | None:

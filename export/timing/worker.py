@@ -24,7 +24,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.backend import Opening
 from deblur_export.export.runtimes.registry import backend
 from deblur_export.export.timing import memory
-from deblur_export.export.timing.jobs import TORCH, Network, job_from
+from deblur_export.export.timing.jobs import TORCH, choice_from, job_from
 from deblur_export.export.timing.plain import export_plain, root_cause
 from deblur_export.export.timing.runners import Runner, open_runner
 
@@ -83,7 +83,7 @@ class Worker:
         return {"seconds": dict(seconds.most_common(PROFILED))}
 
     def plain(self, request: Fields) -> Fields:
-        network, path = Network(**request["network"]), Path(request["path"])
+        network, path = choice_from(request["network"]), Path(request["path"])
         height, width = request["size"]
         export_plain(network, height, width, request["decision"], path)
         return {}
@@ -91,7 +91,7 @@ class Worker:
     def optimized(self, request: Fields) -> Fields:
         from deblur_export.export.pipeline import ExportOptions, trace_model, write_onnx
 
-        model = Network(**request["network"]).load()
+        model = choice_from(request["network"]).load()
         traced = trace_model(model, ExportOptions())
         for target, path in request["paths"].items():
             write_onnx(model, ExportOptions(target=target), traced, Path(path))

@@ -24,7 +24,8 @@ from deblur_export.errors import CheckFailedError, DeblurExportError
 
 if TYPE_CHECKING:
     from deblur_export.api.engine import build_engine
-    from deblur_export.api.export import calibrate, export_onnx, load_model
+    from deblur_export.api.export import calibrate, export_onnx
+    from deblur_export.api.loading import Given, adapt, load_model
     from deblur_export.api.parity import verify
     from deblur_export.api.session import open_session
     from deblur_export.artifact import Artifact
@@ -34,6 +35,8 @@ __all__ = [
     "Artifact",
     "CheckFailedError",
     "DeblurExportError",
+    "Given",
+    "adapt",
     "build_engine",
     "calibrate",
     "export_onnx",
@@ -43,10 +46,12 @@ __all__ = [
 ]
 _WHERE = {
     "Artifact": "artifact",
+    "Given": "api.loading",
+    "adapt": "api.loading",
     "build_engine": "api.engine",
     "calibrate": "api.export",
     "export_onnx": "api.export",
-    "load_model": "api.export",
+    "load_model": "api.loading",
     "open_session": "api.session",
     "verify": "api.parity",
 }

@@ -16,6 +16,7 @@ from deblur_export import __version__
 from deblur_export.commands.bench import bench
 from deblur_export.commands.calibrate import calibrate
 from deblur_export.commands.doctor import doctor
+from deblur_export.commands.inspect import inspect_command
 from deblur_export.commands.models import models
 from deblur_export.commands.onnx import onnx_command
 from deblur_export.commands.pairs import pairs
@@ -48,6 +49,7 @@ for verb in (
     pairs,
     train,
     models,
+    inspect_command,
     doctor,
     plugins,
 ):

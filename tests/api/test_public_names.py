@@ -13,13 +13,20 @@ import pytest
 
 import deblur_export
 from deblur_export.cli import cli
+from deblur_export.commands.network import FIELDS
+from deblur_export.models.foreign.examine import Given
 
 # What a verb's parameter is called in Python.
 RENAMED = {"json_path": "json", "html_path": "html", "max_drop": "max_psnr_drop"}
+# Of a network; `load_model` has them.
+NETWORK = {
+    *("model", "variant", "weights", "local", "ema", "arguments"),
+    *(FIELDS.get(name, name) for name in Given.__dataclass_fields__),
+}
 # Flags of `onnx` and `trt` that are values in Python, and what only a terminal needs.
 SPELLED_OUT = {
-    "onnx": {"dynamic", "no_reparam", "model", "variant", "weights", "local", "ema"},
-    "trt": {"fp16", "bf16", "int8", "file", "model", "variant", "weights", "local", "ema"},
+    "onnx": {"dynamic", "no_reparam", *NETWORK},
+    "trt": {"fp16", "bf16", "int8", "file", *NETWORK},
     "calibrate": {"table", "plot"},
     "run": {"photos", "output", "suffix", "mask", "overwrite", "quality"},
     "verify": set(),
@@ -29,7 +36,7 @@ ONLY_PYTHON = {
     "trt": {"source", "precision", "listener"},
     "calibrate": {"whole"},
     "run": set(),
-    "verify": {"model"},
+    "verify": set(),
 }
 ALIASES = {"trt": {"compute_capability": "compute_capabilities"}}
 FUNCTIONS = {

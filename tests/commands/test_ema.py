@@ -13,9 +13,9 @@ from deblur_export.artifact import read_artifact
 from deblur_export.cli import cli
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.parity.verify import reference_model
-from deblur_export.export.timing.jobs import network_of
-from deblur_export.export.timing.subjects import from_files, from_name
+from deblur_export.export.timing.subjects import from_choice, from_files
 from deblur_export.models.checkpoint import fingerprint
+from deblur_export.models.loading import NetworkChoice, choice_of
 from deblur_export.models.training.run import RunArguments
 from tests.models.checkpoint_files import SMALL, random_state
 
@@ -51,13 +51,13 @@ def test_what_was_taken_is_said_recorded_and_compared(
     model = reference_model(artifact)
     assert model.sha256 == fingerprint(average)
     assert reference_model(artifact, ema=True).origin == "net.pth, params_ema"
-    assert network_of(model).load().sha256 == fingerprint(average)
+    assert choice_of(model).load().sha256 == fingerprint(average)
     with pytest.raises(DeblurExportError, match="not the weights that net"):
         reference_model(artifact, ema=False)
     (subject,), _ = from_files([Path("net.onnx")], None)
     assert subject.network.load().sha256 == fingerprint(average)
     assert "'params_ema' is taken" in subject.notes[0]
-    assert from_name("nafnet", None, "net.pth", False).network.ema is False
+    assert from_choice(NetworkChoice("nafnet", "net.pth")).network.ema is False
     with pytest.raises(DeblurExportError, match="not the weights that net"):
         deblur_export.verify(artifact, ema=False)
 

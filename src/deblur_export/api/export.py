@@ -1,4 +1,4 @@
-"""From a checkpoint to an ONNX file: `load_model`, `export_onnx` and `calibrate`."""
+"""From a network to an ONNX file: `export_onnx` and `calibrate`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from deblur_export.api.common import (
     as_path,
     quiet,
 )
+from deblur_export.api.loading import load_model
 from deblur_export.artifact import Artifact, with_sidecar
 from deblur_export.calibration import calibrate as calibration
 from deblur_export.calibration.calibrate import MAX_DROP, Calibrated, Calibration, int8_path
@@ -27,47 +28,11 @@ from deblur_export.export.inline import inlined_file
 from deblur_export.export.pipeline import ExportOptions, default_path
 from deblur_export.export.precision import headroom_rule
 from deblur_export.export.precision.half_io import half_io_file
-from deblur_export.models import checkpoint
-from deblur_export.models.checkpoint import LoadedModel, default_weights
+from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.onnx_reading import graph_errors
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import PRECISIONS, PrecisionName
 from deblur_export.target import TARGETS, TargetName
-
-
-def load_model(
-    model: str | None = None,
-    weights: PathLike | None = None,
-    *,
-    variant: str | None = None,
-    local: bool = False,
-    ema: bool | None = None,
-) -> LoadedModel:
-    """Build one of the networks and load its weights; the options of `deblur-export onnx`.
-
-    Args:
-        model: a name that `deblur-export models` lists; None recognises a checkpoint by its keys.
-        weights: a checkpoint (what `torch.save` or safetensors wrote), "demo" or "random:SEED".
-            None takes the demo weights of a variant that has any, else "random:0".
-        variant: the network's variant; None reads it from the shapes of the weights.
-        local: pool over windows around each pixel (TLC) in place of the whole image.
-        ema: of a checkpoint, True takes the weights averaged over the training, False the others.
-            None takes the others where both are there, as the official evaluation of NAFNet does.
-
-    Returns:
-        The network in eval mode (`.net`, a torch.nn.Module from [N, 3, H, W] to the same shape,
-        RGB in 0..1) with its specification, variant and the SHA-256 of its weights; `.key` tells
-        under which key of the checkpoint they stood, `.notes` what was chosen and left out.
-
-    Raises:
-        DeblurExportError: unknown network or variant, or weights that are missing, damaged, of
-            another network or not of the kind that `ema` asks for.
-    """
-    if model is None and weights is None:
-        raise DeblurExportError("load_model needs a network's name, weights, or both")
-    source = default_weights(model, variant) if weights is None else str(weights)
-    with TORCH_LOCK:
-        return checkpoint.load_model(model, variant, source, local, ema)
 
 
 def export_onnx(
@@ -91,7 +56,7 @@ def export_onnx(
     """Export a network to one ONNX file and its manifest; the options of `deblur-export onnx`.
 
     Args:
-        model: what `load_model` returned, or a network's name.
+        model: what `load_model` or `adapt` returned, or a network's name.
         output: the .onnx file to write; None is `MODEL_VARIANT.onnx` in the working folder, with
             target and precision in its name where they are not the default.
         target: which runtime the file is shaped for.

@@ -34,7 +34,7 @@ RUNTIME_NOTE = "runtime: "  # begins the note that says what was chosen, and why
 
 def verify(
     file: Artifact | PathLike,
-    model: LoadedModel | None = None,
+    model: LoadedModel | str | None = None,
     *,
     images: PathLike | None = None,
     pairs: PathLike | None = None,
@@ -55,7 +55,8 @@ def verify(
 
     Args:
         file: an artifact or its path.
-        model: the network; None loads the one that the manifest names.
+        model: the network; None loads the one that the manifest names. A network of your own has
+            to be named again, as `load_model` takes it: its code is run.
         images: folder of photos to compare on, besides synthetic images. Those that cannot be read
             are left out, and notes of the report say so; of `pairs` too.
         pairs: folder of `deblur-export pairs`, or with blurred/ and sharp/: both sides are then
@@ -106,7 +107,9 @@ def verify(
     with TORCH_LOCK:
         report = parity.verify(
             artifact,
-            model or parity.reference_model(artifact, source, ema),
+            model
+            if isinstance(model, LoadedModel)
+            else parity.reference_model(artifact, source, ema, model),
             cases,
             html is not None,
             progress,

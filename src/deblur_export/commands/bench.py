@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, PrecisionType, ema_option, make_console, steps
+from deblur_export.commands.common import PATH, PrecisionType, make_console, steps
+from deblur_export.commands.network import network_choice, network_options
 from deblur_export.export.runtimes.registry import ENTRIES
-from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
 
 CANDIDATES = (
@@ -20,11 +20,7 @@ TIMED = tuple(name for name, precision in PRECISIONS.items() if precision.timed)
 
 @click.command()
 @click.argument("files", type=PATH, nargs=-1, metavar="[FILE.onnx]...")
-@click.option("--model", help=f"Network to export for the run instead: {', '.join(NAMES)}.")
-@click.option("--variant", help="Variant of the network; see `deblur-export models`.")
-@click.option("--weights", help="Checkpoint, demo or random:SEED; the weights of FILE if moved.")
-@ema_option
-@click.option("--local", is_flag=True, help="With --model: pool around each pixel (TLC).")
+@network_options
 @click.option("--reference", metavar="NAME[:VARIANT]", help="Second network to measure as well.")
 @click.option("--size", "sizes", multiple=True, metavar="HxW", help="Image size; repeat. [256x256]")
 @click.option(
@@ -63,4 +59,5 @@ def bench(**options: Any) -> None:
         from deblur_export.export.timing.command import Options
         from deblur_export.export.timing.command import bench as run_bench
 
-        run_bench(Options(**options), console, tell)
+        choice = network_choice(options)
+        run_bench(Options(network=choice, **options), console, tell)

@@ -11,11 +11,11 @@ from deblur_export.commands.calibrate import LAYOUTS
 from deblur_export.commands.common import (
     PATH,
     PrecisionType,
-    ema_option,
     loaded_lines,
     make_console,
     steps,
 )
+from deblur_export.commands.network import network_choice, network_options
 from deblur_export.models import NAMES
 from deblur_export.precision import PRECISIONS
 from deblur_export.target import DEFAULT, TARGETS
@@ -52,15 +52,7 @@ io_option = click.option(
 
 
 @click.command("onnx")
-@click.option("--model", help=f"Network: {', '.join(NAMES)}. Optional with a checkpoint.")
-@click.option("--variant", help="Variant of the network; see `deblur-export models`.")
-@click.option("--weights", help="Checkpoint (torch.save or safetensors), demo or random:SEED.")
-@ema_option
-@click.option(
-    "--local",
-    is_flag=True,
-    help="Pool around each pixel instead of over the image (TLC), as published scores do.",
-)
+@network_options
 @click.option(
     "--target",
     type=click.Choice(tuple(TARGETS)),
@@ -110,11 +102,6 @@ io_option = click.option(
 )
 @click.option("-o", "--output", type=PATH, help="The .onnx file to write.")
 def onnx_command(
-    model: str | None,
-    variant: str | None,
-    weights: str | None,
-    local: bool,
-    ema: bool | None,
     target: Any,
     dynamic: bool,
     shape: FixedShape | None,
@@ -129,13 +116,16 @@ def onnx_command(
     max_drop: float | None,
     inline: bool,
     output: Path | None,
+    **network: Any,
 ) -> None:
     """Export a network to one ONNX file and its manifest (FILE.json)."""
+    model, weights = network["model"], network["weights"]
     if dynamic and shape:
         raise click.UsageError("--dynamic and --shape exclude each other")
     if model is None and weights is None:
         raise click.UsageError(
-            f"name a network with --model ({', '.join(NAMES)}) or give --weights"
+            f"name a network with --model ({', '.join(NAMES)}, or package.module:callable or "
+            "path/file.py:Name of your own) or give --weights"
         )
     int8 = precision == "int8"
     if int8 and (ranges is not None or rescale):
@@ -150,11 +140,12 @@ def onnx_command(
         raise click.UsageError("--dataset, --layout and --max-psnr-drop are for --precision int8")
     console = make_console()
     with steps(console, "loading PyTorch") as tell:
-        from deblur_export.api.export import export_onnx, load_model
+        from deblur_export.api.export import export_onnx
+        from deblur_export.api.loading import load_choice
         from deblur_export.calibration.calibrate import MAX_DROP
         from deblur_export.export.precision.rescale import PASS as RESCALED
 
-        loaded = load_model(model, weights, variant=variant, local=local, ema=ema)
+        loaded = load_choice(network_choice(network), shape, tell)
         for line in loaded_lines(loaded, weights):
             console.print(line)
         if model is None:

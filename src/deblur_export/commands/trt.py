@@ -7,20 +7,16 @@ from typing import Any
 
 import click
 
-from deblur_export.commands.common import PATH, ema_option, loaded_lines, make_console, steps
+from deblur_export.commands.common import PATH, loaded_lines, make_console, steps
+from deblur_export.commands.network import network_choice, network_options
 from deblur_export.commands.onnx import io_option
 from deblur_export.export.engines import options as given
 from deblur_export.export.engines.registry import BACKENDS, ENTRIES
-from deblur_export.models import NAMES
 
 
 @click.command()
 @click.argument("file", type=PATH, required=False)
-@click.option("--model", help=f"Export this network first: {', '.join(NAMES)}.")
-@click.option("--variant", help="Variant of --model.")
-@click.option("--weights", help="Weights of --model, as in `deblur-export onnx`.")
-@ema_option
-@click.option("--local", is_flag=True, help="Local pooling of --model.")
+@network_options
 @click.option(
     "--fp16", is_flag=True, help="Compute in float16. [the precision of FILE without any of these]"
 )
@@ -76,11 +72,6 @@ from deblur_export.models import NAMES
 @click.option("-o", "--output", type=PATH, help="The .engine file to write.")
 def trt(
     file: Path | None,
-    model: str | None,
-    variant: str | None,
-    weights: str | None,
-    local: bool,
-    ema: bool | None,
     fp16: bool,
     bf16: bool,
     int8: bool,
@@ -103,6 +94,7 @@ def trt(
     hardware_compatible: bool,
     compute_capability: str | None,
     output: Path | None,
+    **network: Any,
 ) -> None:
     """Build a TensorRT engine from FILE and check its precision.
 
@@ -110,18 +102,21 @@ def trt(
     can build here, write the strongly typed ONNX file and the manifest of the engine, and print the
     commands for the target machine.
     """
-    exporting = model is not None or weights is not None
+    weights = network["weights"]
+    exporting = network["model"] is not None or weights is not None
     if file is not None and exporting:
         raise click.UsageError("FILE and --model or --weights exclude each other")
-    if not exporting and (variant is not None or local or ema is not None):
-        raise click.UsageError("--variant, --local and --ema belong to --model")
+    if not exporting and any(value not in (None, False, ()) for value in network.values()):
+        raise click.UsageError(
+            "--variant, --local and --ema belong to --model, --arg and the like to your own network"
+        )
     if not int8 and (images, dataset, max_drop) != (None, None, None):
         raise click.UsageError("--images, --dataset and --max-psnr-drop belong to --int8")
     console = make_console()
     with steps(console, "looking for TensorRT") as tell:
         from deblur_export.api.engine import plan_engine
         from deblur_export.api.engine_source import Data, only_artifact
-        from deblur_export.api.export import load_model
+        from deblur_export.api.loading import load_choice
         from deblur_export.artifact import Artifact, read_artifact
         from deblur_export.calibration.calibrate import MAX_DROP
         from deblur_export.commands.progress import PhaseBars
@@ -144,7 +139,7 @@ def trt(
         if file is not None:
             source = read_artifact(file)
         elif exporting:
-            source = load_model(model, weights, variant=variant, local=local, ema=ema)
+            source = load_choice(network_choice(network), progress=tell)
             for line in loaded_lines(source, weights):
                 console.print(line)
         else:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=PATH)
+@click.option(
+    "--model", metavar="NAME", help="Your own network, named again as at the export: its code runs."
+)
 @click.option("--images", type=PATH, help="Folder of photos to compare on as well.")
 @click.option(
     "--pairs",
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 @click.option("--html", "html_path", type=PATH, help="Write the report as one HTML page.")
 def verify(
     file: Path,
+    model: str | None,
     images: Path | None,
     pairs: Path | None,
     max_drop: float | None,
@@ -83,6 +87,7 @@ def verify(
 
         report = verify_file(
             file,
+            model,
             images=images,
             pairs=pairs,
             max_psnr_drop=max_drop,

@@ -31,10 +31,12 @@ from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.timing import coverage, plain, plots, rounds, subjects, tables
 from deblur_export.export.timing.candidates import CANDIDATES, Row, plan
 from deblur_export.export.timing.cases import Case
-from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE, Job, Network
+from deblur_export.export.timing.jobs import FORCED_CHOICE, OWN_CHOICE, Job
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.rounds import Budget, Figures
 from deblur_export.models.checkpoint import load_model
+from deblur_export.models.image_spec import ImageSpec
+from deblur_export.models.loading import NetworkChoice
 from deblur_export.models.random_weights import randomize
 from deblur_export.temporary import PREFIX
 from tests import needs
@@ -47,7 +49,7 @@ __all__ = ["invoke"]  # a fixture
 
 SMALL = (32, 48)
 PLAIN_TOO = ("torch-eager", "ort-optimized", "ort-plain")
-NAFNET = Network("nafnet", "tiny", "random:0", local=False)
+NAFNET = NetworkChoice("nafnet", "random:0", "tiny")
 
 
 def saved(folder: Path, **arrays: np.ndarray[Any, Any]) -> dict[str, str]:
@@ -101,7 +103,7 @@ def test_plain_export_is_standard_and_right(tmp_path: Path) -> None:
     path, spec = tmp_path / "plain.onnx", models.get("m2aenet")
     masked = spec.build(**{**spec.variants["tiny"], "encoder_blocks": [1, 1, 1, 1]}).eval()
     randomize(masked, spec, 0)
-    network: Any = SimpleNamespace(load=lambda: SimpleNamespace(net=masked))
+    network: Any = SimpleNamespace(load=lambda: SimpleNamespace(net=masked, images=ImageSpec(1)))
     plain.export_plain(network, *SMALL, "mask", path)
     model = onnx.load(path)
     assert {node.domain for node in model.graph.node} == {""}
@@ -120,7 +122,9 @@ def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
-    network: Any = SimpleNamespace(load=lambda: SimpleNamespace(net=Undecided()))
+    network: Any = SimpleNamespace(
+        load=lambda: SimpleNamespace(net=Undecided(), images=ImageSpec(1))
+    )
     with pytest.raises(DeblurExportError, match=r"^cannot be exported: \S+") as failure:
         plain.export_plain(network, 4, 4, None, tmp_path / "plain.onnx")
     assert "\n" not in str(failure.value)
@@ -322,7 +326,7 @@ def test_fixed_size_files(monkeypatch: pytest.MonkeyPatch) -> None:
         return Artifact(path, make_manifest(shapes[path.name]))
 
     monkeypatch.setattr(subjects, "read_artifact", artifact)
-    monkeypatch.setattr(subjects, "reference_model", lambda artifact, weights, ema: model)
+    monkeypatch.setattr(subjects, "reference_model", lambda *arguments: model)
     found, sizes = subjects.from_files([Path("a"), Path("d")], None)
     assert [one.files for one in found] == [(Path("a"), Path("d"))]
     assert sizes == [(32, 48)]
