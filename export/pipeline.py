@@ -25,6 +25,7 @@ from deblur_export.image_shape import Shape, enlarged
 from deblur_export.manifest import Manifest
 from deblur_export.manifest_blocks import Fact, Input, Output, PassReport, Tile, Weights
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.models.image_spec import ImageSpec
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
 from deblur_export.target import DEFAULT, TARGETS, TargetName
@@ -189,32 +190,42 @@ def describe(
         precision="fp32",
         high_precision="fp32",
         custom_ops=tuple(ops),
-        input=Input(
-            name="image",
-            shape=shape,
-            channels=images.channels,
-            range=UNIT,
-            multiple=images.multiple,
-            minimum=images.minimum,
-            square=images.square,
-            dtype="float32",
-            layout="NCHW",
-            colour="grey" if images.channels == 1 else "RGB",
-            padding=images.padding,
-        ),
-        output=Output(
-            name="restored",
-            index=0,
-            scale=images.scale,
-            range=UNIT,
-            shape=enlarged(shape, images.scale),
-            dtype="float32",
-        ),
+        input=described_input(images, shape),
+        output=described_output(images, shape),
         free=tuple(size for size in shape if isinstance(size, str)),
         facts={**model.facts, **({"notes": Fact(notes, "found")} if notes else {})},
         tile=Tile(images.field, images.tile_period, proved=False),
         reparameterized=options.reparam,
         passes=tuple(reports),
+    )
+
+
+def described_input(images: ImageSpec, shape: Shape) -> Input:
+    """The input of every float32 file, in a manifest."""
+    return Input(
+        name="image",
+        shape=shape,
+        channels=images.channels,
+        range=UNIT,
+        multiple=images.multiple,
+        minimum=images.minimum,
+        square=images.square,
+        dtype="float32",
+        layout="NCHW",
+        colour="grey" if images.channels == 1 else "RGB",
+        padding=images.padding,
+    )
+
+
+def described_output(images: ImageSpec, shape: Shape) -> Output:
+    """The output of every float32 file with an input of `shape`, in a manifest."""
+    return Output(
+        name="restored",
+        index=0,
+        scale=images.scale,
+        range=UNIT,
+        shape=enlarged(shape, images.scale),
+        dtype="float32",
     )
 
 

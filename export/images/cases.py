@@ -15,14 +15,14 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.photo_folder import LeaveOut, photos_in, usable
 
-RANDOM_SHAPES = ((1, 3, 64, 96), (2, 3, 33, 47), (1, 3, 121, 75), (1, 3, 5, 3))
-FIXED_SEEDS = (0, 1, 2)
+RANDOM_SIZES = ((1, 64, 96), (2, 33, 47), (1, 121, 75), (1, 5, 3))  # batch, height and width
+FIXED = 3  # number of images of one size
 PHOTO_SIDE = 512
 
 
 @dataclass(frozen=True)
 class Case:
-    """An input [N, 3, H, W], float32 in 0..1, with its name in the report; `photo` says that it is
+    """An input [N, C, H, W], float32 in 0..1, with its name in the report; `photo` says that it is
     one and not noise."""
 
     name: str
@@ -62,14 +62,14 @@ def cases_for(
 
 
 def range_cases(smallest: Sequence[int], largest: Sequence[int]) -> list[Case]:
-    """Random images within the smallest and largest shape (N, 3, H, W) that an engine supports."""
-    batch, _, height, width = smallest
+    """Random images within the smallest and largest shape (N, C, H, W) that an engine supports."""
+    batch, channels, height, width = smallest
     shapes = (
-        (batch, 3, height, width),
-        (batch, 3, min(height + 33, largest[2]), min(width + 47, largest[3])),
+        (batch, channels, height, width),
+        (batch, channels, min(height + 33, largest[2]), min(width + 47, largest[3])),
         (
             max(batch, min(2, largest[0])),
-            3,
+            channels,
             min(height + 57, largest[2]),
             min(width + 11, largest[3]),
         ),
@@ -81,17 +81,19 @@ def random_cases(shape: Sequence[int | str], window: int | None = None) -> list[
     """Images of noise over a smooth pattern, of several sizes and with a batch of 2 if possible.
 
     Args:
-        shape: shape of the input: numbers, or names of dynamic dimensions.
+        shape: (N, C, H, W) of the input: numbers, or names of dynamic dimensions.
         window: side of the window of local pooling in pixels, or None. Local pooling has no effect
             in images smaller than the window, so a larger image is added.
     """
-    fixed = tuple(int(size) for size in shape if not isinstance(size, str))
-    if len(fixed) == 4:
-        shapes: Sequence[tuple[int, ...]] = [fixed for _ in FIXED_SEEDS]
-    else:
-        shapes = list(RANDOM_SHAPES)
-        if window is not None:
-            shapes.append((1, 3, window + 9, window + 41))
+    batch, channels, *size = shape
+    free = isinstance(size[0], str)
+    sizes = list(RANDOM_SIZES) if free else [(n, *map(int, size)) for n, *_ in RANDOM_SIZES[:FIXED]]
+    if free and window is not None:
+        sizes.append((1, window + 9, window + 41))
+    shapes = [
+        (n if isinstance(batch, str) else int(batch), int(channels), height, width)
+        for n, height, width in sizes
+    ]
     return [_random_case(seed, shape) for seed, shape in enumerate(shapes)]
 
 

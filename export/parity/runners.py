@@ -90,5 +90,5 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]
 def image_metadata() -> Any:
     """The description of the input for Polygraphy."""
     metadata = TensorMetadata()
-    metadata.add("image", dtype=DataType.FLOAT32, shape=(None, 3, None, None))
+    metadata.add("image", dtype=DataType.FLOAT32, shape=(None, None, None, None))
     return metadata

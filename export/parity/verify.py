@@ -71,6 +71,10 @@ def reference_model(
         DeblurExportError: the network or the checkpoint is missing, or has other weights than the
             exported ones.
     """
+    if artifact.manifest.model.origin == "onnx":
+        raise DeblurExportError(
+            f"{artifact.path}: adopted from an ONNX file, and has no PyTorch network"
+        )
     return recorded_model(artifact.manifest, artifact.path.name, weights, ema, model)
 
 

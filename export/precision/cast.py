@@ -164,6 +164,8 @@ class _Caster:
             if value is not None and value.dtype in (FLOAT, self.low):
                 wanted = self.low if rounds_low or (lowered and typed[index]) else FLOAT
                 node.replace_input_with(index, self._as(value, wanted, node))
+        for graph in policy.subgraphs(node):
+            self._widen_captured(graph, node)
         if lowered:
             node.outputs[0].type = ir.TensorType(self.low)
             for value in node.outputs[1:]:  # only Split has several used outputs
@@ -172,6 +174,13 @@ class _Caster:
             if node.op_type == "LayerNormalization":
                 node.attributes["stash_type"] = ir.AttrInt64("stash_type", 1)
         return lowered
+
+    def _widen_captured(self, graph: ir.Graph, user: ir.Node) -> None:
+        """Let the nodes in a branch or loop read values of the main graph in float32."""
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            for index, value in enumerate(node.inputs):
+                if value is not None and value.graph is self.graph and value.dtype == self.low:
+                    node.replace_input_with(index, self._as(value, FLOAT, user))
 
     def _as(self, value: ir.Value, wanted: ir.DataType, user: ir.Node) -> ir.Value:
         if value.dtype == wanted:
@@ -247,6 +256,8 @@ def _type_of(value: ir.Value | None) -> ir.DataType | None:
 
 def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
     """Which inputs have the precision of the node; the others do not change."""
+    if node.domain and node.domain != DOMAIN:
+        return [False] * len(node.inputs)
     if node.domain == DOMAIN:
         return [tensor.type == "T" for tensor in OPS[node.op_type].inputs.values()]
     typed, variadic = policy.typed_like_output(node.op_type, opset)

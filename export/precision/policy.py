@@ -29,6 +29,8 @@ NUMBERS = "computed from integers: numbers of pixels exceed the range of float16
 OUTPUT = "the output image: a residual is added to it in float32"
 FOLLOWS = "all of its inputs are float32"
 SERVES = "a QDQ pair with only float32 consumers"
+FOREIGN = "an operator that is not ONNX's: which types it computes in is not known"
+BRANCH = "a branch or a loop, whose inside stays float32"
 NOT_ALLOWED = "ONNX does not support this type for it"
 
 OPERATORS: Mapping[str, str] = {
@@ -91,6 +93,10 @@ def kept_nodes(
 def _own_reason(node: ir.Node, low: ir.DataType, opset: int) -> str:
     if node.domain == DOMAIN or not _makes_float(node):
         return ""
+    if node.domain:
+        return FOREIGN
+    if subgraphs(node):
+        return BRANCH
     if node.op_type in DECISIONS:
         return DECIDES
     if node.op_type in ("Cast", "ConstantOfShape", "Range"):
@@ -174,6 +180,17 @@ def _makes_float(node: ir.Node) -> bool:
 
 def _floats(values: Iterable[ir.Value | None]) -> list[ir.Value]:
     return [value for value in values if value is not None and value.dtype == FLOAT]
+
+
+def subgraphs(node: ir.Node) -> list[ir.Graph]:
+    """The branches of an If, or the body of a Loop or Scan."""
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found += attribute.as_graphs()
+    return found
 
 
 def is_constant(value: ir.Value) -> bool:

@@ -23,6 +23,7 @@ from deblur_export import telemetry
 from deblur_export.errors import CheckFailedError, DeblurExportError
 
 if TYPE_CHECKING:
+    from deblur_export.api.adopt import adopt
     from deblur_export.api.engine import build_engine
     from deblur_export.api.export import calibrate, export_onnx
     from deblur_export.api.loading import Given, adapt, load_model
@@ -37,6 +38,7 @@ __all__ = [
     "DeblurExportError",
     "Given",
     "adapt",
+    "adopt",
     "build_engine",
     "calibrate",
     "export_onnx",
@@ -48,6 +50,7 @@ _WHERE = {
     "Artifact": "artifact",
     "Given": "api.loading",
     "adapt": "api.loading",
+    "adopt": "api.adopt",
     "build_engine": "api.engine",
     "calibrate": "api.export",
     "export_onnx": "api.export",

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from deblur_export import __version__
+from deblur_export.commands.adopt import adopt
 from deblur_export.commands.bench import bench
 from deblur_export.commands.calibrate import calibrate
 from deblur_export.commands.doctor import doctor
@@ -40,6 +41,7 @@ def cli() -> None:
 
 for verb in (
     onnx_command,
+    adopt,
     calibrate,
     verify,
     run,

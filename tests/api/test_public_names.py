@@ -30,6 +30,7 @@ SPELLED_OUT = {
     "calibrate": {"table", "plot"},
     "run": {"photos", "output", "suffix", "mask", "overwrite", "quality"},
     "verify": set(),
+    "adopt": set(),
 }
 ONLY_PYTHON = {
     "onnx": {"model", "reparam"},
@@ -37,9 +38,11 @@ ONLY_PYTHON = {
     "calibrate": {"whole"},
     "run": set(),
     "verify": set(),
+    "adopt": set(),
 }
 ALIASES = {"trt": {"compute_capability": "compute_capabilities"}}
 FUNCTIONS = {
+    "adopt": "adopt",
     "onnx": "export_onnx",
     "verify": "verify",
     "calibrate": "calibrate",

@@ -19,9 +19,11 @@ from deblur_export.atomic import atomic_path
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import cases_for
 from deblur_export.export.images.pairs import open_pairs
+from deblur_export.export.parity import onnx_reference
 from deblur_export.export.parity import verify as parity
 from deblur_export.export.parity.provenance import provenance
 from deblur_export.export.parity.record import record_parity
+from deblur_export.export.parity.reference import Reference
 from deblur_export.export.parity.report import ParityReport, to_json
 from deblur_export.export.parity.report_html import to_html
 from deblur_export.export.runtimes.choose import choose_runtime, default_runtime
@@ -36,6 +38,7 @@ def verify(
     file: Artifact | PathLike,
     model: LoadedModel | str | None = None,
     *,
+    against: PathLike | None = None,
     images: PathLike | None = None,
     pairs: PathLike | None = None,
     max_psnr_drop: float | None = None,
@@ -50,13 +53,15 @@ def verify(
     html: PathLike | None = None,
     progress: Progress = quiet,
 ) -> ParityReport:
-    """Compare an ONNX file or engine with its PyTorch network; the options of `deblur-export
-    verify`.
+    """Compare an ONNX file or engine with its PyTorch network, or if it was adopted with the file
+    that it was adopted from; the options of `deblur-export verify`.
 
     Args:
         file: an artifact or its path.
         model: the network; None loads the one that the manifest names. A network of your own has
             to be named again, as `load_model` takes it: its code is run.
+        against: an ONNX file in float32 to compare with instead; of an adopted file, where its
+            original is now.
         images: folder of photos to compare on, besides synthetic images. Those that cannot be read
             are left out, and notes of the report say so; of `pairs` too.
         pairs: folder of `deblur-export pairs`, or with blurred/ and sharp/: both sides are then
@@ -68,8 +73,9 @@ def verify(
         runtime: what runs the file; None is ONNX Runtime on the CPU, and TensorRT for an engine.
         precision: in which OpenVINO computes a float32 file.
         plugins: libraries of custom ops that an engine was built with.
-        float64: also report the errors of both sides against the network in float64.
-        min_psnr: fail below this PSNR against PyTorch, in dB.
+        float64: also report the errors of both sides against the network in float64, which an ONNX
+            file as the reference does not have.
+        min_psnr: fail below this PSNR against the reference, in dB.
         json, html: also write the report as JSON, and as one HTML page with sliders, error maps
             and the error of every layer.
         progress: called with a description of each step.
@@ -84,12 +90,14 @@ def verify(
     """
     if max_psnr_drop is not None and pairs is None:
         raise DeblurExportError("max_psnr_drop is measured against the sharp images of pairs")
+    if against is not None and (model is not None or weights is not None or ema is not None):
+        raise DeblurExportError("against names another file, which needs no network and weights")
     artifact = as_artifact(file)
     check_outputs(
         [("the JSON report", as_path(json)), ("the HTML report", as_path(html))],
         [
             *artifact.files,
-            *map(as_path, (weights, images, pairs)),
+            *map(as_path, (weights, images, pairs, against)),
             *map(Path, plugins),
         ],
     )
@@ -103,13 +111,10 @@ def verify(
         ground_truth = parity.GroundTruthCheck(open_pairs(Path(pairs), shape), drop)
     left_out: list[str] = []
     cases = cases_for(artifact, as_path(images), left_out.append)
-    source = None if weights is None else str(weights)
     with TORCH_LOCK:
         report = parity.verify(
             artifact,
-            model
-            if isinstance(model, LoadedModel)
-            else parity.reference_model(artifact, source, ema, model),
+            _reference(artifact, as_path(against), model, weights, ema),
             cases,
             html is not None,
             progress,
@@ -131,3 +136,26 @@ def verify(
     if report.passed:
         record_parity(artifact, report)
     return report
+
+
+def _reference(
+    artifact: Artifact,
+    against: Path | None,
+    model: LoadedModel | str | None,
+    weights: PathLike | None,
+    ema: bool | None,
+) -> LoadedModel | Reference:
+    """What a file should compute: what the user names, or what its manifest names."""
+    if against is not None:
+        return onnx_reference.against(artifact, against)
+    if artifact.manifest.model.origin == "onnx":
+        if model is not None or weights is not None or ema is not None:
+            raise DeblurExportError(
+                f"{artifact.path}: adopted from an ONNX file, and has no network or weights "
+                "besides; name that file with --against FILE"
+            )
+        return onnx_reference.original(artifact)
+    if isinstance(model, LoadedModel):
+        return model
+    source = None if weights is None else str(weights)
+    return parity.reference_model(artifact, source, ema, model)

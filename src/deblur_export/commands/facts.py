@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 MEANINGS = {
     "channels": "of the image and the result",
     "scale": "times as high and wide is the result",
-    "output": "which of the network's outputs is the result, from 0",
+    "input": "name of the image",
+    "output": "which of the outputs is the result: its name, or its number from 0",
+    "axes": "their order in the image",
+    "type": "of the image",
+    "batch": "images at once",
+    "size": "of the image",
+    "opset": "of the original",
+    "other operators": "that are not ONNX's own",
     "multiple": "height and width are padded to multiples, pixels",
     "minimum": "smallest side, pixels; smaller images are padded",
     "square": "whether images are padded to squares",
@@ -44,5 +51,6 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(f"{part:g}" for part in value)
+        parts = (f"{part:g}" if isinstance(part, (int, float)) else shown(part) for part in value)
+        return ", ".join(parts) or "none"
     return shown(str(value))

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     type=float,
     help="With --pairs: mean PSNR in dB that FILE may lose against PyTorch.  [default: 0.1]",
 )
+@click.option(
+    "--against",
+    type=PATH,
+    help="Compare with this ONNX file in float32 instead; of an adopted FILE, where its original "
+    "is now.",
+)
 @click.option("--weights", help="Checkpoint, if it was moved since the export.")
 @click.option(
     "--ema/--no-ema",
@@ -65,6 +71,7 @@ def verify(
     images: Path | None,
     pairs: Path | None,
     max_drop: float | None,
+    against: Path | None,
     weights: str | None,
     ema: bool | None,
     runtime: Any,
@@ -75,8 +82,9 @@ def verify(
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
-    """Check that FILE, ONNX or an engine, computes the same as its PyTorch network, and with
-    --pairs that it deblurs as well. The exit code is 1 if it does not."""
+    """Check that FILE, ONNX or an engine, computes the same as its PyTorch network, or an adopted
+    FILE the same as its original, and with --pairs that it deblurs as well. The exit code is 1 if
+    it does not."""
     if max_drop is not None and pairs is None:
         raise click.UsageError("--max-psnr-drop needs the sharp images of --pairs")
     console = make_console()
@@ -91,6 +99,7 @@ def verify(
             images=images,
             pairs=pairs,
             max_psnr_drop=max_drop,
+            against=against,
             weights=weights,
             ema=ema,
             runtime=runtime,
