@@ -17,6 +17,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.models.checkpoint import RANDOM, Foreign, LoadedModel, fingerprint
 from deblur_export.models.checkpoint.files import read_checkpoint
 from deblur_export.models.checkpoint.fit import Wanted, fit
+from deblur_export.models.foreign.absent import stood_in
 from deblur_export.models.foreign.adapter import Adapter
 from deblur_export.models.foreign.examine import Examined, Given, described, examine
 from deblur_export.models.foreign.locate import Located, is_foreign, locate
@@ -121,7 +122,7 @@ def foreign_model(
         sha256=fingerprint(net.state_dict()),
         key=key,
         ema=averaged,
-        notes=(*notes, *examined.notes),
+        notes=(*notes, *_stand_ins(), *examined.notes),
         foreign=Foreign(
             origin="callable" if is_foreign(found.where) else "plugin",
             where=found.where,
@@ -152,6 +153,13 @@ def checked(net: nn.Module, name: str) -> nn.Module:
                 "the precision of the file with --precision"
             )
     return net
+
+
+def _stand_ins() -> tuple[str, ...]:
+    packages = ", ".join(stood_in())
+    if not packages:
+        return ()
+    return (f"not installed, and not needed so far: {packages}",)
 
 
 def _spec(found: Located, examined: Examined) -> ModelSpec:

@@ -19,8 +19,9 @@ from PIL import Image
 
 from deblur_export import cli
 from deblur_export.models.checkpoint import load_model
+from deblur_export.models.foreign.locate import locate
 from tests.conftest import Exported
-from tests.docs.pages import Block, Page, pages
+from tests.docs.pages import ROOT, Block, Page, pages
 from tests.models.training.small_dataset import write_dataset
 
 RUNNABLE = ("bash", "console", "python")
@@ -126,6 +127,10 @@ def prepare(folder: Path, photos: Path) -> None:
     shutil.copy(folder / "photos/cat.jpg", folder / "blurred.jpg")
     write_dataset(folder / "dataset", size=96)
     torch.save(load_model("nafnet", "tiny", "demo").net.state_dict(), folder / "net.pth")
+    shutil.copy(ROOT / "examples/unet.py", folder)
+    torch.save(
+        locate(f"{folder / 'unet.py'}:UNet").build({"width": 8}).state_dict(), folder / "unet.pth"
+    )
     for name, module in (("deblur-export", "-m deblur_export "), ("python", "")):
         script = folder / ".bin" / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n', encoding="utf-8")
@@ -141,6 +146,7 @@ def reader(
 ) -> Reader:
     prepare(tmp_path, photos)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     return Reader(tmp_path, capfd)
 

@@ -56,8 +56,11 @@ def loaded_lines(loaded: LoadedModel, weights: str | None) -> Iterator[str]:
     """What is to be said of a network that was loaded: weights that nobody named, and what was
     chosen of a checkpoint."""
     if weights is None:
-        random = "" if loaded.weights == "demo" else ", so the result will not deblur"
-        yield f"no --weights: using {loaded.weights}{random}"
+        meaning = {
+            "demo": "",
+            "own": ", those that the callable gives",
+        }.get(loaded.weights, ", so the result will not deblur")
+        yield f"no --weights: using {loaded.weights}{meaning}"
     yield from (f"note: {note}" for note in loaded.notes)
 
 
