@@ -25,6 +25,7 @@ from torch.fx.experimental import _config as config
 
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import CheckFailedError, DeblurExportError
+from deblur_export.export.adaptive_pooling import SizedPooling
 from deblur_export.export.capture_reasons import GuardPlaces, Places, reason_of
 from deblur_export.models.image_spec import ImageSpec
 
@@ -124,7 +125,8 @@ def _export(
     net: nn.Module, shape: FixedShape, dynamic: dict[int, object] | None
 ) -> ExportedProgram:
     # As torch.onnx does: a dimension of 1 is a size like any other.
-    with warnings.catch_warnings(), config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    oblivious = config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with warnings.catch_warnings(), oblivious, SizedPooling():
         warnings.simplefilter("ignore")
         return torch.export.export(
             copy.deepcopy(net),

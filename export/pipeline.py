@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ import torch
 from deblur_export import __version__
 from deblur_export.artifact import Artifact
 from deblur_export.engine_record import FixedShape
-from deblur_export.errors import DeblurExportError
+from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.behaviour import check_behaviour, check_module, notes_on_statistics
 from deblur_export.export.capture import sample_shape
 from deblur_export.export.images.cases import random_cases
@@ -20,7 +20,8 @@ from deblur_export.export.precision.rescale import reports as rescale_reports
 from deblur_export.export.precision.rescale import rescaled
 from deblur_export.export.precision.typed import typed
 from deblur_export.export.reparam.prepare import Progress, prepare
-from deblur_export.export.to_onnx import lower, save, trace
+from deblur_export.export.to_onnx import Traced, lower, save, trace
+from deblur_export.export.translation_check import translation_failure
 from deblur_export.image_shape import Shape, enlarged
 from deblur_export.manifest import Manifest
 from deblur_export.manifest_blocks import Fact, Input, Output, PassReport, Tile, Weights
@@ -104,11 +105,38 @@ def trace_model(
     check_behaviour(model.net, (1, channels, height, width))
     net, reports = prepare(model, options.reparam, progress)
     progress("capturing the network, checking the capture, and translating it to ONNX")
-    traced = trace(net, model.images, options.shape)
+    traced = translated(net, model.images, options.shape, progress)
     notes = (*notes_on_statistics(model.net), *traced.notes)
     for note in notes:
         progress(note)
     return TracedModel(traced.graph, reports, notes)
+
+
+def translated(
+    net: torch.nn.Module,
+    images: ImageSpec,
+    shape: FixedShape | None,
+    progress: Progress = lambda step: None,
+) -> Traced:
+    """`trace`, and the graph compared with the network. If it follows the network at the captured
+    size only, it is made for a fixed size, and a note says so.
+
+    Raises:
+        CheckFailedError: the graph of a fixed size computes something else than the network.
+    """
+    traced = trace(net, images, shape)
+    progress("comparing the graph with the network")
+    fixed = shape or (None if traced.free else sample_shape((), images))
+    failure = translation_failure(traced.graph, net, images, traced.free, fixed)
+    if failure is None:
+        return traced
+    if fixed is not None:
+        raise CheckFailedError(
+            f"the ONNX graph is not the network: {failure}; please report this network"
+        )
+    note = f"sizes cannot be free: the ONNX graph is not the network, {failure}"
+    again = translated(net, images, sample_shape((), images), progress)
+    return replace(again, notes=(*traced.notes, note))
 
 
 def check_channels(model: LoadedModel, shape: FixedShape | None) -> None:
