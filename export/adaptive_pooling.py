@@ -65,4 +65,5 @@ def _means(length: Any, count: Any, like: Tensor) -> Tensor:
     end = ((window + 1) * length + count - 1) // count
     place = torch.arange(length, device=like.device)[:, None]
     inside = (place >= start) & (place < end)
-    return inside.to(like.dtype) / (end - start).to(like.dtype)
+    means: Tensor = inside.to(like.dtype) / (end - start).to(like.dtype)
+    return means
