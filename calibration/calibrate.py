@@ -202,7 +202,9 @@ def _images(
     pairs = None
     if options.dataset is not None:
         pairs = data.dataset_pairs(
-            data.open_dataset(options.dataset, "val", artifact), options.pairs
+            data.open_dataset(options.dataset, "val", artifact),
+            options.pairs,
+            artifact.manifest.input.channels,
         )
     if options.images is None:
         assert options.dataset is not None

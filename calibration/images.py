@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inner_values
+from deblur_export.export.images.channels import network_image
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.models.training.data.crop import gradient
@@ -21,13 +22,13 @@ from deblur_export.photo_folder import LeaveOut, photos_in
 
 CROP = 256  # side of a crop in pixels
 CHOICE = 3  # number of candidates for each crop
-Image = NDArray[np.float32]  # [N, 3, H, W] in 0..1
+Image = NDArray[np.float32]  # [N, C, H, W] in 0..1
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Images [N, 3, H, W] in 0..1 of the same size, and their names."""
+    """Images [N, C, H, W] in 0..1 of the same size, and their names."""
 
     images: tuple[Image, ...]
     names: tuple[str, ...]
@@ -47,7 +48,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Blurred images and their ground truth, each [1, 3, H, W] in 0..1."""
+    """Blurred images and their ground truth, each [1, C, H, W] in 0..1."""
 
     blurred: tuple[Image, ...]
     sharp: tuple[Image, ...]
@@ -81,21 +82,23 @@ def photo_crops(
     """
     files = photos_in(folder)
     height, width = crop_size(artifact, side)
+    channels = artifact.manifest.input.channels
     rng = np.random.default_rng(seed)
     each = -(-CHOICE * count // len(files))
     images, names, errors = list[Image](), list[str](), list[DeblurExportError]()
     for number, file in enumerate(files, 1):
         progress(f"reading photos: {number} of {len(files)}")
         try:
-            rgb = read_photo(file).rgb
+            photo = read_photo(file)
         except DeblurExportError as error:
             errors.append(error)
             continue
-        last = rgb.shape[0] - height, rgb.shape[1] - width
+        last = photo.rgb.shape[0] - height, photo.rgb.shape[1] - width
         if min(last) < 0:
             continue
+        whole = network_image(photo.rgb, channels, photo.grey, photo.alpha)
         for top, left in np.unique(rng.integers(np.add(last, 1), size=(each, 2)), axis=0):
-            crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]
+            crop = whole[..., top : top + height, left : left + width]
             images.append(np.ascontiguousarray(crop))
             names.append(f"{file.name} {width}x{height}+{left}+{top}")
     if len(errors) == len(files):
@@ -114,16 +117,17 @@ def dataset_crops(dataset: Dataset, artifact: Artifact, count: int, progress: Pr
     """`count` blurred images of a dataset, spread evenly from sharp to blurred as in
     `photo_crops`."""
     indices = evenly(len(dataset), CHOICE * count)
-    images = tuple(_to_nchw(dataset.blurred[n]) for n in indices)
+    channels = artifact.manifest.input.channels
+    images = tuple(_to_nchw(dataset.blurred[n], channels) for n in indices)
     names = tuple(f"{dataset.folder.name} {n}" for n in indices)
     return spread(Crops(images, names), artifact, count, progress)
 
 
-def dataset_pairs(dataset: Dataset, count: int) -> Pairs:
+def dataset_pairs(dataset: Dataset, count: int, channels: int = 3) -> Pairs:
     """`count` pairs, spread evenly over a dataset."""
     indices = evenly(len(dataset), count)
     blurred, sharp = (
-        tuple(_to_nchw(f[n]) for n in indices) for f in (dataset.blurred, dataset.sharp)
+        tuple(_to_nchw(f[n], channels) for n in indices) for f in (dataset.blurred, dataset.sharp)
     )
     return Pairs(blurred, sharp)
 
@@ -146,8 +150,15 @@ def open_dataset(folder: Path, split: str, artifact: Artifact) -> Dataset:
     """Open a split of a dataset whose images fit the input of the file.
 
     Raises:
-        DeblurExportError: the folder is not a dataset, or its images have another size.
+        DeblurExportError: the folder is not a dataset, its images have another size, or the
+            network enlarges them.
     """
+    scale = artifact.manifest.output.scale
+    if scale > 1:
+        raise DeblurExportError(
+            f"{artifact.path} enlarges x{scale}, and the sharp images of a dataset are as large as "
+            "its blurred ones; calibrate on photos, with --images"
+        )
     dataset = Dataset(folder, split)
     height, width = crop_size(artifact, dataset.size)
     if dataset.mask.shape[1:] != (height, width):
@@ -170,7 +181,7 @@ def spread(crops: Crops, artifact: Artifact, count: int, progress: Progress) -> 
         if session is not None and mask is not None:
             amounts.append(float(session.run({"image": image})[mask].mean()))
         else:
-            amounts.append(-float(gradient(255 * image[0, 1]).mean()))
+            amounts.append(-float(gradient(255 * image[0, min(1, image.shape[1] - 1)]).mean()))
     order = np.argsort(amounts, kind="stable")
     return crops.take([int(order[index]) for index in evenly(len(order), count)])
 
@@ -180,6 +191,6 @@ def evenly(length: int, count: int) -> list[int]:
     return [int(n) for n in np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))]
 
 
-def _to_nchw(image: NDArray[np.uint8]) -> Image:
-    """Convert a uint8 image [H, W, 3] to float32 [1, 3, H, W] in 0..1."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+def _to_nchw(image: NDArray[np.uint8], channels: int) -> Image:
+    """Convert a uint8 image [H, W, 3] to float32 [1, channels, H, W] in 0..1."""
+    return network_image(image.astype(np.float32) / np.float32(255), channels)

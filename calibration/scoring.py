@@ -23,8 +23,8 @@ class Evaluator:
 
     Args:
         model: the float32 graph.
-        images: inputs, each [N, 3, H, W] in 0..1.
-        ground_truth: the sharp images of the same shapes, or None.
+        images: inputs, each [N, C, H, W] in 0..1.
+        ground_truth: the sharp images in the shapes of the outputs, or None.
     """
 
     def __init__(

@@ -11,43 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblur_export.artifact import Artifact
-from deblur_export.engine_file import engine_of, is_engine, shape_range
+from deblur_export.engine_file import engine_of, is_engine
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import inner_values
 from deblur_export.export.images.batch import mask_path
+from deblur_export.export.images.channels import joined, opacity, split
+from deblur_export.export.images.enlarge import with_pixels
 from deblur_export.export.images.overlay import write_overlay
-from deblur_export.export.images.photo_file import read_photo
+from deblur_export.export.images.photo_file import Photo, read_photo
 from deblur_export.export.images.photo_writer import write_photo
-from deblur_export.export.images.tiling import Tiling, restore_tiled
+from deblur_export.export.images.tiling import in_batches, restore_tiled
 from deblur_export.export.images.transparency import filled, hidden_pixels
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.registry import DEFAULT, backend
+from deblur_export.export.tile_choice import TileOptions, divide, least_batch, padded
+from deblur_export.photo_memory import check_memory
 from deblur_export.precision import GraphPrecision
 
-# Images of up to this many pixels are not tiled; the largest network then needs about 3 GB.
-WHOLE_PIXELS = 2_100_000
-TILE = 1024
-LARGEST_SIDE = 1 << 20  # of a file that accepts any size
-# Networks that pool over the image have no exact halo; this many pixels hide the seams.
-HALO_WITHOUT_FIELD = 32
-RAMP = 64
+# Of each pixel of an enlarged photo: in float32 twice, and its samples as they are encoded.
+RESULT_BYTES = 12 + 12 + 8
 
 Image = NDArray[np.float32]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class TileOptions:
-    """How an image is tiled.
-
-    Attributes:
-        tile: side of a tile in pixels; 0 for no tiling, None to decide by the size of the image.
-        overlap: overlap of neighbouring tiles in pixels; None for twice the receptive field plus a
-            blending ramp.
-    """
-
-    tile: int | None = None
-    overlap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +40,14 @@ class Restored:
     """A restored photo.
 
     Attributes:
-        rgb: [H, W, 3] float32, not clamped.
+        rgb: [s H, s W, 3] float32 for the scale s of the network, not clamped.
+        alpha: of a network of 4 channels, [s H, s W] float32, not clamped; None of others.
         mask: the blur mask [H, W] float32 in 0..1; None if it was not requested.
         notes: lines for the user.
     """
 
     rgb: Image
+    alpha: Image | None
     mask: Image | None
     notes: tuple[str, ...]
 
@@ -108,45 +95,62 @@ class Restorer:
         self.session = open_session(artifact, runtime, self.extra, precision, plugins=plugins)
 
     def restore(
-        self, rgb: Image, options: TileOptions, progress: Progress = lambda done, total: None
+        self,
+        rgb: Image,
+        options: TileOptions,
+        progress: Progress = lambda done, total: None,
+        grey: bool = False,
+        alpha: Image | None = None,
     ) -> Restored:
         """Restore one photo.
+
+        A network of 1 channel restores red, green and blue one after the other, or a grey photo as
+        it is.
 
         Args:
             rgb: [H, W, 3] float32 in 0..1.
             options: how to tile.
             progress: called with the number of finished tiles and of all tiles.
+            grey: whether the three channels are equal.
+            alpha: [H, W] float32 in 0..1 for a network of 4 channels; None for an opaque photo.
 
         Raises:
-            DeblurExportError: the file has a fixed size and the photo has another one, or the
-                backend failed.
+            DeblurExportError: the options do not fit the file, or the backend failed.
         """
-        self._check_size(rgb)
-        image = rgb.transpose(2, 0, 1)[None]
-        tiling = self._tiling(rgb.shape[0], rgb.shape[1], options)
-        if tiling is None:
+        channels, scale = self.artifact.manifest.input.channels, self.artifact.manifest.output.scale
+        height, width = rgb.shape[:2]
+        division = divide(self.artifact, (height, width), options)
+        images = padded(split(rgb, channels, grey, alpha), division.size, self.artifact)
+        batch = least_batch(self.artifact)
+        if division.tiling is None:
             progress(0, 1)
-            restored = self._infer(np.ascontiguousarray(image))
+            whole = in_batches(self._infer, images, batch)
             progress(1, 1)
         else:
-            restored = restore_tiled(self._infer, image, tiling, progress)
-        notes = self._tiling_notes(tiling) if tiling else ()
-        mask = restored[0, 3] if self.extra else None
-        return Restored(restored[0, :3].transpose(1, 2, 0), mask, notes)
+            whole = restore_tiled(self._infer, images, division.tiling, progress, scale, batch)
+        restored = whole[..., : scale * height, : scale * width]
+        colours, transparency = joined(restored[:, :channels], channels)
+        mask = restored[0, channels] if self.extra else None
+        notes = division.notes
+        if len(images) > 1:
+            notes += (
+                "this network restores grey images: red, green and blue were restored one by one",
+            )
+        return Restored(colours, transparency, mask, notes)
 
-    def _infer(self, image: Image) -> Image:
-        """Restore an image [1, 3, H, W]; returns it, with the mask as a fourth channel if that was
-        requested: [1, 3 or 4, H, W]."""
+    def _infer(self, images: Image) -> Image:
+        """Restore images [N, C, H, W]; returns them, with the mask as a further channel if that was
+        requested: [N, C or C + 1, s H, s W]."""
         with self._running:
-            values = self.session.run({"image": image})
-        restored = values["restored"]
-        if restored.shape != image.shape:
-            raise self._strange("its output has", restored, image)
+            values = self.session.run({"image": images})
+        restored, scale = values["restored"], self.artifact.manifest.output.scale
+        if restored.shape != (*images.shape[:2], *(scale * side for side in images.shape[2:])):
+            raise self._strange("its output has", restored, images)
         if not np.isfinite(restored).all():
             raise DeblurExportError(
                 f"{self.artifact.path}: the restored image contains NaN or infinity; try fp32"
             )
-        masks = [self._enlarged(values[name], image) for name in self.extra]
+        masks = [self._enlarged(values[name], images) for name in self.extra]
         return np.concatenate([restored, *masks], axis=1) if masks else restored
 
     def _strange(self, what: str, values: Image, image: Image) -> DeblurExportError:
@@ -156,65 +160,17 @@ class Restorer:
             f"{list(image.shape)}: the file is damaged, or a tool has changed it; export it again"
         )
 
-    def _enlarged(self, mask: Image, image: Image) -> Image:
-        """Enlarge a mask [1, 1, h, w] of the padded image to full size and crop the padding."""
+    def _enlarged(self, mask: Image, images: Image) -> Image:
+        """Enlarge masks [N, 1, h, w] of padded images to full size and crop the padding."""
         if mask.ndim != 4 or 0 in mask.shape:
-            raise self._strange("its mask has", mask, image)
+            raise self._strange("its mask has", mask, images)
         multiple = self.artifact.manifest.input.multiple
-        factor = -(-image.shape[2] // multiple) * multiple // mask.shape[2]
+        factor = -(-images.shape[2] // multiple) * multiple // mask.shape[2]
         whole = mask.repeat(factor, axis=2).repeat(factor, axis=3)
-        if whole.shape[:2] != (1, 1) or min(np.subtract(whole.shape, image.shape)[2:]) < 0:
-            raise self._strange("its mask has", mask, image)
-        return whole[..., : image.shape[2], : image.shape[3]]
-
-    def _check_size(self, rgb: Image) -> None:
-        batch, size = self.artifact.manifest.input.batch, self.artifact.manifest.input.size
-        if size is not None and size != rgb.shape[:2]:
-            raise DeblurExportError(
-                f"{self.artifact.path} accepts {size[1]}x{size[0]} images only, not "
-                f"{rgb.shape[1]}x{rgb.shape[0]}; export without --shape for any size"
-            )
-        if batch not in (None, 1):
-            raise DeblurExportError(
-                f"{self.artifact.path} accepts batches of {batch}; export with batch 1 or dynamic"
-            )
-
-    def _tiling(self, height: int, width: int, options: TileOptions) -> Tiling | None:
-        fixed = self.artifact.manifest.input.size is not None
-        limits = shape_range(self.artifact)
-        most = LARGEST_SIDE if limits is None else min(limits[1][2:])
-        within = max(height, width) <= most and height * width <= WHOLE_PIXELS
-        automatic = options.tile is None and within
-        if fixed or automatic or options.tile == 0:
-            return None
-        field = self.artifact.manifest.tile.field
-        halo = HALO_WITHOUT_FIELD if field is None else field
-        overlap = 2 * halo + RAMP if options.overlap is None else options.overlap
-        multiple = self.artifact.manifest.tile.period
-        halo = min(halo, overlap // 2)
-        # The last tile of a row may be wider by less than the multiple.
-        tile = options.tile or min(TILE, most - multiple + 1)
-        return Tiling(tile, halo, overlap - 2 * halo, multiple)
-
-    def _tiling_notes(self, tiling: Tiling) -> tuple[str, ...]:
-        field = self.artifact.manifest.tile.field
-        if field is None and "train_size" in self.artifact.manifest.model.arguments:
-            return (
-                "restored in tiles: this network (--local) pools over windows around each pixel, "
-                "whose effect adds up from block to block, so the result differs slightly from an "
-                "untiled run (--tile 0)",
-            )
-        if field is None:
-            return (
-                "restored in tiles: this network pools over the whole image, so the result "
-                "differs from an untiled run (--tile 0)",
-            )
-        if tiling.halo < field:
-            return (
-                f"restored in tiles with an overlap below twice the receptive field of {field} "
-                "pixels: the result differs from an untiled run near tile borders",
-            )
-        return ()
+        fits = min(np.subtract(whole.shape, images.shape)[2:]) >= 0
+        if whole.shape[:2] != (len(images), 1) or not fits:
+            raise self._strange("its mask has", mask, images)
+        return whole[..., : images.shape[2], : images.shape[3]]
 
 
 def restore_file(
@@ -227,9 +183,10 @@ def restore_file(
 ) -> tuple[str, ...]:
     """Restore one image file; applies EXIF orientation, keeps alpha, bit depth and metadata.
 
-    Colours under full transparency stay as they are, and have no effect on visible ones. With a
-    mask, NAME_mask.png beside `target` shows the mask in orange over the restored image. `quality`
-    is as of `write_photo`. Returns notes for the user.
+    Colours under full transparency stay as they are, and have no effect on visible ones. A network
+    of another scale enlarges alpha with the image. With a mask, NAME_mask.png beside `target` shows
+    the mask in orange over the restored image. `quality` is as of `write_photo`. Returns notes for
+    the user.
 
     Raises:
         DeblurExportError: the source cannot be read, the target cannot be written, or memory does
@@ -237,12 +194,12 @@ def restore_file(
     """
     try:
         photo = read_photo(source)
+        _check_result_memory(restorer.artifact, source, photo)
         hidden = hidden_pixels(photo.alpha)
         visible = photo.rgb if hidden is None else filled(photo.rgb, hidden)
-        restored = restorer.restore(visible, options, progress)
-        if hidden is not None:
-            restored.rgb[hidden] = photo.rgb[hidden]
-        written = write_photo(photo, restored.rgb, target, quality)
+        restored = restorer.restore(visible, options, progress, photo.grey, opacity(photo.alpha))
+        result = with_pixels(photo, restored.rgb, restored.alpha)
+        written = write_photo(result, result.rgb, target, quality)
     except MemoryError as error:
         raise DeblurExportError(
             f"{source}: out of memory; close other programs, use smaller tiles (--tile 512), or "
@@ -254,3 +211,14 @@ def restore_file(
     overlay = mask_path(target)
     write_overlay(restored.rgb, restored.mask, overlay)
     return (*notes, f"{restored.mask.mean():.0%} of the pixels detected as blurred: {overlay}")
+
+
+def _check_result_memory(artifact: Artifact, source: Path, photo: Photo) -> None:
+    """Check that an enlarged photo fits into memory; `read_photo` has checked one of scale 1."""
+    scale = artifact.manifest.output.scale
+    if scale > 1:
+        height, width = (scale * side for side in photo.rgb.shape[:2])
+        try:
+            check_memory(width, height, RESULT_BYTES)
+        except DeblurExportError as error:
+            raise DeblurExportError(f"{source}: enlarged x{scale}, its {error}") from error

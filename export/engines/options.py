@@ -182,13 +182,14 @@ def profile_for(input_shape: Sequence[int | str], sizes: Sizes) -> Profile | Non
                 "--orientation and --batch do not apply; export it without --shape"
             )
         return None
-    few, some, many = sizes.batch or (1, 1, 1)
+    few, some, many = _batches(input_shape, sizes)
+    channels = int(input_shape[1])
     if sizes.fixed is not None:
         if replace(sizes, fixed=None, batch=None) != Sizes():
             raise DeblurExportError(
                 "--size is the only size; leave --min, --opt, --max and --orientation out"
             )
-        return Profile((few, 3, *sizes.fixed), (some, 3, *sizes.fixed), (many, 3, *sizes.fixed))
+        return Profile(*((n, channels, *sizes.fixed) for n in (few, some, many)))
     smallest, largest = _smallest(sizes), _largest(sizes)
     low, high = _turned(smallest, sizes, min), _turned(largest, sizes, max)
     if not all(a <= b for a, b in zip(low, high, strict=True)):
@@ -200,7 +201,17 @@ def profile_for(input_shape: Sequence[int | str], sizes: Sizes) -> Profile | Non
             f"--opt {_text(typical)} does not lie between --min and --max: its height must be from "
             f"{height}, its width from {width}"
         )
-    return Profile((few, 3, *low), (some, 3, *typical), (many, 3, *high))
+    return Profile((few, channels, *low), (some, channels, *typical), (many, channels, *high))
+
+
+def _batches(input_shape: Sequence[int | str], sizes: Sizes) -> tuple[int, int, int]:
+    """The smallest, typical and largest batch."""
+    own = input_shape[0]
+    if isinstance(own, str):
+        return sizes.batch or (1, 1, 1)
+    if sizes.batch not in (None, (own, own, own)):
+        raise DeblurExportError(f"the file takes batches of {own} only; leave --batch out")
+    return own, own, own
 
 
 def sizes_text(profile: Profile | None, sizes: Sizes) -> list[str]:

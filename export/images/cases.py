@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deblur_export.artifact import Artifact
 from deblur_export.engine_file import shape_range
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.images.channels import network_image
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.photo_folder import LeaveOut, photos_in, usable
 
@@ -119,7 +120,7 @@ def photo_cases(
     Args:
         folder: contains the photos.
         shape: shape of the input: numbers, or names of dynamic dimensions.
-        limits: smallest and largest shape (N, 3, H, W) of an engine; crops are not larger.
+        limits: smallest and largest shape (N, C, H, W) of an engine; crops are not larger.
         leave_out: is told of each photo that cannot be read or is too small.
 
     Raises:
@@ -131,7 +132,8 @@ def photo_cases(
 
 
 def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> Case:
-    rgb = read_photo(file).rgb
+    photo = read_photo(file)
+    rgb = photo.rgb
     height, width = (
         size if isinstance(size, int) else min(PHOTO_SIDE, limit, own)
         for size, limit, own in zip(shape[2:], most, rgb.shape[:2], strict=True)
@@ -142,7 +144,8 @@ def _photo_case(file: Path, shape: Sequence[int | str], most: Sequence[int]) -> 
             f"{width}x{height} of the exported file"
         )
     top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
-    crop = rgb[top : top + height, left : left + width].transpose(2, 0, 1)[None]
+    whole = network_image(rgb, int(shape[1]), photo.grey, photo.alpha)
+    crop = whole[..., top : top + height, left : left + width]
     batch = shape[0] if isinstance(shape[0], int) else 1
     image = np.repeat(np.ascontiguousarray(crop), batch, axis=0)
     return Case(f"{file.name} {width}x{height}", image, photo=True)

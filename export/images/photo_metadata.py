@@ -37,6 +37,13 @@ _SRGB = {
 _XMP_KEY = b"XML:com.adobe.xmp"
 _EXIF_AS_TEXT = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[1-8]")
+# What XMP says of the size, and of the part of a panorama that the photo is, in pixels.
+_XMP_SIZE = {
+    axis: re.compile(rb"((?:exif:Pixel%sDimension|tiff:Image%s)(?:=[\"']|>)\s*)\d+" % names)
+    for axis, names in (("width", (b"X", b"Width")), ("height", (b"Y", b"Length")))
+}
+_XMP_PANORAMA = re.compile(rb"(GPano:(?:Cropped|Full)\w+Pixels(?:=[\"']|>)\s*)(\d+)")
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003  # EXIF tags
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/"
 
 
@@ -79,6 +86,16 @@ class Metadata:
     comment: bytes | None = None
     iptc: bytes | None = None
     chunks: tuple[Chunk, ...] = ()
+
+    def sized(self, width: int, height: int, scale: int = 1) -> Metadata:
+        """The same of an image of this size in pixels, `scale` times that of the photo. The
+        resolution stays: an enlarged image prints larger."""
+        xmp = self.xmp
+        if xmp is not None:
+            for axis, size in (("width", width), ("height", height)):
+                xmp = _XMP_SIZE[axis].sub(rb"\g<1>%d" % size, xmp)
+            xmp = _XMP_PANORAMA.sub(lambda m: m[1] + b"%d" % (scale * int(m[2])), xmp)
+        return replace(self, exif=_sized_exif(self.exif, width, height), xmp=xmp)
 
     def colour_chunks(self) -> list[Chunk]:
         return [chunk for chunk in self.chunks if chunk[0] in COLOUR_CHUNKS]
@@ -147,6 +164,20 @@ def _exif(image: Image.Image, notes: list[str]) -> tuple[bytes | None, int]:
     except Exception:  # a damaged block is no reason to refuse the photo
         notes.append("the EXIF data is damaged and was dropped")
         return None, orientation
+
+
+def _sized_exif(data: bytes | None, width: int, height: int) -> bytes | None:
+    """An EXIF block of ours with the size of another image where it says one."""
+    if data is None:
+        return None
+    exif = Image.Exif()
+    exif.load(data)
+    tags = exif.get_ifd(_EXIF_IFDS[0])
+    wanted = {_PIXEL_WIDTH: width, _PIXEL_HEIGHT: height}
+    if all(tags.get(tag, size) == size for tag, size in wanted.items()):
+        return data
+    tags.update({tag: size for tag, size in wanted.items() if tag in tags})
+    return exif.tobytes()
 
 
 def _of_png(found: Metadata, data: bytes, notes: list[str]) -> Metadata:

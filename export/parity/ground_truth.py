@@ -15,7 +15,7 @@ from deblur_export.export.parity import metrics
 if TYPE_CHECKING:
     from deblur_export.export.images.pairs import Pair, Pairs
 
-Image = NDArray[np.float32]  # [1, 3, H, W]
+Image = NDArray[np.float32]  # [1, C, H, W]
 Run = Callable[[Image], Image]
 
 
@@ -127,7 +127,7 @@ def compare_with_ground_truth(
 
     Args:
         pairs: the pairs.
-        reference, candidate: float32 [1, 3, H, W] -> [1, 3, H, W]; outputs are clipped to 0..1.
+        reference, candidate: float32 [1, C, H, W] -> [1, C, s H, s W]; outputs are clipped to 0..1.
         max_drop: allowed loss of the mean PSNR in dB.
         min_psnr: smallest PSNR of the candidate against the reference in dB.
         progress: called with a line of text for each pair.

@@ -28,7 +28,7 @@ class TorchRunner(BaseRunner):  # type: ignore[misc]
     may use as well, are not a reference. (The PytRunner of Polygraphy requires CUDA and splits a
     single output along its batch axis.)
 
-    The feed has the key "image", [N, 3, H, W]. The outputs are "restored" and the outputs of the
+    The feed has the key "image", [N, C, H, W]. The outputs are "restored" and the outputs of the
     modules named in `modules`, each of which must be called exactly once.
     """
 

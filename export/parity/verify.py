@@ -99,7 +99,7 @@ def verify(
     Args:
         artifact: the candidate: an exported ONNX file or an engine.
         reference: its PyTorch network (see `reference_model`), or what else it should compute.
-        cases: images, float32 [N, 3, H, W] in 0..1.
+        cases: images, float32 [N, C, H, W] in 0..1.
         with_images: whether the report contains the images and the comparison of layers.
         progress: called with a line of text for each step.
         float64: also run the reference in float64, and report the errors of candidate and reference
@@ -276,8 +276,13 @@ def _compare(
 
 
 def _images(case: Case, reference: Array, candidate: Array) -> CaseImages:
-    def to_8bit(image: Array) -> NDArray[np.uint8]:
-        levels: NDArray[np.uint8] = np.rint(255 * np.clip(image[0], 0, 1)).astype(np.uint8)
+    def to_8bit(images: Array) -> NDArray[np.uint8]:
+        """The first image as RGB; grey has three equal channels, and alpha shows white."""
+        image = np.clip(images[0], 0, 1)
+        colours = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
+        if len(image) == 4:
+            colours = colours * image[3] + (1 - image[3])
+        levels: NDArray[np.uint8] = np.rint(255 * colours).astype(np.uint8)
         return levels.transpose(1, 2, 0)
 
     return CaseImages(

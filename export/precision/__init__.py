@@ -22,7 +22,7 @@ def headroom_rule(
     precision: str,
     ranges: Path | None,
     images: Path | None,
-    shape: Sequence[int] | None,
+    shape: Sequence[int | str],
     rescale: bool,
     progress: Callable[[str], None],
 ) -> HeadroomRule:
@@ -58,7 +58,7 @@ def headroom_rule(
         return headrooms_by_file(ranges)
     if ranges is not None:
         raise DeblurExportError("give either --ranges or --images")
-    cases = photo_cases(images, shape or ("batch", 3, "height", "width"), leave_out=progress)
+    cases = photo_cases(images, shape, leave_out=progress)
     return headrooms_by_images(cases, progress=progress)
 
 

@@ -124,7 +124,7 @@ def _shapes(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ..
         model.graph.output.add(name=f"shape {number}")
     session = float32_session(model)
     sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-    free = (1, 3, SIDE, SIDE)
+    free = (1, 1, SIDE, SIDE)  # the channels are never free
     feed = np.full([own or other for own, other in zip(sizes, free, strict=True)], 0.5, np.float32)
     found = session.run(None, {image.name: feed})
     return {name: tuple(shape.tolist()) for name, shape in zip(names, found, strict=True)}

@@ -74,7 +74,7 @@ def engine_of(artifact: Artifact) -> EngineRecord:
 
 
 def shape_range(artifact: Artifact) -> tuple[Shape, Shape] | None:
-    """Smallest and largest shape (N, 3, H, W) that an engine accepts; None for an ONNX file."""
+    """Smallest and largest shape (N, C, H, W) that an engine accepts; None for an ONNX file."""
     engine = artifact.manifest.engine
     if engine is None:
         return None
@@ -85,7 +85,7 @@ def shape_range(artifact: Artifact) -> tuple[Shape, Shape] | None:
 
 
 def check_shape(artifact: Artifact, shape: Sequence[int]) -> None:
-    """Check that an engine accepts images of shape (N, 3, H, W).
+    """Check that an engine accepts images of shape (N, C, H, W).
 
     Raises:
         DeblurExportError: it does not; the message says which shapes it accepts.

@@ -18,7 +18,7 @@ class OtherFile:
 
 @dataclass(frozen=True)
 class Profile:
-    """The optimization profile of an engine: the smallest and largest shape (N, 3, H, W) that it
+    """The optimization profile of an engine: the smallest and largest shape (N, C, H, W) that it
     accepts, and the typical one for which it is tuned."""
 
     smallest: FixedShape

@@ -13,7 +13,8 @@ from PIL import Image, JpegImagePlugin
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.batch import find_photos, plan_jobs
-from deblur_export.export.restore import Restorer, TileOptions, restore_file
+from deblur_export.export.restore import Restorer, restore_file
+from deblur_export.export.tile_choice import TileOptions
 from tests.conftest import Exported
 from tests.test_cli import CPU, Invoke, assert_refused, invoke, photo
 

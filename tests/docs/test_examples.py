@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from deblur_export.export.restore import Restorer, TileOptions
+from deblur_export.export.restore import Restorer
+from deblur_export.export.tile_choice import TileOptions
 from deblur_export.models.checkpoint import load_model
 from deblur_export.plugins.libraries import openvino as openvino_library
 from tests.conftest import Exported

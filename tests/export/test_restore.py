@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ from PIL import Image
 
 from deblur_export.artifact import METADATA_KEY, read_artifact
 from deblur_export.errors import DeblurExportError
-from deblur_export.export import restore as restore_module
+from deblur_export.export import tile_choice
 from deblur_export.export.images.overlay import tinted
-from deblur_export.export.restore import Restorer, TileOptions, restore_file
+from deblur_export.export.restore import Restorer, restore_file
+from deblur_export.export.tile_choice import TileOptions
 from deblur_export.manifest_blocks import Tile
 from deblur_export.models.checkpoint import load_model
 from tests.conftest import Exported
@@ -66,7 +66,8 @@ def test_tiles_equal_the_whole_for_a_local_network(
 ) -> None:
     restorer = Restorer(read_artifact(local_file))
     whole = restorer.restore(picture(*size), TileOptions(tile=0)).rgb
-    tiled, _, notes = astuple(restorer.restore(picture(*size), TileOptions(tile=tile)))
+    restored = restorer.restore(picture(*size), TileOptions(tile=tile))
+    tiled, notes = restored.rgb, restored.notes
     assert np.abs(tiled - whole).max() < 1e-5 < LEVEL
     assert notes == ()
 
@@ -74,7 +75,8 @@ def test_tiles_equal_the_whole_for_a_local_network(
 def test_overlap_below_the_receptive_field_is_told(local_file: Path) -> None:
     restorer = Restorer(read_artifact(local_file))
     whole = restorer.restore(picture(97, 211), TileOptions(tile=0)).rgb
-    tiled, _, notes = astuple(restorer.restore(picture(97, 211), TileOptions(tile=64, overlap=4)))
+    restored = restorer.restore(picture(97, 211), TileOptions(tile=64, overlap=4))
+    tiled, notes = restored.rgb, restored.notes
     assert np.abs(tiled - whole).max() > LEVEL
     assert "receptive field" in notes[0]
 
@@ -129,8 +131,8 @@ def test_mask_of_a_network_without_one_is_refused(local_file: Path) -> None:
 def test_large_images_are_tiled_without_being_asked(
     local_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore_module, "WHOLE_PIXELS", 100 * 100)
-    monkeypatch.setattr(restore_module, "TILE", 96)
+    monkeypatch.setattr(tile_choice, "WHOLE_PIXELS", 100 * 100)
+    monkeypatch.setattr(tile_choice, "TILE", 96)
     calls: list[tuple[int, int]] = []
     restorer = Restorer(read_artifact(local_file))
     restorer.restore(picture(150, 150), TileOptions(), lambda *call: calls.append(call))

@@ -19,7 +19,8 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.images.photo_metadata import png_chunk, png_chunks
 from deblur_export.export.images.photo_writer import write_photo
-from deblur_export.export.restore import Restorer, TileOptions
+from deblur_export.export.restore import Restorer
+from deblur_export.export.tile_choice import TileOptions
 from tests.conftest import Exported
 from tests.fuzz.seeds import seeds
 from tests.test_cli import CPU, Invoke, invoke

@@ -60,7 +60,7 @@ def export_onnx(
         output: the .onnx file to write; None is `MODEL_VARIANT.onnx` in the working folder, with
             target and precision in its name where they are not the default.
         target: which runtime the file is shaped for.
-        shape: fixed input (N, 3, H, W); None keeps batch, height and width dynamic.
+        shape: fixed input (N, C, H, W); None keeps batch, height and width dynamic.
         reparam: apply the exact folds, each verified in float64.
         precision: of the graph. int8 is calibrated on `images` or `dataset`.
         io: type of input and output.
@@ -110,8 +110,9 @@ def export_onnx(
             )
             artifact = export_int8(loaded, options, chosen, path, progress)
         else:
+            size = shape or ("batch", loaded.images.channels, "height", "width")
             headrooms = headroom_rule(
-                precision, as_path(ranges), as_path(images), shape, rescale, progress
+                precision, as_path(ranges), as_path(images), size, rescale, progress
             )
             options = replace(options, headrooms=headrooms, rescale=rescale)
             artifact = pipeline.export_onnx(loaded, options, path, progress)

@@ -107,8 +107,8 @@ def verify(
     ground_truth = None
     if pairs is not None:
         drop = parity.MAX_DROP if max_psnr_drop is None else max_psnr_drop
-        shape = artifact.manifest.input.shape
-        ground_truth = parity.GroundTruthCheck(open_pairs(Path(pairs), shape), drop)
+        shape, scale = artifact.manifest.input.shape, artifact.manifest.output.scale
+        ground_truth = parity.GroundTruthCheck(open_pairs(Path(pairs), shape, scale), drop)
     left_out: list[str] = []
     cases = cases_for(artifact, as_path(images), left_out.append)
     with TORCH_LOCK:

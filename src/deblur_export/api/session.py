@@ -13,8 +13,9 @@ from deblur_export.api.common import PathLike, as_artifact
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.batch import check_target
-from deblur_export.export.restore import Restored, Restorer, TileOptions, restore_file
+from deblur_export.export.restore import Restorer, restore_file
 from deblur_export.export.runtimes.choose import choose_runtime
+from deblur_export.export.tile_choice import TileOptions
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import GraphPrecision
 
@@ -60,23 +61,25 @@ class PhotoSession:
 
         Args:
             image: RGB [H, W, 3] or [N, H, W, 3] of any size; uint8 in 0..255, uint16 in 0..65535,
-                or float16, float32 or float64 in 0..1.
+                or float16, float32 or float64 in 0..1. For a network of 1 channel also grey,
+                [H, W, 1], for one of 4 also RGB and alpha, [H, W, 4].
 
         Returns:
-            An array of the same shape and dtype; integers are rounded and clipped, floating-point
-            values are neither.
+            An array of the same dtype, and of the same shape but for H and W, which are those of
+            the image times the scale of the network. Integers are rounded and clipped,
+            floating-point values are neither.
 
         Raises:
             DeblurExportError: another shape or dtype, NaN or infinity, or the runtime failed.
         """
         image = np.asarray(image)
-        if image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
-            raise DeblurExportError(
-                f"an image is [H, W, 3] or [N, H, W, 3], RGB, not {list(image.shape)}"
-            )
+        channels = {3, self.artifact.manifest.input.channels}
+        if image.ndim not in (3, 4) or image.shape[-1] not in channels or 0 in image.shape:
+            known = " or ".join(f"[H, W, {c}] or [N, H, W, {c}]" for c in sorted(channels))
+            raise DeblurExportError(f"an image is {known}, RGB, not {list(image.shape)}")
         if image.ndim == 4:
             return np.stack([self(one) for one in image])
-        return self._converted(self._restore(_to_float(image)).rgb, image.dtype)
+        return self._converted(self._restore(_to_float(image)), image.dtype)
 
     def restore_file(
         self, source: PathLike, target: PathLike, *, quality: int | None = None
@@ -102,8 +105,16 @@ class PhotoSession:
         check_target(restored, quality)
         return restore_file(self._restorer, photo, restored, self._options, quality=quality)
 
-    def _restore(self, rgb: NDArray[np.float32]) -> Restored:
-        return self._restorer.restore(rgb, self._options)
+    def _restore(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of [H, W, C] with 1, 3 or 4 channels; returns as many."""
+        count = image.shape[2]
+        rgb = image.repeat(3, axis=2) if count == 1 else image[..., :3]
+        alpha = image[..., 3] if count == 4 else None
+        restored = self._restorer.restore(rgb, self._options, grey=count == 1, alpha=alpha)
+        if count == 4:
+            assert restored.alpha is not None
+            return np.dstack([restored.rgb, restored.alpha])
+        return restored.rgb[..., :count]
 
     @staticmethod
     def _converted(rgb: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:

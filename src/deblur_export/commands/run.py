@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from deblur_export.export.images.batch import Job
-    from deblur_export.export.restore import Restorer, TileOptions
+    from deblur_export.export.restore import Restorer
+    from deblur_export.export.tile_choice import TileOptions
 
 
 @click.command()
@@ -84,8 +85,9 @@ def run(
         quality=quality,
         reads=[*artifact.files, *plugins],
     )
-    from deblur_export.export.restore import Restorer, TileOptions
+    from deblur_export.export.restore import Restorer
     from deblur_export.export.runtimes.choose import choose_runtime
+    from deblur_export.export.tile_choice import TileOptions
 
     console = make_console()
     chosen = choose_runtime(runtime, artifact, precision)

@@ -175,8 +175,29 @@ def test_smallest_tile_works() -> None:
 
 def test_bad_images_and_networks() -> None:
     tiling = Tiling(64, 8, 8, 16)
-    for shape in [(3, 8, 8), (2, 3, 8, 8), (1, 1, 8, 8), (1, 3, 0, 8)]:
+    for shape in [(3, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8)]:
         with pytest.raises(DeblurExportError):
             restore_tiled(lambda x: x, np.zeros(shape, np.float32), tiling)
     with pytest.raises(DeblurExportError, match="the output for a tile"):
         restore_tiled(lambda x: x[..., 1:], photo(9, 9), tiling)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_several_images_at_scale_in_batches(batch: int) -> None:
+    """Rows and columns have tiles of their own; a batch holds tiles of the same size."""
+    images = np.random.default_rng(0).random((3, 1, 90, 71), np.float32)
+    shapes = set()
+
+    def enlarge(x: Array) -> Array:
+        shapes.add(x.shape)
+        return np.concatenate([x, 1 - x], axis=1).repeat(3, axis=2).repeat(3, axis=3)
+
+    tilings = Tiling(40, 4, 6, 8), Tiling(32, 2, 0, 1)
+    calls: list[tuple[int, int]] = []
+    found = restore_tiled(
+        enlarge, images, tilings, lambda *call: calls.append(call), scale=3, batch=batch
+    )
+    assert {shape[0] for shape in shapes} == {batch}
+    assert {shape[2] for shape in shapes} == {40, 42}
+    assert calls[-1][0] == calls[-1][1] == len(calls)
+    np.testing.assert_allclose(found, enlarge(images), atol=1e-6)

@@ -174,7 +174,7 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     refused("23x17, and the file supports 32x16 only", (1, 3, 16, 32))
     refused("of the file is 2; export with batch 1", (2, 3, HEIGHT, WIDTH))
     Image.fromarray(images(1)[0, 1:]).save(folder / "sharp" / "1.tiff")
-    refused("1.png: the images of the pair differ in size")
+    refused("1.png: the blurred image is 23x17 and the sharp one 23x16, not 23x17")
     (folder / "masks" / "1.png").unlink()
     refused("1 is not in both blurred/ and masks/")
     (folder / "sharp" / "1.tiff").rename(folder / "sharp" / "0.png")

@@ -14,9 +14,10 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.parity.verify import compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.export.restore import Restorer, TileOptions
+from deblur_export.export.restore import Restorer
 from deblur_export.export.runtimes.open import open_session
 from deblur_export.export.runtimes.openvino import OpenVinoSession
+from deblur_export.export.tile_choice import TileOptions
 from deblur_export.plugins.compile.cpu import EXTENSION
 from deblur_export.plugins.libraries import openvino as openvino_library
 from tests import needs

@@ -23,7 +23,7 @@ from deblur_export.artifact import Artifact, read_artifact, sidecar_path
 from deblur_export.engine_file import read_runnable
 from deblur_export.engine_record import Census, OtherFile, Profile
 from deblur_export.errors import DeblurExportError
-from deblur_export.export import restore as restore_module
+from deblur_export.export import tile_choice
 from deblur_export.export.engines.build import describe
 from deblur_export.export.engines.nvinfer import Built
 from deblur_export.export.engines.options import BuildOptions
@@ -31,10 +31,11 @@ from deblur_export.export.images.cases import cases_for
 from deblur_export.export.parity.reference import TorchReference
 from deblur_export.export.parity.verify import note_on_choices, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
-from deblur_export.export.restore import Restorer, TileOptions
+from deblur_export.export.restore import Restorer
 from deblur_export.export.runtimes import tensorrt as tensorrt_backend
 from deblur_export.export.runtimes.nvinfer_log import load_plugins
 from deblur_export.export.runtimes.open import open_session
+from deblur_export.export.tile_choice import TileOptions
 from deblur_export.models.checkpoint import load_model
 from tests import needs
 from tests.conftest import Exported
@@ -201,8 +202,8 @@ def test_an_engine_restores_photos_in_tiles_where_they_are_too_large(
 ) -> None:
     artifact = make_engine()
     gpu(Fake(Context(artifact.path)))
-    monkeypatch.setattr(restore_module, "HALO_WITHOUT_FIELD", 8)
-    monkeypatch.setattr(restore_module, "RAMP", 16)
+    monkeypatch.setattr(tile_choice, "HALO_WITHOUT_FIELD", 8)
+    monkeypatch.setattr(tile_choice, "RAMP", 16)
     restorer = Restorer(artifact, runtime="tensorrt")
     rgb = np.random.default_rng(0).random((60, 130, 3), np.float32)
     steps: list[tuple[int, int]] = []
