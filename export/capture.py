@@ -193,6 +193,9 @@ def _dynamic(free: tuple[Dimension, ...], images: ImageSpec) -> dict[int, object
     if not free:
         return None
     least = images.padded(1, 1)[0] // images.multiple
+    if images.channels == images.multiple == 1:
+        # The strides of a grey image of one pixel say nothing: torch.export asks for two a side.
+        least = max(least, 2)
     options = {"min": least} if least > 1 else {}
     sides = [images.multiple * Dim(name, **options) for name in ("h", "w")]
     if images.square:

@@ -13,7 +13,7 @@ from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.models.image_spec import ImageSpec
 from deblur_export.models.spec import ModelSpec
 
-FIELD = 2  # pixels, of `Shuffling`
+FIELD = 3  # pixels, of `Shuffling`
 
 
 class Scaled(nn.Module):
@@ -46,16 +46,18 @@ class Repeating(Scaled):
 
 
 class Shuffling(Scaled):
-    """Two 3x3 convolutions and a pixel shuffle, whose weights are random."""
+    """Three 3x3 convolutions and a pixel shuffle, whose weights are random."""
 
     def __init__(self, images: ImageSpec) -> None:
         super().__init__(images)
         channels, factor = images.channels, images.scale
         self.first = nn.Conv2d(channels, 8, 3, padding=1)
+        self.middle = nn.Conv2d(8, 8, 3, padding=1)
         self.last = nn.Conv2d(8, channels * factor**2, 3, padding=1)
 
     def forward_padded(self, image: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.last(torch.tanh(self.first(image))), self.images.scale)
+        features = torch.tanh(self.middle(torch.tanh(self.first(image))))
+        return F.pixel_shuffle(self.last(features), self.images.scale)
 
 
 def scaled_model(kind: type[Scaled], **images: Any) -> LoadedModel:
