@@ -127,6 +127,11 @@ def calibrate(
     left_out: list[str] = []
     crops, pairs, measure = _images(artifact, options, progress, left_out)
     placed = placement(model)
+    if not placed.nodes:
+        raise CheckFailedError(
+            f"{artifact.path}: none of its convolutions and products can be in int8 without its "
+            "image or its result losing digits; use --precision fp16"
+        )
     parameters = _parameters(artifact, model, placed, crops, options, progress)
 
     def graph(names: Collection[str]) -> onnx.ModelProto:

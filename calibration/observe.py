@@ -36,7 +36,7 @@ def observe(
     Args:
         model: float32 graph with one input.
         names: of the tensors.
-        images: each [N, C, H, W], float32 in 0..1.
+        images: each [N, 3, H, W], float32 in 0..1.
         histograms: by name of the tensor; changed in place.
         done: number of images that the histograms contain already.
         step: called after each image with the number of images done.
@@ -46,12 +46,10 @@ def observe(
     """
     inputs = {value.name for value in model.graph.input}
     inner = [name for name in names if name not in inputs]
-    session = cpu_session(with_outputs(model, inner, instead=True)) if inner else None
+    session = cpu_session(with_outputs(model, inner, instead=True))
     entry = model.graph.input[0].name
     for number, image in enumerate(images[done:], done + 1):
-        values = dict[str, NDArray[np.float32]]()
-        if session is not None:  # not where the input alone is quantized
-            values = dict(zip(inner, session.run(inner, {entry: image}), strict=True))
+        values = dict(zip(inner, session.run(inner, {entry: image}), strict=True))
         for name in names:
             histograms.setdefault(name, Histogram()).add(values.get(name, image))
         step(number)

@@ -3,6 +3,7 @@ pixel, in tiles and whole, on each runtime and in each precision."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from deblur_export import open_session
 from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.calibration.calibrate import Calibration
 from deblur_export.calibration.export_int8 import export_int8
-from deblur_export.errors import DeblurExportError
+from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.images.cases import cases_for
 from deblur_export.export.images.pairs import open_pairs
 from deblur_export.export.images.photo_file import read_photo
@@ -302,7 +303,7 @@ def test_int8_at_scale(channels: int, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(picture(80, 90)).save(tmp_path / "photos" / "a.png")
     model = scaled_model(Shuffling, channels=channels, scale=2)
-    chosen = Calibration(tmp_path / "photos", None, count=2, crop=32, max_drop=None)
+    chosen = Calibration(tmp_path / "photos", None, count=2, crop=32, max_drop=math.inf)
     options = ExportOptions(reparam=False)
     artifact = export_int8(model, options, chosen, tmp_path / "net.onnx", lambda step: None)
     photo = picture(33, 41)
@@ -312,3 +313,13 @@ def test_int8_at_scale(channels: int, tmp_path: Path) -> None:
         read_artifact(export_onnx(model, options, tmp_path / "fp32.onnx").path)
     ).restore(photo / np.float32(255), TileOptions())
     assert np.abs(found - 255 * wanted.rgb.clip(0, 1)).mean() < 3
+
+
+def test_int8_of_a_network_without_inner_layers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(picture(40, 40)).save(tmp_path / "photos" / "a.png")
+    chosen = Calibration(tmp_path / "photos", None, count=2, crop=32)
+    with pytest.raises(CheckFailedError, match="none of its convolutions and products"):
+        export_int8(
+            scaled_model(Repeating), ExportOptions(reparam=False), chosen, tmp_path / "net.onnx"
+        )
