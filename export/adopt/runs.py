@@ -45,13 +45,16 @@ class Runs:
         ends: how it wants images.
         plain: leave out ONNX Runtime's own optimizations, so that the same operators give the same
             bits in another graph.
+        threads: of ONNX Runtime; 0 leaves the number to it.
 
     Raises:
         DeblurExportError: ONNX Runtime cannot load it.
     """
 
-    def __init__(self, model: onnx.ModelProto, path: Path, ends: Ends, plain: bool = False) -> None:
-        options = session_options()
+    def __init__(
+        self, model: onnx.ModelProto, path: Path, ends: Ends, plain: bool = False, threads: int = 0
+    ) -> None:
+        options = session_options(threads)
         if plain:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.constants = constant_inputs(model, ends.values or {})

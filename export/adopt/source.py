@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 from onnx_ir.passes import common
 from onnxscript.version_converter import convert_version
 
@@ -28,7 +28,7 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.export.graph import copied, graph_of, inlined, message_of
 from deblur_export.export.passes.forget_dynamic_shapes import forget_dynamic_shapes
 from deblur_export.export.passes.strip_metadata import strip_metadata
-from deblur_export.export.runtimes.emulated_session import widened
+from deblur_export.export.runtimes.emulated_session import LOW, widened
 from deblur_export.file_names import is_file
 from deblur_export.onnx_reading import first_line
 from deblur_export.shown import shown
@@ -36,7 +36,6 @@ from deblur_export.target import TARGETS, TargetName
 
 LEAST_OPSET = 7  # the oldest that ONNX Runtime runs
 OWN_OPSET = 15  # the oldest in which padding can be added: Shape has a start and an end
-HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 STANDARD = ("", "ai.onnx")
 RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
@@ -164,14 +163,14 @@ def _name_nodes(model: ir.Model) -> None:
 
 
 def has_half(model: onnx.ModelProto) -> bool:
-    """Whether a graph has numbers in float16 or bfloat16."""
-    if any(tensor.data_type in HALF for tensor in model.graph.initializer):
+    """Whether a graph has numbers in a type of less precision than float32."""
+    if any(tensor.data_type in LOW for tensor in model.graph.initializer):
         return True
     ends = (*model.graph.input, *model.graph.output)
-    if any(value.type.tensor_type.elem_type in HALF for value in ends):
+    if any(value.type.tensor_type.elem_type in LOW for value in ends):
         return True
     return any(
-        (attribute.name == "to" and attribute.i in HALF) or attribute.t.data_type in HALF
+        (attribute.name == "to" and attribute.i in LOW) or attribute.t.data_type in LOW
         for node in _nodes(model)
         for attribute in node.attribute
     )

@@ -37,6 +37,7 @@ class OnnxReference:
         ends: how the graph wants images.
         images: which it accepts.
         notes: for the user.
+        threads: of ONNX Runtime; 0 leaves the number to it.
     """
 
     decisions: tuple[str, ...] = ()
@@ -48,12 +49,13 @@ class OnnxReference:
         ends: Ends,
         images: ImageSpec,
         notes: tuple[str, ...] = (),
+        threads: int = 0,
     ) -> None:
         self.file, self.model, self.ends, self.images = file, model, ends, images
         self.notes = notes
         self.name = shown(file.path.name)
         self.title = f"ONNX Runtime {onnxruntime.__version__} float32, {shown(file.path)}"
-        self.runs = Runs(model, file.path, ends)
+        self.runs = Runs(model, file.path, ends, threads=threads)
 
     def run(
         self, image: Array, choices: Choices = NO_CHOICES, allowance: Allowance = FLOAT32
@@ -92,8 +94,9 @@ class OnnxReference:
         return runs, [value.name for value in outputs if value.type == "tensor(float)"]
 
 
-def original(artifact: Artifact) -> OnnxReference:
-    """The file of which an artifact was adopted, or of which that was made.
+def original(artifact: Artifact, threads: int = 0) -> OnnxReference:
+    """The file that an artifact was adopted from, or that it was made of; it runs with a number of
+    threads, 0 for what ONNX Runtime takes.
 
     Raises:
         DeblurExportError: it is not where it was, or has changed.
@@ -112,7 +115,7 @@ def original(artifact: Artifact) -> OnnxReference:
             f"{source.sha256[:12]} instead of {shown(model.source_sha256)[:12]}); name that with "
             "--against FILE"
         )
-    return _adopted(source, artifact)
+    return _adopted(source, artifact, threads)
 
 
 def against(artifact: Artifact, path: Path) -> OnnxReference:
@@ -144,7 +147,7 @@ def against(artifact: Artifact, path: Path) -> OnnxReference:
     return OnnxReference(source, source.float32, ends, images, (note,))
 
 
-def _adopted(source: Source, artifact: Artifact) -> OnnxReference:
+def _adopted(source: Source, artifact: Artifact, threads: int = 0) -> OnnxReference:
     manifest = artifact.manifest
     try:
         ends = Ends.from_dict(manifest.model.arguments)
@@ -169,7 +172,7 @@ def _adopted(source: Source, artifact: Artifact) -> OnnxReference:
         minimum=given.minimum,
         square=given.square,
     )
-    return OnnxReference(source, source.float32, ends, images, notes)
+    return OnnxReference(source, source.float32, ends, images, notes, threads)
 
 
 def _ours(artifact: Artifact, other: Artifact) -> OnnxReference:

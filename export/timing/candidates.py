@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.runtimes.registry import ENTRIES, backend
-from deblur_export.export.timing.jobs import TORCH
+from deblur_export.export.timing.jobs import TORCH, Original
 from deblur_export.precision import GRAPH_PRECISIONS, PRECISIONS, GraphPrecision
 from deblur_export.target import TargetName
 
@@ -108,7 +108,7 @@ def plan(
         for precision in precisions
         for number, subject in enumerate(subjects)
         for kind in kinds
-        if precision in kind.precisions and (not kind.native or kind.compiled or subject.native)
+        if precision in kind.precisions and _has(subject, kind)
         for row in _rows(subject, kind, precision, f"{subject.title} " if number else "")
     ]
     for precision in precisions:
@@ -118,6 +118,14 @@ def plan(
                 "graph as it is, native kernels need custom ops and float32"
             )
     return rows
+
+
+def _has(subject: Subject, kind: Kind) -> bool:
+    """Whether there is this candidate: the original of adopted files has no PyTorch network, and
+    is itself what a plain export is of another."""
+    if isinstance(subject.network, Original):
+        return kind.optimized or kind.name == BASELINE
+    return not kind.native or kind.compiled or subject.native
 
 
 def _rows(subject: Subject, kind: Kind, precision: GraphPrecision, prefix: str) -> Iterator[Row]:

@@ -12,10 +12,10 @@ import numpy as np
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
-from deblur_export.export.timing.candidates import CANDIDATES, REFERENCE, Row
+from deblur_export.export.timing.candidates import BASELINE, CANDIDATES, REFERENCE, Row
 from deblur_export.export.timing.coverage import blob_mask, dilated_coverage
 from deblur_export.export.timing.files import Files
-from deblur_export.export.timing.jobs import FORCED_CHOICE, Job
+from deblur_export.export.timing.jobs import FORCED_CHOICE, Job, Original
 from deblur_export.export.timing.process import WorkerProcess
 from deblur_export.export.timing.rounds import Budget, Feed, Figures, max_difference, run_rounds
 from deblur_export.export.timing.subjects import Size, Subject
@@ -102,13 +102,18 @@ class Bench:
 
     def _job(self, row: Row, size: Size) -> Job:
         kind, subject = row.kind, row.subject
+        if isinstance(subject.network, Original) and not kind.optimized:
+            return Job(
+                "onnxruntime", "fp32", self.settings.threads, adopted=subject.network.adopted
+            )
         file = self.files.of(row, size)
+        network = subject.network
         return Job(
             engine=kind.engine,
             precision=row.precision,
             threads=self.settings.threads,
             file=None if file is None else str(file),
-            network=subject.network if file is None else None,
+            network=None if isinstance(network, Original) or file is not None else network,
             native=kind.native and subject.native,
             compiled=kind.compiled,
             decision=subject.decision if self.settings.coverages else None,
@@ -129,10 +134,14 @@ class Bench:
         self, size: Size, coverage: float | None
     ) -> tuple[dict[Subject, Feed], float | None]:
         """The inputs of each network as files, and the dilated coverage."""
-        image = self._saved("image", random_cases((1, 3, *size))[0].image)
+        images = {
+            channels: self._saved(f"image-{channels}", random_cases((1, channels, *size))[0].image)
+            for channels in {row.subject.channels for row in self.settings.rows}
+        }
         feeds: dict[Subject, Feed] = {}
         dilated = None
         for subject in dict.fromkeys(row.subject for row in self.settings.rows):
+            image = images[subject.channels]
             feeds[subject] = {"image": image}
             if coverage is not None and subject.decision is not None:
                 mask = blob_mask(*subject.mask_shape(size), coverage)
@@ -181,12 +190,14 @@ class Bench:
     def _reference(
         self, subject: Subject, feed: Feed, outputs: dict[Row, np.ndarray[Any, Any]]
     ) -> np.ndarray[Any, Any] | None:
-        """PyTorch's output in float32, from a worker of its own if PyTorch is not a candidate."""
-        row = Row(REFERENCE, subject, CANDIDATES[REFERENCE], "fp32")
+        """PyTorch's output in float32, or that of the original of adopted files, from a worker of
+        its own if that is not a candidate."""
+        name = BASELINE if isinstance(subject.network, Original) else REFERENCE
+        row = Row(name, subject, CANDIDATES[name], "fp32")
         for other, output in outputs.items():
             if (other.kind, other.precision) == (row.kind, row.precision):
                 return output
-        self.progress(f"{self.prefix}: reference in PyTorch")
+        self.progress(f"{self.prefix}: reference")
         path = self.folder / "reference.npy"
         with self._worker() as worker:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deblur_export.models.foreign.examine import Given
@@ -16,8 +16,18 @@ FORCED_CHOICE, OWN_CHOICE = "forced_choice", "own_choice"
 
 
 @dataclass(frozen=True)
+class Original:
+    """The ONNX file that files were adopted from, by its SHA-256 and one of these files, which
+    tells where it is and how it wants images."""
+
+    sha256: str
+    adopted: str = field(compare=False)
+
+
+@dataclass(frozen=True)
 class Job:
-    """A candidate to load: an ONNX `file` for the backend `engine`, or a `network` for PyTorch.
+    """A candidate to load: an ONNX `file` for the backend `engine`, a `network` for PyTorch, or the
+    original of the file `adopted`, which runs on ONNX Runtime.
 
     `decision` is the name of the mask decision that the feed forces; a file was rewritten for that
     by `coverage.force_choice`.
@@ -31,6 +41,7 @@ class Job:
     native: bool = False
     compiled: bool = False
     decision: str | None = None
+    adopted: str | None = None
 
 
 def job_from(fields: Mapping[str, Any]) -> Job:

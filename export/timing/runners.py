@@ -36,6 +36,8 @@ def open_runner(job: Job) -> Runner:
     Raises:
         DeblurExportError: it cannot run on this machine; the message says why.
     """
+    if job.adopted is not None:
+        return OriginalRunner(job)
     return NetworkRunner(job) if job.engine == TORCH else FileRunner(job)
 
 
@@ -50,6 +52,22 @@ class FileRunner:
 
     def run(self, feed: Feed) -> NDArray[np.float32]:
         return self.session.run(feed)["restored"]
+
+
+class OriginalRunner:
+    """The file that another was adopted from, on ONNX Runtime; images are converted to what it
+    wants, and back, within the measured time."""
+
+    def __init__(self, job: Job) -> None:
+        from deblur_export.artifact import read_artifact
+        from deblur_export.export.parity.onnx_reference import original
+
+        assert job.adopted is not None
+        self.reference = original(read_artifact(Path(job.adopted)), job.threads)
+        self.title, self.notes = self.reference.title, self.reference.notes
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        return self.reference.run(feed["image"]).restored
 
 
 class NetworkRunner:

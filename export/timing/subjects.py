@@ -15,8 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.parity.onnx_reference import original
 from deblur_export.export.parity.verify import reference_model
 from deblur_export.export.timing.coverage import mask_shape
+from deblur_export.export.timing.jobs import Original
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.models.loading import NetworkChoice, choice_of
 
@@ -33,20 +35,22 @@ Size = tuple[int, int]  # height and width in pixels
 
 @dataclass(frozen=True)
 class Subject:
-    """One network. Without `files`, it is exported for the measurement. `native` says whether it
+    """One network, or the original of adopted files. Without `files`, it is exported for the
+    measurement. `native` says whether it
     has ops with native kernels, `decision` which value is its mask, `notes` which weights of its
     checkpoint were taken."""
 
     title: str
-    network: NetworkChoice
+    network: NetworkChoice | Original
     native: bool
     decision: str | None
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    channels: int = 3
 
     def mask_shape(self, size: Size) -> Size:
         """Height and width in pixels of its mask for an image of `size`."""
-        assert self.decision is not None
+        assert self.decision is not None and isinstance(self.network, NetworkChoice)
         return mask_shape(self.network.load().net, self.decision, *size)
 
 
@@ -66,14 +70,21 @@ def from_files(
         DeblurExportError: a file was not written by this package, has a batch size above 1, its
             weights are missing, or two files have different fixed sizes.
     """
-    subjects: dict[NetworkChoice, Subject] = {}
+    subjects: dict[NetworkChoice | Original, Subject] = {}
     sizes: dict[Size, Path] = {}
     for file in files:
         artifact = read_artifact(file)
         size = _fixed_size(artifact)
         if size is not None:
             sizes[size] = file
-        subject = _subject(reference_model(artifact, weights, ema, model))
+        if artifact.manifest.model.origin == "onnx":
+            if (weights, ema, model) != (None, None, None):
+                raise DeblurExportError(
+                    f"{file}: adopted from an ONNX file, and has no network or weights besides"
+                )
+            subject = _adopted(artifact)
+        else:
+            subject = _subject(reference_model(artifact, weights, ema, model))
         known = subjects.setdefault(subject.network, subject)
         if file in known.files:
             raise DeblurExportError(f"{file}: named twice")
@@ -82,6 +93,24 @@ def from_files(
         first, second = list(sizes.values())[:2]
         raise DeblurExportError(f"{first} and {second} are made for different sizes: bench one")
     return list(subjects.values()), list(sizes)
+
+
+def _adopted(artifact: Artifact) -> Subject:
+    """The original of an adopted file.
+
+    Raises:
+        DeblurExportError: it is not where it was, or has changed.
+    """
+    reference = original(artifact)
+    network = Original(reference.file.sha256, str(artifact.path))
+    return Subject(
+        reference.name,
+        network,
+        native=False,
+        decision=None,
+        notes=reference.notes,
+        channels=artifact.manifest.input.channels,
+    )
 
 
 def from_choice(choice: NetworkChoice) -> Subject:
@@ -106,7 +135,14 @@ def check_coverage(subjects: Sequence[Subject]) -> None:
 
 def _subject(model: LoadedModel) -> Subject:
     native = bool(_custom_ops(model) & NATIVE)
-    return Subject(model.title, choice_of(model), native, model.spec.blur_mask, notes=model.notes)
+    return Subject(
+        model.title,
+        choice_of(model),
+        native,
+        model.spec.blur_mask,
+        notes=model.notes,
+        channels=model.images.channels,
+    )
 
 
 def _fixed_size(artifact: Artifact) -> Size | None:

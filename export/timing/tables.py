@@ -20,7 +20,7 @@ COLUMNS = (*TIMES, "load", "file", "peak", "max diff")
 ANY_WIDTH = 1000
 LEGEND = (
     "Times in ms, load in s, file and peak memory in MB; ratio of medians, below 1 is faster; "
-    "max diff to PyTorch in float32 on the same image."
+    "max diff to PyTorch in float32, or to the original of an adopted file, on the same image."
 )
 
 
