@@ -159,6 +159,11 @@ def _recorded_choice(
             f"{file} is of {where}: name it again with --model {where}, since a file must not "
             "decide which code is run"
         )
+    if model is not None and not NetworkChoice(model).foreign:
+        raise DeblurExportError(
+            f"--model {shown(model)}: {file} is of {where}; name that as package.module:callable "
+            "or path/file.py:Name"
+        )
     if identity.origin == "onnx":
         raise DeblurExportError(f"{file} is of {where}, an ONNX file, which has no PyTorch network")
     return NetworkChoice(
