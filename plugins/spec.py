@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor
 
+# The attribute of a node that names the optional inputs which it leaves out, where those it has
+# stand without gaps.
+ABSENT = "absent_inputs"
+
 
 @dataclass(frozen=True, eq=False)
 class OpSpec:
@@ -65,6 +69,13 @@ class OpSpec:
         """Names of the inputs and attributes that a node may leave out."""
         inputs = [name for name, tensor in self.inputs.items() if tensor.optional]
         return (*inputs, *(name for name, a in self.attributes.items() if a.optional))
+
+    def inputs_of(self, node: ir.Node) -> dict[str, tuple[TensorSpec, ir.Value | None]]:
+        """The inputs of a node by name, without those that its attribute `ABSENT` names."""
+        absent = node.attributes.get_strings(ABSENT, ())
+        names = [name for name in self.inputs if name not in absent]
+        found = zip(names, node.inputs, strict=False)
+        return {name: (self.inputs[name], value) for name, value in found}
 
     @property
     def output(self) -> tuple[str, TensorSpec]:

@@ -259,7 +259,8 @@ def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
     if node.domain and node.domain != DOMAIN:
         return [False] * len(node.inputs)
     if node.domain == DOMAIN:
-        return [tensor.type == "T" for tensor in OPS[node.op_type].inputs.values()]
+        inputs = OPS[node.op_type].inputs_of(node).values()
+        return [tensor.type == "T" for tensor, _ in inputs]
     typed, variadic = policy.typed_like_output(node.op_type, opset)
     if variadic:
         typed += typed[-1:] * (len(node.inputs) - len(typed))

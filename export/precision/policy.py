@@ -122,7 +122,7 @@ def _is_reduction(value: ir.Value | None) -> bool:
 def _precise_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, str]]:
     """Inputs of a node whose values must not be rounded."""
     if node.domain == DOMAIN:
-        for value, tensor in zip(node.inputs, OPS[node.op_type].inputs.values(), strict=False):
+        for tensor, value in OPS[node.op_type].inputs_of(node).values():
             if value is not None and tensor.fp32:
                 yield value, tensor.fp32
     elif node.op_type in DECISIONS or (node.op_type == "Cast" and not _makes_float(node)):

@@ -34,6 +34,7 @@ from deblur_export.export.runtimes.session import (
 )
 from deblur_export.onnx_reading import graph_errors
 from deblur_export.plugins.libraries import openvino as openvino_library
+from deblur_export.plugins.spec import ABSENT
 from deblur_export.precision import GRAPH_PRECISIONS, GraphPrecision
 from deblur_export.shown import shown
 from deblur_export.target import TARGETS
@@ -97,7 +98,7 @@ class OpenVinoSession:
         native = False
         self.notes: tuple[str, ...] = ()
         if model.functions:
-            reason = _add_native_ops(core, release)
+            reason = _without_gaps(model) or _add_native_ops(core, release)
             native = not reason
             if reason:
                 self.notes = (f"OpenVINO runs the custom ops as standard operators: {reason}",)
@@ -190,6 +191,12 @@ def _check_precision(core: Any, precision: GraphPrecision) -> None:
     if CAPABILITY[precision] not in able:
         having = ", ".join(name for name in GRAPH_PRECISIONS if CAPABILITY[name] in able)
         raise DeblurExportError(f"OpenVINO has no {precision} on this processor; it has {having}")
+
+
+def _without_gaps(model: onnx.ModelProto) -> str:
+    """Why the native ops, which know inputs by their positions, cannot read them; or nothing."""
+    gaps = any(attribute.name == ABSENT for n in model.graph.node for attribute in n.attribute)
+    return "nodes of this target leave out optional inputs" if gaps else ""
 
 
 def _add_native_ops(core: Any, release: str) -> str:

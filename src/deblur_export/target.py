@@ -25,6 +25,8 @@ class Target:
             fastest in ONNX Runtime, among them DeformConv, rather than those of every runtime.
         loops: whether bodies may contain loops over pixels.
         large_topk: whether bodies may contain a TopK above 3840, which TensorRT does not build.
+        empty_inputs: whether a node may leave out an input by an empty name. The parser of TensorRT
+            for RTX refuses such a node of a custom op.
         belongs_to: name of the runtime for which its files are made; besides it only ONNX Runtime
             is sure to run them. Empty if every runtime does.
         refused: operators that ONNX has in a precision but its builder does not support, by
@@ -38,6 +40,7 @@ class Target:
     onnxruntime_bodies: bool = False
     loops: bool = True
     large_topk: bool = True
+    empty_inputs: bool = True
     belongs_to: str = ""
     refused: Mapping[PrecisionName, Mapping[str, str]] = field(default_factory=dict)
 
@@ -78,6 +81,7 @@ TARGETS: Mapping[TargetName, Target] = {
             "for TensorRT for RTX",
             loops=False,
             large_topk=False,
+            empty_inputs=False,
             refused={
                 "bf16": {
                     "ConvTranspose": "TensorRT for RTX builds no transposed convolution in bfloat16"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from deblur_export.plugins.ops.selective_scan import selective_scan
+
 
 class Padded(nn.Module):
     """A network whose images have a multiple of its size multiple."""
@@ -58,3 +60,19 @@ class Assignments(Padded):
         y[x > 0.9] = -1
         y[:, :, x[0, 0] > 0.8] = 7
         return y
+
+
+class ScanWithoutGate(Padded):
+    """A selective scan that leaves out the input in the middle, z, and has the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(3, 8, 1)
+        self.A = nn.Parameter(-torch.rand(3, 4))
+        self.D, self.bias = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = x.flatten(2)
+        made = self.project(x).flatten(2).chunk(2, 1)
+        y = selective_scan(u, u, self.A, *made, self.D, None, self.bias, delta_softplus=1)
+        return y.view(x.shape)
