@@ -24,10 +24,11 @@ from deblur_export import __version__
 from deblur_export.artifact import METADATA_KEY, Artifact, sidecar_path
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import FixedShape
-from deblur_export.errors import DeblurExportError
+from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.capture import Dimension, capture
 from deblur_export.export.graph import message_of
 from deblur_export.export.module_outputs import module_outputs
+from deblur_export.export.pairs.rewrite import without_complex_numbers
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
 from deblur_export.export.passes.decompose_layer_norm import decompose_layer_norm
@@ -96,6 +97,7 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
         fixed = (*shape[:2], *images.padded(*shape[2:]))
     core = _without_padding(net)
     captured = capture(core, images, fixed)
+    without_complex_numbers(captured.program)
     table = {
         spec.torch_op: onnxscript.values.Op(
             onnxscript.values.Opset(DOMAIN, VERSION), spec.name, spec.schema()
@@ -120,12 +122,26 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
     assert program.exported_program is not None
     rename(model, module_outputs(core, program.exported_program, captured.shape))
     strip_metadata(model)
+    _require_free(model, captured.free)
     if "height" in captured.free:
         pad_and_crop(model, images, ("height", "width"))
     elif shape is not None and captured.shape != shape:
         pad_and_crop(model, images, (shape[2], shape[3]))
     model.producer_name, model.producer_version = "deblur-export", __version__
     return Traced(model, captured.free, captured.notes)
+
+
+def _require_free(model: ir.Model, free: tuple[Dimension, ...]) -> None:
+    """Raise CheckFailedError if the translation fixed a size that the capture left free."""
+    shape = model.graph.inputs[0].shape
+    assert shape is not None
+    sizes = dict(zip(("batch", "channels", "height", "width"), shape, strict=True))
+    fixed = [name for name in free if isinstance(sizes[name], int)]
+    if fixed:
+        raise CheckFailedError(
+            f"the translation to ONNX fixed {', '.join(fixed)}, which the network leaves free; "
+            "export with --shape"
+        )
 
 
 def remove_unused_nodes(model: ir.Model) -> None:

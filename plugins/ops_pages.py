@@ -20,6 +20,7 @@ TYPES = {"T": "T", "tensor(float)": "float32", "tensor(int64)": "int64"}
 TEXT_TYPES = {"T": "float", "tensor(float)": "float", "tensor(int64)": "int64"}
 # Sizes of the example nodes.
 SIZES = {"N": 1, "C": 64, "H": 90, "W": 160, "D": 64, "S": 16, "L": 1024, "O": 32, "P": 100}
+SIZES |= {"K": 81, "width": 160}
 CPU, OPENVINO = "libdeblur_cpu", "libdeblur_openvino"
 CUDA, TENSORRT = "libdeblur_kernels", "libdeblur_plugins"
 
@@ -33,8 +34,8 @@ libraries, where they are there, compute the same faster.
 In the tables, `T` is the floating-point type that follows the precision of a file: float32, float16
 or bfloat16. An input of type float32 stays float32 in every file, for the reason given. Shapes name
 sizes by capital letters (N images, C channels, H rows and W columns of pixels, O output channels,
-P listed pixels; D channels, S states and L steps of a sequence) and attributes by their names. All
-attributes are integers.
+P listed pixels, K columns of a spectrum; D channels, S states and L steps of a sequence) and
+attributes by their names. All attributes are integers.
 
 `{COMMAND}` writes these pages from `plugins/ops/*.py`.
 """
@@ -170,12 +171,14 @@ def example(spec: OpSpec) -> str:
         )
 
     inputs = {name: tensor for name, tensor in spec.inputs.items() if not tensor.optional}
+    sizes = [name for name, tensor in inputs.items() if not tensor.shape]
+    constants = "".join(f"  {n} = Constant <value_int = {values[n]}> ()\n" for n in sizes)
+    tensors = {name: tensor for name, tensor in inputs.items() if tensor.shape}
     settings = ", ".join(f"{name} = {value}" for name, value in attributes.items())
-    output, _ = spec.output
     return (
         f'<ir_version: 10, opset_import: ["" : 18, "{DOMAIN}" : {VERSION}]>\n'
-        f"example ({formal(inputs)})\n    => ({formal(spec.outputs)}) {{\n"
-        f"  {output} = {DOMAIN}.{spec.name}{f' <{settings}>' * bool(settings)} "
+        f"example ({formal(tensors)})\n    => ({formal(spec.outputs)}) {{\n{constants}"
+        f"  {', '.join(spec.outputs)} = {DOMAIN}.{spec.name}{f' <{settings}>' * bool(settings)} "
         f"({', '.join(inputs)})\n}}\n"
     )
 

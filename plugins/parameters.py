@@ -14,6 +14,7 @@ FLOAT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(d
 # Why an input stays float32 in a file of lower precision.
 DECIDES = "decides: rounding would turn choices"
 POSITIONS = "coordinates: float16 holds pixels beyond 1024 to one pixel only"
+SPECTRUM = "a spectrum: its values are sums over an image, and span more than float16 does"
 SCAN = "steps and rates of a scan: they stand in an exponent and add up over its length"
 
 
@@ -23,8 +24,8 @@ class TensorSpec:
 
     Attributes:
         type: "T" follows the precision of a file (one of `FLOAT_TYPES`); "tensor(float)" stays
-            float32 in any; "tensor(int64)" holds pixel indices.
-        shape: symbolic, see `shapes`.
+            float32 in any; "tensor(int64)" holds pixel indices, or a size.
+        shape: symbolic, see `shapes`; empty for a size, whose name is a symbol too.
         doc: what it holds, with units.
         fp32: why it stays float32; given exactly for inputs of type "tensor(float)".
         optional: whether a node may leave it out.

@@ -25,7 +25,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
 @functools.cache
 def axes_of(shape: str) -> tuple[str, ...]:
     """The expressions of the single axes."""
-    return tuple(axis.strip() for axis in shape.split(","))
+    return tuple(axis.strip() for axis in shape.split(",")) if shape else ()
 
 
 def evaluate(expression: str, values: Values) -> int:

@@ -43,7 +43,7 @@ class OpSpec:
         constants: values that follow from the name, such as the 5 of DynamicFilter5.
         cpu, cuda: the native functions, None for none.
         torch_on_cpu: whether torch_op computes by the CPU function, which OpenVINO always does.
-        openvino, tensorrt: whether the OpenVINO extension and the TensorRT plugins know the name.
+        tensorrt: whether the TensorRT plugins know the name.
     """
 
     name: str
@@ -61,7 +61,6 @@ class OpSpec:
     cpu: NativeFunction | None = None
     cuda: NativeFunction | None = None
     torch_on_cpu: bool = False
-    openvino: bool = True
     tensorrt: bool = True
 
     @property
@@ -76,6 +75,11 @@ class OpSpec:
         names = [name for name in self.inputs if name not in absent]
         found = zip(names, node.inputs, strict=False)
         return {name: (self.inputs[name], value) for name, value in found}
+
+    @property
+    def openvino(self) -> bool:
+        """Whether the OpenVINO extension knows the name: it computes by the CPU function."""
+        return self.cpu is not None
 
     @property
     def output(self) -> tuple[str, TensorSpec]:
@@ -98,7 +102,8 @@ class OpSpec:
 
         Args:
             sizes: the shapes of the inputs that are there, by name.
-            attributes: those that are given. One that repeats a size may be left out too.
+            attributes: those that are given, and inputs that are sizes. An attribute that repeats
+                a size may be left out too.
 
         Raises:
             ValueError: a shape or an attribute does not fit; the message is one line.
@@ -110,6 +115,7 @@ class OpSpec:
 
     def _bound(self, sizes: Mapping[str, Sequence[int]], attributes: Mapping[str, int]) -> Values:
         known = dict(self.constants)
+        known.update({n: v for n, v in attributes.items() if n in self.inputs})
         for name, attribute in self.attributes.items():
             if name not in attributes and attribute.equals:
                 continue

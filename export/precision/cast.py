@@ -167,8 +167,7 @@ class _Caster:
         for graph in policy.subgraphs(node):
             self._widen_captured(graph, node)
         if lowered:
-            node.outputs[0].type = ir.TensorType(self.low)
-            for value in node.outputs[1:]:  # only Split has several used outputs
+            for value in _typed_outputs(node):
                 if value.dtype == FLOAT:
                     value.type = ir.TensorType(self.low)
             if node.op_type == "LayerNormalization":
@@ -265,6 +264,14 @@ def _typed_inputs(node: ir.Node, opset: int) -> list[bool]:
     if variadic:
         typed += typed[-1:] * (len(node.inputs) - len(typed))
     return list(typed)
+
+
+def _typed_outputs(node: ir.Node) -> list[ir.Value]:
+    """The outputs that have the precision of the node."""
+    if node.domain != DOMAIN:
+        return list(node.outputs)
+    declared = OPS[node.op_type].outputs.values()
+    return [v for v, tensor in zip(node.outputs, declared, strict=True) if tensor.type == "T"]
 
 
 def constant_array(value: ir.Value) -> np.ndarray:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.plugins.ops import OPS
-from deblur_export.plugins.parameters import DECIDES, POSITIONS
+from deblur_export.plugins.parameters import DECIDES, POSITIONS, SPECTRUM
 
 FLOAT = ir.DataType.FLOAT
 LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
@@ -47,6 +47,9 @@ OPERATORS: Mapping[str, str] = {
     "GridSample": POSITIONS,
 }
 
+# Of these, FFT2 is both, as its attribute says.
+FORWARD, INVERSE = frozenset({"RFFT2", "FFT2"}), frozenset({"IRFFT2", "FFT2"})
+
 COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
 DECISIONS = COMPARISONS | {"TopK", "ArgMax", "ArgMin", "Round", "Floor", "Ceil", "Sign", "NonZero"}
 
@@ -77,6 +80,8 @@ def kept_nodes(
         for value in _floats((*node.inputs, *node.outputs)):
             if str(value.name) in keep:
                 kept.setdefault(node, keep[str(value.name)])
+    for node in _spectral(graph):
+        kept.setdefault(node, SPECTRUM)
     for node in graph:
         for value, reason in _precise_inputs(node):
             _keep_producers(kept, value, reason)
@@ -88,6 +93,32 @@ def kept_nodes(
         if node.op_type == "DequantizeLinear" and all(u in kept for u, _ in node.outputs[0].uses()):
             kept[node] = SERVES
     return {node: kept[node] for node in graph if node in kept}
+
+
+def _spectral(graph: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes between a spectrum and its inverse transform, convolutions included; where none
+    follows, up to the first convolution or matrix product."""
+    nodes = [node for node in graph if node.domain == DOMAIN or _makes_float(node)]
+    after, near = set[ir.Value | None](), set[ir.Value | None]()
+    readers: list[tuple[ir.Node, bool]] = []
+    for node in nodes:
+        if node.domain == DOMAIN:
+            if node.op_type in FORWARD and not node.attributes.get_int("inverse", 0):
+                after.update(node.outputs)
+                near.update(node.outputs)
+        elif after.intersection(node.inputs):
+            after.update(node.outputs)
+            first = bool(near.intersection(node.inputs))
+            readers.append((node, first))
+            if first and node.op_type not in LINEAR:
+                near.update(node.outputs)
+    before = set[ir.Value | None]()
+    for node in reversed(nodes):
+        if (node.domain == DOMAIN and node.op_type in INVERSE) or (
+            node.domain != DOMAIN and before.intersection(node.outputs)
+        ):
+            before.update(node.inputs)
+    yield from (node for node, first in readers if first or before.intersection(node.outputs))
 
 
 def _own_reason(node: ir.Node, low: ir.DataType, opset: int) -> str:

@@ -9,6 +9,7 @@ from deblur_export.plugins.ops import (
     motion_deform_conv,
     pixel_rows,
     pruned_conv,
+    rfft2,
     sampling_grid,
     selective_scan,
     top_pixels,
@@ -26,5 +27,6 @@ MODULES = (
     pixel_rows,
     selective_scan,
     top_pixels,
+    rfft2,
 )
 OPS: dict[str, OpSpec] = {spec.name: spec for module in MODULES for spec in module.SPECS}

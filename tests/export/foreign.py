@@ -76,3 +76,67 @@ class ScanWithoutGate(Padded):
         made = self.project(x).flatten(2).chunk(2, 1)
         y = selective_scan(u, u, self.A, *made, self.D, None, self.bias, delta_softplus=1)
         return y.view(x.shape)
+
+
+class SpectralWindows(Padded):
+    """A learned filter on the spectra of 8x8 windows, as FFTformer and EVSSM have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.rand(3, 1, 1, 8, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        windows = x.view(b, c, h // 8, 8, w // 8, 8).transpose(3, 4)
+        spectrum = torch.fft.rfft2(windows.float())
+        y = torch.fft.irfft2(spectrum * self.filter, s=(8, 8))
+        return y.transpose(3, 4).reshape(b, c, h, w)
+
+
+class SpectralConvolution(Padded):
+    """A convolution of real and imaginary part over the whole image, as DeepRFT and FFC have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x, norm="backward")
+        parts = torch.cat([spectrum.real, spectrum.imag], 1)
+        re, im = torch.chunk(torch.relu(self.conv(parts)), 2, 1)
+        return torch.fft.irfft2(torch.complex(re, im), s=x.shape[-2:], norm="backward")
+
+
+class AmplitudeAndPhase(Padded):
+    """Changes the amplitude of all frequencies and keeps their phase."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.fft2(x, norm="ortho")
+        amplitude, phase = spectrum.abs(), spectrum.angle()
+        spectrum = amplitude.sqrt() * torch.exp(1j * phase)
+        return torch.fft.ifft2(spectrum, norm="ortho").real
+
+
+class AutoCorrelation(Padded):
+    """The power spectrum, and an inverse that is not told the size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x, norm="forward")
+        return torch.fft.irfft2(spectrum * spectrum.conj())
+
+
+class Separate(Padded):
+    """One axis after the other in both orders, a complex parameter, a smaller and a larger size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 1, 1, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[2:]
+        rows = torch.fft.fft(torch.fft.rfft(x, dim=-1), dim=-2) * self.weight / (2 + 1j)
+        y = torch.fft.irfft(torch.fft.ifft(rows, dim=-2), n=w, dim=-1)
+        columns = torch.fft.rfftn(x, s=(w + 4, h - 3), dim=(3, 2), norm="ortho")
+        z = torch.fft.irfftn(columns, s=(w, h), dim=(3, 2), norm="ortho")
+        packed = torch.view_as_real(torch.fft.rfft2(x)).flatten(3).sum(-1, keepdim=True)
+        return y + z + packed / (h * w)

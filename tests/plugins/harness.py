@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -82,6 +83,20 @@ def split_attributes(op: str, inputs: Inputs) -> tuple[Inputs, Inputs]:
     )
 
 
+def arrays(inputs: Inputs) -> dict[str, np.ndarray]:
+    """What a session is fed with: tensors, and sizes as integers."""
+    return {
+        name: value.numpy() if isinstance(value, Tensor) else np.asarray(value, np.int64)
+        for name, value in inputs.items()
+        if value is not None
+    }
+
+
+def outputs_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The outputs of an op, of which most have one."""
+    return (result,) if isinstance(result, Tensor) else result
+
+
 def output_type(declared: str) -> int:
     """ONNX type of an output of a float32 case."""
     return int(onnx.TensorProto.INT64 if "int64" in declared else onnx.TensorProto.FLOAT)
@@ -90,9 +105,8 @@ def output_type(declared: str) -> int:
 def model_of(case: Case, target: TargetName, inputs: Inputs) -> onnx.ModelProto:
     """One node of the op, its function attached, every dimension dynamic."""
     spec = OPS[case.op]
-    types = {torch.float32: onnx.TensorProto.FLOAT, torch.int64: onnx.TensorProto.INT64}
     tensors, attributes = split_attributes(case.op, inputs)
-    given = {k: v for k, v in tensors.items() if v is not None}
+    given = arrays(tensors)
     node = onnx.helper.make_node(
         spec.name,
         [k if v is not None else "" for k, v in tensors.items()],
@@ -104,7 +118,10 @@ def model_of(case: Case, target: TargetName, inputs: Inputs) -> onnx.ModelProto:
     graph = onnx.helper.make_graph(
         [node],
         "case",
-        [info(k, types[v.dtype], [None] * v.dim()) for k, v in given.items()],
+        [
+            info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
+            for k, v in given.items()
+        ],
         [info(k, output_type(v.type), [None] * case.rank) for k, v in spec.outputs.items()],
     )
     opsets = [

@@ -49,8 +49,8 @@ def test_a_page_names_all_of_an_op(spec: OpSpec) -> None:
         assert tensor.fp32 in page
     assert spec.source in page
     assert all(f"| `{name}` |" in page for name in spec.attributes)
-    assert spec.cpu is not None and f"`{spec.cpu.name}`" in page
-    assert spec.cuda is not None and f"`{spec.cuda.name}`" in page
+    for native in (spec.cpu, spec.cuda):
+        assert native is None or f"`{native.name}`" in page
     assert all(text in page for text in spec.bodies.values())
 
 
@@ -59,17 +59,16 @@ def test_the_example_runs(spec: OpSpec) -> None:
     """With its body, on ONNX Runtime; the output has the shape and the type that the page says."""
     text = ops_pages.example(spec)
     model = ir.from_proto(onnx.parser.parse_model(text))
-    declared = model.graph.outputs[0]
-    assert declared.shape is not None and declared.dtype is not None
     feed = {value.name: _ones(value) for value in model.graph.inputs}
     share_sampling_grid(model)
     attach_functions(model, "portable")
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, feed)
-    assert y.shape == tuple(declared.shape.numpy())
-    assert y.dtype == declared.dtype.numpy()
+    for y, declared in zip(session.run(None, feed), model.graph.outputs, strict=True):
+        assert declared.shape is not None and declared.dtype is not None
+        assert y.shape == tuple(declared.shape.numpy())
+        assert y.dtype == declared.dtype.numpy()
 
 
 def _ones(value: ir.Value) -> np.ndarray:

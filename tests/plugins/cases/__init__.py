@@ -1,10 +1,11 @@
-"""The case table of all custom ops: CASES of every file of this folder."""
+"""The case table of all custom ops: CASES of every file here, and of these the NATIVE ones."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 
+from deblur_export.plugins.ops import OPS
 from tests.plugins.harness import Case
 
 CASES: list[Case] = [
@@ -12,3 +13,4 @@ CASES: list[Case] = [
     for module in sorted(found.name for found in pkgutil.iter_modules(__path__))
     for case in importlib.import_module(f"{__name__}.{module}").CASES
 ]
+NATIVE = [case for case in CASES if OPS[case.op].cpu is not None]

@@ -35,7 +35,7 @@ from deblur_export.plugins.ops.selective_scan_reference import selective_scan_re
 from deblur_export.plugins.parameters import NativeFunction
 from deblur_export.plugins.spec import OpSpec
 from tests import needs
-from tests.plugins.cases import CASES
+from tests.plugins.cases import NATIVE as CASES
 from tests.plugins.cases import deform_conv2d as deform_cases
 from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pruned_conv as pruned_cases

@@ -34,7 +34,7 @@ from deblur_export.plugins.parameters import NativeFunction
 from deblur_export.plugins.spec import OpSpec
 from tests import needs
 from tests.plugins import emulation
-from tests.plugins.cases import CASES
+from tests.plugins.cases import NATIVE as CASES
 from tests.plugins.cases import deform_conv2d as deform_cases
 from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pixel_rows as pixel_cases

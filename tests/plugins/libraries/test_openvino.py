@@ -23,7 +23,7 @@ from deblur_export.plugins.libraries import openvino as openvino_library
 from deblur_export.plugins.ops import OPS
 from tests import needs
 from tests.conftest import Exported
-from tests.plugins.cases import CASES
+from tests.plugins.cases import NATIVE as CASES
 from tests.plugins.cases import motion_deform_conv as motion_cases
 from tests.plugins.cases import pixel_rows as row_cases
 from tests.plugins.harness import Case, model_of

@@ -52,8 +52,8 @@ HEADERS = {"cpu": declarations("deblur_cpu.h"), "cuda": declarations("deblur_cud
 def functions() -> Iterator[tuple[str, OpSpec, NativeFunction]]:
     for spec in OPS.values():
         for device, function in (("cpu", spec.cpu), ("cuda", spec.cuda)):
-            assert function is not None
-            yield device, spec, function
+            if function is not None:
+                yield device, spec, function
 
 
 ALL = list(functions())

@@ -21,7 +21,16 @@ from deblur_export.target import TARGETS, TargetName
 from tests.plugins.cases import CASES
 from tests.plugins.cases.motion_deform_conv import deform
 from tests.plugins.cases.pruned_conv import pruned
-from tests.plugins.harness import Case, first_quick, model_of, named, rand, split_attributes
+from tests.plugins.harness import (
+    Case,
+    arrays,
+    first_quick,
+    model_of,
+    named,
+    outputs_of,
+    rand,
+    split_attributes,
+)
 from tests.tolerances import OP_FLOAT64
 
 # Every case in one form, every form of an op in one case; the rest is slow.
@@ -82,10 +91,10 @@ def test_onnx_body_on_onnxruntime(case: Case, target: TargetName) -> None:
     session = ort.InferenceSession(
         model_of(case, target, inputs).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    feed = {k: v.numpy() for k, v in inputs.items() if isinstance(v, Tensor)}
-    (y,) = session.run(None, feed)
-    exact = case.dense(**case.make(torch.float64)).numpy()
-    np.testing.assert_allclose(y, exact, **case.float32)
+    found = session.run(None, arrays(split_attributes(case.op, inputs)[0]))
+    exact = outputs_of(case.dense(**case.make(torch.float64)))
+    for y, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(y, expected.numpy(), **case.float32)
 
 
 @pytest.mark.parametrize(
