@@ -2,7 +2,8 @@
 
 Research code imports at its top what only training needs. Such a package is stood in for by a
 module whose names can be imported, handed on and derived from; whoever calls one gets the
-ModuleNotFoundError that the import would have raised. So nothing is computed otherwise.
+ModuleNotFoundError that the import would have raised. So nothing is computed otherwise. A few names
+that networks call work nevertheless, see `stand_ins`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
+
+from deblur_export.models.foreign.stand_ins import contents
 
 
 def stand_in(package: str) -> None:
@@ -69,7 +72,8 @@ class _Finder(MetaPathFinder, Loader):
         return _AbsentModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run."""
+        """Put in what works without the package."""
+        module.__dict__.update(contents(module.__name__))
 
 
 _FINDER = _Finder()
