@@ -72,7 +72,7 @@ def perturb(net: nn.Module, seed: int) -> None:
         for parameter in net.parameters():
             if not parameter.is_floating_point():
                 continue
-            fan_in = max(1, parameter[0].numel() if parameter.dim() > 1 else 1)
+            fan_in = max(1, parameter.shape[1:].numel())
             width = 0.3 / math.sqrt(fan_in)
             noise = width * torch.randn(parameter.shape, generator=generator)
             noise = noise.where(noise.abs() > width / 100, width)

@@ -72,26 +72,47 @@ def field_of(net: nn.Module, images: ImageSpec) -> tuple[int | None, bool]:
 def _extent(net: nn.Module, images: ImageSpec, side: int, block: int) -> tuple[int, int] | None:
     """First and last row or column of a square image that a block at its centre depends on."""
     top = (side - block) // 2 // block * block
-    given = image((1, images.channels, side, side)).requires_grad_()
+    given = image((1, images.channels, side, side))
+    try:
+        seen = _gradient(net, images, given, slice(top, top + block))
+    except RuntimeError:  # it writes over what a gradient needs
+        seen = _change(net, images, given, slice(top, top + block))
+    rows = (
+        []
+        if seen is None
+        else [
+            index
+            for axes in ((0, 1, 3), (0, 1, 2))
+            for index in seen.abs().amax(dim=axes).nonzero().flatten().tolist()
+        ]
+    )
+    return (min(rows), max(rows)) if rows else None
+
+
+def _gradient(net: nn.Module, images: ImageSpec, given: Tensor, block: slice) -> Tensor | None:
+    """The gradient of random sums over a block of the result; None if there is none."""
+    given = given.requires_grad_()
     with torch.enable_grad():
         result = copy.deepcopy(net)(given)
         if not result.requires_grad:
             return None
-        inside = slice(images.scale * top, images.scale * (top + block))
+        inside = slice(images.scale * block.start, images.scale * block.stop)
         centre = result[:, :, inside, inside]
         signs = torch.randn(centre.shape, generator=torch.Generator().manual_seed(1))
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             (centre * signs).sum(), given, allow_unused=True
         )
-    gradient = gradients[0]
-    if gradient is None:  # nothing of the image is used
-        return None
-    seen = [
-        index
-        for axes in ((0, 1, 3), (0, 1, 2))
-        for index in gradient.abs().amax(dim=axes).nonzero().flatten().tolist()
-    ]
-    return (min(seen), max(seen)) if seen else None
+    return gradients[0]
+
+
+def _change(net: nn.Module, images: ImageSpec, given: Tensor, block: slice) -> Tensor:
+    """How the result changes with a block of the image, in pixels of the image: what the block
+    reaches is what reaches a block, since the network is the same everywhere."""
+    given = given.detach()
+    changed = given.clone()
+    changed[:, :, block, block] = 1 - changed[:, :, block, block]
+    difference = (_run(net, given.clone()) - _run(net, changed)).abs()
+    return nn.functional.max_pool2d(difference, images.scale)
 
 
 def period_of(net: nn.Module, images: ImageSpec, field: int) -> int:

@@ -31,6 +31,7 @@ USUAL = {
         (networks.Plain(), {}),
         (networks.Plain(channels=1), {"channels": 1}),
         (networks.Plain(channels=4), {"channels": 4}),
+        (networks.WritesOver(), {}),
         (networks.Strided(), {"multiple": 4, "period": 4, "field": 5}),
         (networks.PadsItself(), {"multiple": 4, "period": 4, "field": 5, "padding": "zeros"}),
         (
