@@ -33,6 +33,9 @@ $(TESTS_READY): pyproject.toml constraints.txt
 		if $(PIP) -e ".[$$extras]"; then exit 0; fi; \
 		echo "$$extras cannot be installed here"; \
 	done; exit 1
+	@# Without its dependencies: torchvision would replace torch, and is not needed.
+	@$(PIP) --no-deps "spandrel>=0.4.2,<0.5" einops || \
+		echo "spandrel cannot be installed here: its tests will be skipped"
 	touch $(DEMO_READY) $@
 
 # The install compiled the kernels before OpenVINO was there, whose extension is made of them too.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deblur_export import models
@@ -13,9 +14,12 @@ from deblur_export.errors import DeblurExportError
 from deblur_export.file_names import is_file
 from deblur_export.manifest import Manifest
 from deblur_export.models.checkpoint import DEMO, RANDOM, LoadedModel, default_weights, load_model
+from deblur_export.models.checkpoint.files import Checkpoint, read_checkpoint
+from deblur_export.models.checkpoint.recognise import is_known
 from deblur_export.models.foreign import OWN, load_foreign
 from deblur_export.models.foreign.examine import Given, recorded
 from deblur_export.models.foreign.locate import entry_point_names, is_foreign
+from deblur_export.models.foreign.spandrel_source import load_spandrel
 from deblur_export.shown import shown
 
 Progress = Callable[[str], None]
@@ -71,6 +75,10 @@ class NetworkChoice:
             return load_foreign(
                 self.name, self.weights, arguments, self.given, self.ema, shape, progress
             )
+        if self.name is None and self.weights is not None and is_file(self.weights):
+            checkpoint = read_checkpoint(Path(self.weights))
+            if not is_known(checkpoint):
+                return self._of_spandrel(checkpoint, arguments, shape, progress)
         if arguments or self.given != Given():
             raise DeblurExportError(
                 "--arg and what describes a network are for networks of your own (--model "
@@ -79,12 +87,27 @@ class NetworkChoice:
         source = self.weights or default_weights(self.name, self.variant)
         return load_model(self.name, self.variant, source, self.local, self.ema)
 
+    def _of_spandrel(
+        self,
+        checkpoint: Checkpoint,
+        arguments: dict[str, Any],
+        shape: FixedShape | None,
+        progress: Progress,
+    ) -> LoadedModel:
+        assert self.weights is not None
+        if self.variant is not None or self.local or arguments:
+            raise DeblurExportError(
+                f"{self.weights}: --variant, --local and --arg need --model, and without it the "
+                "weights are of no network of this package"
+            )
+        return load_spandrel(checkpoint, self.weights, self.given, self.ema, shape, progress)
+
 
 def choice_of(model: LoadedModel) -> NetworkChoice:
     """How to load a network again, in another process for instance. What was found out is given."""
     if model.foreign is not None:
         return NetworkChoice(
-            model.foreign.where,
+            None if model.foreign.origin == "spandrel" else model.foreign.where,
             model.weights,
             ema=model.ema,
             arguments=repr(dict(model.arguments)),
@@ -159,6 +182,11 @@ def _recorded_choice(
             f"{file} is of {where}: name it again with --model {where}, since a file must not "
             "decide which code is run"
         )
+    if identity.origin == "spandrel" and model is not None:
+        raise DeblurExportError(
+            f"--model {shown(model)}: {file} is of {where}, which spandrel recognises by its "
+            "weights; leave --model out"
+        )
     if model is not None and not NetworkChoice(model).foreign:
         raise DeblurExportError(
             f"--model {shown(model)}: {file} is of {where}; name that as package.module:callable "
@@ -167,7 +195,7 @@ def _recorded_choice(
     if identity.origin == "onnx":
         raise DeblurExportError(f"{file} is of {where}, an ONNX file, which has no PyTorch network")
     return NetworkChoice(
-        model or identity.where,
+        None if identity.origin == "spandrel" else model or identity.where,
         source,
         ema=ema,
         arguments=repr(dict(identity.arguments)),

@@ -64,6 +64,7 @@ SKIMAGE = _extra("scikit-image", "skimage", "dev")
 TIFFFILE = _extra("tifffile", "tifffile", "dev")  # comes with scikit-image
 ONNXSIM = _extra("onnxsim", "onnxsim", "dev")
 ONNXSLIM = _extra("onnxslim", "onnxslim", "dev")
+SPANDREL = Need("spandrel", "pip install --no-deps 'spandrel>=0.4.2,<0.5' einops", "spandrel")
 KERNELS = Need("the native kernels", "deblur-export plugins build")
 EXTENSION = Need("the OpenVINO extension", "deblur-export plugins build")
 COMPILER = Need("a C++ compiler", "install g++ or clang++")

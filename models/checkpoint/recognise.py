@@ -63,7 +63,7 @@ def recognise(
     )
     specs = known if name else list({spec.name: spec for spec, _ in found}.values())
     if len(specs) != 1:
-        raise _unknown(checkpoint, specs)
+        raise unknown(checkpoint, "", specs)
     spec = specs[0]
     if variant is not None:
         return Recognised.of(spec, spec.arguments_of(variant))
@@ -84,6 +84,11 @@ def recognise(
 def matching(spec: ModelSpec, checkpoint: Checkpoint) -> Iterator[WeightSet]:
     """The sets of weights whose keys are those of a network."""
     return (w for w in sets_with(checkpoint, spec.keys_present) if spec.matches(w.sources))
+
+
+def is_known(checkpoint: Checkpoint) -> bool:
+    """Whether the keys of a checkpoint are those of a network of this package."""
+    return any(True for name in models.NAMES for _ in matching(models.get(name), checkpoint))
 
 
 def looks_like(checkpoint: Checkpoint) -> str:
@@ -110,14 +115,23 @@ def _outermost(found: Sequence[tuple[ModelSpec, WeightSet]]) -> list[tuple[Model
     return [(spec, weights) for spec, weights in found if not inside(weights)]
 
 
-def _unknown(checkpoint: Checkpoint, specs: Sequence[ModelSpec]) -> DeblurExportError:
+def unknown(
+    checkpoint: Checkpoint, tried: str = "", specs: Sequence[ModelSpec] = ()
+) -> DeblurExportError:
+    """The refusal of a checkpoint whose keys match no network, or several.
+
+    Args:
+        checkpoint: the file.
+        tried: what else was tried, as the next words of the message.
+        specs: the networks that it matches.
+    """
     names = [entry.name for entry in checkpoint.entries]
     if not names:
         return DeblurExportError(f"{checkpoint.source}: no tensors inside; expected a state dict")
     what = " and ".join(spec.name for spec in specs) or "none of the known models"
     return DeblurExportError(
-        f"{checkpoint.source}: its keys match {what} ({', '.join(models.NAMES)}); select one with "
-        f"--model. It has {len(names)} tensors: {some(names)}"
+        f"{checkpoint.source}: its keys match {what} ({', '.join(models.NAMES)}){tried}; select "
+        f"one with --model. It has {len(names)} tensors: {some(names)}"
     )
 
 

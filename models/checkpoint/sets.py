@@ -4,7 +4,8 @@ taken of several. Nothing here knows a network of this package."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deblur_export.models.checkpoint.files import Checkpoint, Entry
@@ -13,6 +14,11 @@ from deblur_export.models.checkpoint.files import Checkpoint, Entry
 AROUND = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 # Averages of the weights over the training: params_ema, ema_model, netEMA, swa_model.
 MOST_SETS = 16
+DEEPEST = 3  # prefixes of the names within a wrapper
+# Prefixes of a network among other things: its loss, its discriminator, a copy of it.
+COPY = re.compile(
+    r"(model_?)?state_dict|params|model|net|network|generator|net_?g|model_?g|g", re.I
+)
 AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow)(?![a-z])|EMA")
 
 
@@ -56,6 +62,27 @@ def sets_with(checkpoint: Checkpoint, wanted: Collection[str]) -> list[WeightSet
         for key, names in most_first[:MOST_SETS]
         if 2 * len(names) >= len(most_first[0][1])
     ]
+
+
+def whole_sets(checkpoint: Checkpoint) -> Iterator[WeightSet]:
+    """What may be the state dict of a network that is not known: all that stands in a wrapper, the
+    largest first, and the same without a prefix that all names share or that marks a copy of the
+    network. A part of what stands together is never taken for a network."""
+    folders = Counter(plain_name(entry.folder) for entry in checkpoint.entries)
+    for folder, _ in folders.most_common(MOST_SETS):
+        waiting = [folder]
+        for key in waiting:
+            weights = _under(checkpoint, key)
+            yield weights
+            first = Counter(name.partition(".")[0] for name in weights.sources)
+            deep = key.count(".") - folder.count(".") >= DEEPEST
+            if deep or not first.keys().isdisjoint(weights.sources):
+                continue
+            waiting += [
+                f"{key}.{name}" if key else name
+                for name, _ in first.most_common(MOST_SETS)
+                if len(first) == 1 or COPY.fullmatch(name) or AVERAGED.search(name)
+            ]
 
 
 def _under(checkpoint: Checkpoint, key: str) -> WeightSet:

@@ -7,7 +7,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -113,18 +113,45 @@ def foreign_model(
         key, averaged, notes = fitted.key, fitted.ema, fitted.notes
     given = given or Given()
     examined = described(given) if given.complete else examine(net, given, shape, progress)
+    return finished(
+        net,
+        examined,
+        found,
+        origin="callable" if is_foreign(found.where) else "plugin",
+        arguments=arguments,
+        weights=weights,
+        key=key,
+        ema=averaged,
+        notes=notes,
+    )
+
+
+def finished(
+    net: nn.Module,
+    examined: Examined,
+    found: Located,
+    *,
+    origin: Literal["callable", "plugin", "spandrel"],
+    arguments: Mapping[str, Any] | None = None,
+    weights: str,
+    key: str,
+    ema: bool | None,
+    notes: tuple[str, ...],
+) -> LoadedModel:
+    """A network with its weights behind the interface that was found out; the rest is for the
+    manifest."""
     return LoadedModel(
         spec=_spec(found, examined),
         variant="",
-        arguments=dict(arguments),
+        arguments=dict(arguments or {}),
         net=Adapter(net, examined.interface).eval(),
         weights=weights,
         sha256=fingerprint(net.state_dict()),
         key=key,
-        ema=averaged,
+        ema=ema,
         notes=(*notes, *_stand_ins(), *examined.notes),
         foreign=Foreign(
-            origin="callable" if is_foreign(found.where) else "plugin",
+            origin=origin,
             where=found.where,
             source=None if found.source is None else str(found.source),
             source_sha256=found.source_sha256,

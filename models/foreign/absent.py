@@ -9,6 +9,8 @@ that networks call work nevertheless, see `stand_ins`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -27,6 +29,20 @@ def stand_in(package: str) -> None:
 def stood_in() -> tuple[str, ...]:
     """The packages that are stood in for."""
     return tuple(sorted(_FINDER.packages))
+
+
+@contextmanager
+def stand_in_for(modules: Iterable[str]) -> Iterator[None]:
+    """Within this context these modules are empty ones, also if one that fails is installed."""
+    kept = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update({name: _AbsentModule(name) for name in kept})
+    try:
+        yield
+    finally:
+        for name, module in kept.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
 
 
 class _Absent:
