@@ -6,6 +6,7 @@ python bench/networks.py
 python bench/precision.py --json bench/precision.json
 python bench/quantization.py --dataset DATASET --json bench/quantization.json
 python bench/quality.py --dataset DATASET --json bench/quality.json
+python bench/architectures.py
 python bench/kernels.py         # on a machine with a CUDA GPU; bench/gpu/run_all.sh does both
 python bench/networks_cuda.py   # likewise
 python bench/tables.py
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import architectures
 import goals
 import gpu_goals
 import precision
@@ -315,6 +317,8 @@ def main() -> None:
     (FOLDER / "README.md").write_text(text + NOTES["network"] + "\n", encoding="utf-8")
     write_between(DOCS / "precision.md", "matrix of precisions", matrix())
     write_between(DOCS / "precision.md", "summary", quantization_summary())
+    found = architectures.read(architectures.RESULTS)
+    write_between(DOCS / "networks.md", "table of architectures", architectures.table(found))
     write_between(DOCS / "training.md", "quality of the demo weights", quality_table())
 
 
