@@ -1,9 +1,9 @@
 """Reads an ONNX file that another exporter wrote, and brings its graph into a form in which all
 that works on our own files works on it.
 
-In that form all nodes have names, weights are initializers, functions are inlined, numbers in
-float16 are float32 numbers of the same values, and the opset is that of our files where ONNX's
-converters manage it. Values keep their names.
+In that form all nodes have names, weights are initializers, also those that are computed of others,
+functions are inlined, numbers in float16 are float32 numbers of the same values, and the opset is
+that of our files where ONNX's converters manage it. Values keep their names.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants
 from onnxscript.version_converter import convert_version
 
 from deblur_export.artifact import ENGINE_SUFFIXES, METADATA_KEY, ModelFile
@@ -35,6 +36,7 @@ from deblur_export.shown import shown
 from deblur_export.target import TARGETS, TargetName
 
 LEAST_OPSET = 7  # the oldest that ONNX Runtime runs
+ANY = 2**40  # bytes
 OWN_OPSET = 15  # the oldest in which padding can be added: Shape has a start and an end
 STANDARD = ("", "ai.onnx")
 RANDOM = frozenset(
@@ -145,6 +147,7 @@ def normalized(
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
+    fold_constants(model, onnx_shape_inference=False, input_size_limit=ANY, output_size_limit=ANY)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     _name_nodes(model)

@@ -6,16 +6,18 @@ from dataclasses import astuple
 from html import escape
 
 from rich.table import Table
+from rich.text import Text
 
 from deblur_export.export.parity.ground_truth import GroundTruthReport, PairResult, Scores
 from deblur_export.shown import shown
 
 COLUMNS = ("PSNR", "SSIM", "PSNR_w", "SSIM_w")
 FORMATS = (".3f", ".5f", ".3f", ".5f")
+PYTORCH = "PyTorch"
 SHOWN = 10  # number of pairs in the terminal, those with the largest loss
 
 
-def ground_truth_table(report: GroundTruthReport) -> Table:
+def ground_truth_table(report: GroundTruthReport, name: str = PYTORCH) -> Table:
     """A table of the means of reference and candidate, and of the pairs with the largest loss."""
     title = f"{shown(report.source)}: {len(report.pairs)} pairs against their ground truth"
     table = Table(title=title, title_justify="left")
@@ -23,7 +25,7 @@ def ground_truth_table(report: GroundTruthReport) -> Table:
     for name in (*COLUMNS, "loss, dB"):
         table.add_column(name, justify="right", no_wrap=True)
     reference, candidate = report.means()
-    table.add_row("PyTorch", *cells(reference), "")
+    table.add_row(Text(name), *cells(reference), "")
     table.add_row("file", *cells(candidate), drop_text(report.drop), end_section=True)
     worst = report.worst()
     for pair in worst[:SHOWN]:
@@ -33,13 +35,13 @@ def ground_truth_table(report: GroundTruthReport) -> Table:
     return table
 
 
-def ground_truth_section(report: GroundTruthReport) -> str:
+def ground_truth_section(report: GroundTruthReport, name: str = PYTORCH) -> str:
     """A section of HTML with the means and all pairs in their order."""
     reference, candidate = report.means()
     head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS, "loss, dB"))
-    means = _row("PyTorch", cells(reference), "")
+    means = _row(name, cells(reference), "")
     means += _row("file", cells(candidate), drop_text(report.drop))
-    columns = "".join(f"<th>{name}<br>PyTorch</th><th>file</th>" for name in COLUMNS)
+    columns = "".join(f"<th>{column}<br>{escape(name)}</th><th>file</th>" for column in COLUMNS)
     pairs = "".join(map(_pair_row, report.pairs))
     outcome = report.reason or f"{report.summary}; {report.max_drop:g} dB are allowed"
     return f"""<section><h2>Comparison with the ground truth</h2>

@@ -206,7 +206,7 @@ def render_table(report: ParityReport, console: Console) -> None:
     if against := float64_text(report):
         console.print(Text(against))
     if report.ground_truth is not None:
-        console.print(ground_truth_table(report.ground_truth))
+        console.print(ground_truth_table(report.ground_truth, report.reference_name))
     if report.first_diverged is not None:
         console.print(Text(f"first layer that diverges: {report.first_diverged}", style="red"))
     console.print(Text(report.verdict, style="bold green" if report.passed else "bold red"))

@@ -103,7 +103,10 @@ and the error map are computed from the full-size values before rounding to 8 bi
 
 # Names of columns and rows, and what they mean.
 TERMS = (
-    ("reference", "the network in PyTorch, in float32, from which the file was exported"),
+    (
+        "reference",
+        "what the file should compute, in float32: its network in PyTorch, or the file named above",
+    ),
     ("candidate", "the file, run by the runtime named above, on the same input"),
     (
         "max abs, mean abs",
@@ -161,7 +164,9 @@ def to_html(report: ParityReport) -> str:
             f"<h1>Parity report: {_text(report.artifact)}</h1>",
             _banner(report),
             _case_table(cases),
-            "" if report.ground_truth is None else ground_truth_section(report.ground_truth),
+            ""
+            if report.ground_truth is None
+            else ground_truth_section(report.ground_truth, report.reference_name),
             *pictures,
             _layer_section(report) if report.layers else "",
             _terms(),

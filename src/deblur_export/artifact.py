@@ -159,8 +159,9 @@ def _inside(path: Path, model: onnx.ModelProto) -> Manifest | DeblurExportError:
     if embedded is None:
         return DeblurExportError(
             f"{path}: not written by deblur-export, or a tool has dropped its metadata, so its "
-            "input and its PyTorch counterpart are unknown; export it with deblur-export onnx, or "
-            f"copy the .json of the exported file to {sidecar_path(path).name}"
+            "input and its PyTorch counterpart are unknown; export it with deblur-export onnx, "
+            "adopt the file of another exporter with deblur-export adopt, or copy the .json of the "
+            f"exported file to {sidecar_path(path).name}"
         )
     try:
         return Manifest.from_json(embedded, path)

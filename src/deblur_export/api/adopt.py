@@ -19,6 +19,7 @@ from deblur_export.export.adopt.source import read_source
 from deblur_export.export.images.cases import cases_for
 from deblur_export.export.precision.ranges import HeadroomRule, headrooms_by_images, nothing_known
 from deblur_export.export.precision.typed import typed_artifact
+from deblur_export.onnx_reading import graph_errors
 from deblur_export.outputs import check_outputs
 from deblur_export.precision import PRECISIONS, PrecisionName
 from deblur_export.temporary import temporary_folder
@@ -127,7 +128,7 @@ def adopt(
         shape,
         dict(values or {}),
     )
-    with TORCH_LOCK:
+    with TORCH_LOCK, graph_errors(source.path):
         if precision == "fp32":
             adopted = adopt_file(source, given, path, progress)
             return replace(adopted.artifact, notes=adopted.notes)

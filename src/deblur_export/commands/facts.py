@@ -38,10 +38,13 @@ MEANINGS = {
 def facts_table(title: str, facts: Mapping[str, Fact]) -> Table:
     """One row a fact: its name, value, whether it is given, found or assumed, and what it means."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("fact", "value", "known", "meaning", title=shown(title))
+    table = Table("fact", "value", "known", "meaning", title=Text(shown(title)))
     for name, fact in facts.items():
-        table.add_row(name, _text(name, fact.value), fact.by, MEANINGS.get(name, ""))
+        table.add_row(
+            Text(shown(name)), Text(_text(name, fact.value)), fact.by, MEANINGS.get(name, "")
+        )
     return table
 
 

@@ -211,6 +211,20 @@ def constants_as_nodes(path: Path) -> Path:
     return file.save(path)
 
 
+def computed_weights(path: Path) -> Path:
+    """As tf2onnx writes them: [height, width, in, out], transposed in the graph."""
+    file = deep(File(), layers=3)
+    for node in [node for node in file.nodes if node.op_type == "Conv"]:
+        name = node.input[1]
+        tensor = next(w for w in file.weights if w.name == name)
+        array = numpy_helper.to_array(tensor).transpose(2, 3, 1, 0)
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        node.input[1] = f"{name}.turned"
+        turn = helper.make_node("Transpose", [name], [node.input[1]], perm=[3, 2, 0, 1])
+        file.nodes.insert(0, turn)
+    return file.save(path)
+
+
 def function(path: Path) -> Path:
     file = File()
     file.conv("x", "features", (3, 8))

@@ -10,9 +10,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from rich.console import Console
 
 import deblur_export
 from deblur_export.artifact import Artifact, read_artifact
+from deblur_export.calibration.qdq import find_quantizable
+from deblur_export.commands.facts import facts_table
 from deblur_export.export.parity.report import ParityReport
 from deblur_export.manifest import Manifest
 from tests.export.adopt import files
@@ -40,6 +43,7 @@ ALL: dict[str, tuple[Make, dict[str, Any], dict[str, object]]] = {
     "bytes": (files.bytes_in_and_out, {}, {"type": "uint8", "range": [0, 255]}),
     "our names": (files.our_names, {}, {"input": "image", "output": "padding/size"}),
     "constants as nodes": (files.constants_as_nodes, {}, {}),
+    "computed weights": (files.computed_weights, {}, {}),
     "a function": (files.function, {}, {}),
     "another domain": (files.foreign, {}, {"other operators": ["com.microsoft::QuickGelu"]}),
     "a branch": (files.branch, {}, {}),
@@ -105,6 +109,24 @@ def test_names_are_kept_and_nodes_have_names(tmp_path: Path) -> None:
     assert [node.output[0] for node in nodes[:2]] == ["features", "active"]
     assert all(node.name for node in nodes)
     assert {w.name for w in artifact.proto.graph.initializer} >= {"y.weight", "features.bias"}
+
+
+def test_weights_that_are_computed_become_constants(tmp_path: Path) -> None:
+    """Only convolutions of constant weights can be int8."""
+    source = files.computed_weights(tmp_path / "a.onnx")
+    artifact = deblur_export.adopt(source, tmp_path / "b.onnx")
+    assert len(find_quantizable(artifact.proto)) == 5
+    assert "Transpose" not in {node.op_type for node in artifact.proto.graph.node}
+
+
+def test_a_name_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of a file are printed as they are."""
+    name = "x[/red]"
+    source = files.body(files.File(), name).save(tmp_path / "a.onnx", files.value(name))
+    artifact = deblur_export.adopt(source, tmp_path / "b.onnx")
+    Console(width=200).print(facts_table("a[/b]", artifact.manifest.facts))
+    printed = capsys.readouterr().out
+    assert name in printed and "a[/b]" in printed
 
 
 def test_a_further_input_gets_a_value(tmp_path: Path) -> None:
