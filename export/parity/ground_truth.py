@@ -41,8 +41,8 @@ class PairResult:
 
     Attributes:
         name: of the pair.
-        reference, candidate: scores of PyTorch and of the artifact.
-        parity: PSNR of the artifact against PyTorch in dB.
+        reference, candidate: scores of the reference and of the artifact.
+        parity: PSNR of the artifact against the reference in dB.
     """
 
     name: str
@@ -88,8 +88,8 @@ class GroundTruthReport:
             return f"{self.summary}, and {self.max_drop:g} dB are allowed"
         if different:
             return (
-                f"the PSNR of {different[0].name} against PyTorch is {different[0].parity:.2f} dB, "
-                f"below {self.min_psnr:g} dB"
+                f"the PSNR of {different[0].name} against the reference is "
+                f"{different[0].parity:.2f} dB, below {self.min_psnr:g} dB"
             )
         return ""
 

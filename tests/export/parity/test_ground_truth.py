@@ -127,7 +127,7 @@ def test_scores_and_drop_are_correct() -> None:
         (0.01, 0.0102, (0.1, 0), "lose 0.1720 dB of PSNR against the ground truth, and 0.1 dB"),
         (0.02, 0.01, (0, 0), ""),  # closer to the ground truth than PyTorch
         (0.0, 0.0, (0, 1000), ""),  # both infinite
-        (0.01, 0.0101, (0.1, 90), "pair 0 against PyTorch is 84.07 dB, below 90 dB"),
+        (0.01, 0.0101, (0.1, 90), "pair 0 against the reference is 84.07 dB, below 90 dB"),
         (0.01, math.nan, (0.1, 0), "lose nan dB"),
     ],
 )
