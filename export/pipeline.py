@@ -20,6 +20,7 @@ from deblur_export.export.precision.rescale import reports as rescale_reports
 from deblur_export.export.precision.rescale import rescaled
 from deblur_export.export.precision.typed import typed
 from deblur_export.export.reparam.prepare import Progress, prepare
+from deblur_export.export.tile_check import checked_tile
 from deblur_export.export.to_onnx import Traced, lower, save, trace
 from deblur_export.export.translation_check import translation_failure
 from deblur_export.image_shape import Shape, enlarged
@@ -82,11 +83,13 @@ def export_onnx(
 @dataclass(frozen=True)
 class TracedModel:
     """The graph of a network, which is the same for every target, reports of the folds that were
-    applied before tracing, and why dimensions are fixed that were not asked to be."""
+    applied before tracing, why dimensions are fixed that were not asked to be, and what tiling has
+    to respect."""
 
     graph: ir.Model
     reports: list[PassReport]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    tile: Tile
 
 
 def trace_model(
@@ -106,10 +109,11 @@ def trace_model(
     net, reports = prepare(model, options.reparam, progress)
     progress("capturing the network, checking the capture, and translating it to ONNX")
     traced = translated(net, model.images, options.shape, progress)
-    notes = (*notes_on_statistics(model.net), *traced.notes)
+    tile, on_tiles = checked_tile(model)
+    notes = (*notes_on_statistics(model.net), *traced.notes, *on_tiles)
     for note in notes:
         progress(note)
-    return TracedModel(traced.graph, reports, notes)
+    return TracedModel(traced.graph, reports, notes, tile)
 
 
 def translated(
@@ -179,7 +183,7 @@ def write_onnx(
         result = rescaled(traced.graph, options.target, headrooms, case)
         graph, headrooms = result.graph, result.headrooms(headrooms)
         passes += rescale_reports(result, passes[-1] if passes else None)
-    manifest = describe(model, options, passes, ops, _shape(graph), traced.notes)
+    manifest = describe(model, options, passes, ops, _shape(graph), traced)
     if options.precision != "fp32":
         progress(f"casting to {options.precision}")
         graph, facts = typed(graph, options.precision, options.target, too_close(headrooms))
@@ -196,7 +200,7 @@ def describe(
     reports: list[PassReport],
     ops: list[str],
     shape: Shape,
-    notes: tuple[str, ...] = (),
+    traced: TracedModel,
 ) -> Manifest:
     """The manifest of a float32 file, with notes on the network; it depends on nothing but the
     arguments and the versions of the libraries."""
@@ -221,8 +225,8 @@ def describe(
         input=described_input(images, shape),
         output=described_output(images, shape),
         free=tuple(size for size in shape if isinstance(size, str)),
-        facts={**model.facts, **({"notes": Fact(notes, "found")} if notes else {})},
-        tile=Tile(images.field, images.tile_period, proved=False),
+        facts={**model.facts, **({"notes": Fact(traced.notes, "found")} if traced.notes else {})},
+        tile=traced.tile,
         reparameterized=options.reparam,
         passes=tuple(reports),
     )
