@@ -18,7 +18,8 @@ from deblur_export.artifact import Artifact, read_artifact
 from deblur_export.calibration.calibrate import Calibration
 from deblur_export.calibration.export_int8 import export_int8
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.images.cases import cases_for
+from deblur_export.export.engines.options import Sizes, profile_for
+from deblur_export.export.images.cases import cases_for, range_cases
 from deblur_export.export.images.pairs import open_pairs
 from deblur_export.export.images.photo_file import read_photo
 from deblur_export.export.parity.report_html import to_html
@@ -323,3 +324,18 @@ def test_int8_of_a_network_without_inner_layers_is_refused(tmp_path: Path) -> No
         export_int8(
             scaled_model(Repeating), ExportOptions(reparam=False), chosen, tmp_path / "net.onnx"
         )
+
+
+def test_profiles_of_engines_have_the_channels_and_batch_of_the_file() -> None:
+    grey = profile_for(("batch", 1, "height", "width"), Sizes(batch=(1, 2, 4)))
+    assert grey is not None
+    assert [shape[:2] for shape in (grey.smallest, grey.typical, grey.largest)] == [
+        (1, 1),
+        (2, 1),
+        (4, 1),
+    ]
+    assert [case.image.shape[1] for case in range_cases(grey.smallest, grey.largest)] == [1, 1, 1]
+    single = profile_for((1, 4, "height", "width"), Sizes(fixed=(64, 96)))
+    assert single is not None and single.largest == (1, 4, 64, 96)
+    with pytest.raises(DeblurExportError, match="batches of 1 only; leave --batch out"):
+        profile_for((1, 4, "height", "width"), Sizes(batch=(1, 2, 4)))

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 @click.argument("file", type=PATH)
 @click.argument("photos", type=PATH, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-o", "--output", type=PATH, default="restored", show_default=True, help="Folder.")
-@click.option("--tile", type=click.IntRange(min=0), help="Side of a tile in pixels; 0: no tiling.")
+@click.option(
+    "--tile",
+    type=click.IntRange(min=0),
+    help="Side of a tile in pixels of the photo; 0: no tiling.",
+)
 @click.option("--overlap", type=click.IntRange(min=0), help="Overlap of tiles in pixels.")
 @click.option("--format", "suffix", type=click.Choice(OPTIONS))
 @click.option(
