@@ -242,4 +242,8 @@ def network(architecture: str) -> nn.Module:
         torch.manual_seed(0)
         net: nn.Module = getattr(module, name)(**arguments).eval()
     perturb(net, 0)
+    if architecture == "SPAN":  # images in 0..255 inside: its result as large as an image
+        last: Any = net.get_submodule("upsampler.0")
+        with torch.no_grad():
+            last.weight.mul_(0.02)
     return net
