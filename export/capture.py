@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import itertools
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -37,6 +39,7 @@ LADDER: tuple[tuple[Dimension, ...], ...] = (("batch", "height", "width"), ("hei
 SIZES = ((2, 3), (1, 1), (3, 2))
 SMALLEST = 8  # pixels; what a kernel of 7x7 or a padding by reflection needs
 BATCHES = (1, 3)
+TALKATIVE = ("torch.fx.experimental.symbolic_shapes", "torch.export._trace")
 FALLBACK_SIDE = 256  # pixels; of a network that cannot be captured with free sizes
 # Largest |difference| between program and network relative to the largest |output|. They run the
 # same float32 kernels; a size that was baked in, or a lost branch, is a hundred times larger.
@@ -126,14 +129,30 @@ def _export(
 ) -> ExportedProgram:
     # As torch.onnx does: a dimension of 1 is a size like any other.
     oblivious = config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with warnings.catch_warnings(), oblivious, SizedPooling():
-        warnings.simplefilter("ignore")
+    with _quiet(), oblivious, SizedPooling():
         return torch.export.export(
             copy.deepcopy(net),
             (torch.zeros(shape),),
             dynamic_shapes=(dynamic,) if dynamic else None,
             strict=False,
         )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it torch prints no warnings, and not the graph that it could not finish: what people
+    need to know of it is in the errors."""
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _difference(

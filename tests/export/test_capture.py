@@ -71,9 +71,12 @@ def test_sizes_below_the_minimum_are_not_tried() -> None:
     assert found.free == FREE and found.shape[2:] == (32, 40)
 
 
-def test_a_network_that_decides_by_values_is_refused_with_the_line() -> None:
+def test_a_network_that_decides_by_values_is_refused_with_the_line(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(DeblurExportError, match=r"decides by values of the image.*traps\.py:\d+"):
         capture(traps.Decides().eval(), EIGHT, None)
+    assert capfd.readouterr().err == "", "torch would print the graph that it has so far"
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 3])
