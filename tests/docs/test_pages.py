@@ -13,7 +13,7 @@ from deblur_export.cli import cli
 from tests.docs.pages import ROOT, Page, calls, pages
 
 PAGES = pages()
-LANGUAGES = {"bash", "console", "python", "yaml", "text", "json", "cpp"}
+LANGUAGES = {"toml", "bash", "console", "python", "yaml", "text", "json", "cpp"}
 LONGEST_README = 200
 FOLDERS = (
     "bench",
