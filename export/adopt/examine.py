@@ -28,7 +28,7 @@ from deblur_export.export.adopt.probe import (
     batches,
     check_runs,
     find_output,
-    probe_field,
+    probe_reach,
     probe_sizes,
 )
 from deblur_export.export.adopt.runs import Image, Runs, image
@@ -131,13 +131,14 @@ def probe(source: Source, given: Given, progress: Progress) -> Probed:
         sizes.minimum,
         sizes.square,
     )
-    proved = False
-    if given.field is None and found.size is None:
-        progress("probing how far an output pixel sees")
-        radius, proved = probe_field(runs, images, found.batch or 1)
-        images = replace(images, field=radius)
+    progress("probing how far an output pixel sees")
+    reach = probe_reach(runs, images, found.batch or 1, found.size)
+    images = replace(images, period=reach.period)
+    if given.field is None:
+        images = replace(images, field=reach.field)
+    proved = reach.proved and given.field is None
     shape = _shape(found, sizes, given)
-    known = facts(source, given, found, ends, images, shape)
+    known = facts(source, given, found, ends, images, shape, reach.proved)
     return Probed(ends, images, shape, proved, known, sent)
 
 
@@ -195,6 +196,7 @@ def facts(
     ends: Ends,
     images: ImageSpec,
     shape: Shape,
+    proved: bool,
 ) -> dict[str, Fact]:
     def by(value: object, otherwise: By) -> By:
         return (
@@ -231,7 +233,7 @@ def facts(
         "square": Fact(images.square, "found"),
         "padding": Fact(images.padding, by(given.padding, "assumed")),
         "field": Fact(images.field, by(given.field, "found")),
-        "period": Fact(images.tile_period, "assumed"),
+        "period": Fact(images.tile_period, "found" if proved else "assumed"),
         "opset": Fact(source.opset, "found"),
         "other operators": Fact(others, "found"),
     }

@@ -21,6 +21,7 @@ ASPECTS = ((0, 1), (1, 0), (3, 2))  # steps of the multiple beyond the smallest 
 LEAST_SIDE = 64  # pixels beside which sizes are tried
 FIELD_SIDES = (128, 256)  # pixels; a field that does not fit is taken as the whole image
 FIELD_SECONDS = 10.0  # of a run; beyond this no larger one is made
+PERIOD = 32  # pixels; origins of tiles are multiples of this where none is proved
 BLOCK = 8  # pixels of an image that are changed at once
 SAME = 1e-5  # relative to the largest value: equal but for the order of sums
 
@@ -195,62 +196,88 @@ def batches(runs: Runs, given: ImageInput, size: tuple[int, int]) -> bool:
     return together.shape == apart.shape and _close(together, apart)
 
 
-def probe_field(runs: Runs, images: ImageSpec, batch: int) -> tuple[int | None, bool]:
-    """Radius in pixels of what an output pixel depends on, None for the whole image or what does
-    not fit into the largest of `FIELD_SIDES`; and whether a tile beside the whole proved it.
+@dataclass(frozen=True)
+class Reach:
+    """How tiles may be cut: `field` and `period` as in `ImageSpec`, and whether a tile beside the
+    whole image proved them. The period is assumed where nothing was proved."""
+
+    field: int | None
+    period: int
+    proved: bool
+
+
+def probe_reach(runs: Runs, images: ImageSpec, batch: int, size: tuple[int, int] | None) -> Reach:
+    """Follow a change in the middle of an image, and compare a tile with the whole.
+
+    A field is the whole image if it does not fit into the largest of `FIELD_SIDES`, or if the
+    comparison fails. Of a graph of one size no tile can be compared; its field is then larger than
+    what was seen by the block of pixels that was changed.
 
     Args:
         runs: the graph.
         images: which sizes it accepts.
-        batch: how many at once.
+        batch: how many images at once.
+        size: the one height and width that it accepts, or None.
     """
-    block = max(images.tile_period, BLOCK)
+    periods = [images.multiple]
+    while periods[-1] < PERIOD:
+        periods.append(2 * periods[-1])
+    unknown = Reach(None, periods[-1], False)
+    if size is not None:
+        seen = _extent(runs, images, batch, size, BLOCK) if min(size) >= 4 * BLOCK else None
+        return unknown if seen is None else Reach(seen + BLOCK, periods[-1], False)
+    block = max(images.multiple, BLOCK)
     for side in FIELD_SIDES:
         length = images.padded(side, side)[0]
         if length < 4 * block:
             continue
         began = time.perf_counter()
-        field = _extent(runs, images, batch, length, block)
+        field = _extent(runs, images, batch, (length, length), block)
         if field is not None:
-            proved = _proved(runs, images, batch, field)
-            return (field, True) if proved else (None, False)
+            proved = (p for p in periods if _proved(runs, images, batch, field, p))
+            period = next(proved, None)
+            return unknown if period is None else Reach(field, period, True)
         if time.perf_counter() - began > FIELD_SECONDS:
             break
-    return None, False
+    return unknown
 
 
-def _extent(runs: Runs, images: ImageSpec, batch: int, side: int, block: int) -> int | None:
+def _extent(
+    runs: Runs, images: ImageSpec, batch: int, size: tuple[int, int], block: int
+) -> int | None:
     """How many pixels beyond a block at the centre a change of it reaches; None if it reaches the
     border."""
-    top = (side - block) // 2 // block * block
+    starts = [(side - block) // 2 // block * block for side in size]
     reach = 0
     for seed in (0, 1):
-        before = image((batch, images.channels, side, side), seed)
+        before = image((batch, images.channels, *size), seed)
         after = before.copy()
-        inside = slice(top, top + block)
-        after[:, :, inside, inside] = 1 - np.rint(before[:, :, inside, inside])
+        tall, wide = (slice(start, start + block) for start in starts)
+        after[:, :, tall, wide] = 1 - np.rint(before[:, :, tall, wide])
         changed = (runs.restored(after) != runs.restored(before)).any(axis=(0, 1))
-        for axis in (0, 1):
-            at = np.flatnonzero(changed.any(axis=axis))
+        for axis, start in enumerate(starts):
+            at = np.flatnonzero(changed.any(axis=1 - axis))
             if not at.size:
                 continue
             first, last = at[0] // images.scale, at[-1] // images.scale
-            if first == 0 or last == side - 1:
+            if first == 0 or last == size[axis] - 1:
                 return None
-            reach = max(reach, top - first, last - (top + block - 1))
+            reach = max(reach, start - first, last - (start + block - 1))
     return int(reach)
 
 
-def _proved(runs: Runs, images: ImageSpec, batch: int, field: int) -> bool:
+def _proved(runs: Runs, images: ImageSpec, batch: int, field: int, period: int) -> bool:
     """Whether a tile with a halo as wide as the field has the same inside as the whole image."""
-    period, scale = images.tile_period, images.scale
+    scale = images.scale
     halo = -(-field // period) * period
     inside = images.padded(period, period)[0]
     side = inside + 2 * halo
     tile = images.padded(side, side)[0]
-    whole = image((batch, images.channels, *images.padded(tile + period, tile + period)), seed=2)
+    length = images.padded(tile + period, tile + period)[0]
+    whole = image((batch, images.channels, length, length), seed=2)
+    end = period + tile
     expected = runs.restored(whole)
-    found = runs.restored(np.ascontiguousarray(whole[:, :, period:, period:][:, :, :tile, :tile]))
+    found = runs.restored(np.ascontiguousarray(whole[:, :, period:end, period:end]))
     a = slice(scale * (period + halo), scale * (period + halo + inside))
     b = slice(scale * halo, scale * (halo + inside))
     return _close(expected[:, :, a, a], found[:, :, b, b])

@@ -23,7 +23,7 @@ from tests.export.adopt import files
 Make = Callable[[Path], Path]
 ALL: dict[str, tuple[Make, dict[str, Any], dict[str, object]]] = {
     "free": (files.plain, {}, {"size": "any", "batch": "any", "multiple": 1, "field": 2}),
-    "fixed": (files.fixed, {}, {"size": "32x24", "batch": 1}),
+    "fixed": (files.fixed, {}, {"size": "32x24", "batch": 1, "period": 32}),
     "a free file for one size": (files.strided, {"shape": (1, 3, 30, 21)}, {"size": "21x30"}),
     "axes": (files.nhwc, {}, {"axes": "NHWC", "size": "any"}),
     "range": (files.residual, {"value_range": (-1.0, 1.0)}, {"range": [-1, 1]}),
@@ -180,6 +180,36 @@ def test_a_batch_that_is_mixed_is_one_image(tmp_path: Path) -> None:
     assert artifact.manifest.free == ("height", "width")
     assert artifact.manifest.input.batch == 1
     assert deblur_export.verify(artifact).passed
+
+
+def padding_inside(path: Path) -> Path:
+    """Accepts any size: it pads to multiples of 4 and crops, so that tiles have to begin there."""
+    file = files.File()
+    file.add("Shape", ["x"], "sizes", start=2, end=4)
+    file.add("Neg", ["sizes"], "less")
+    file.add("Mod", ["less", file.constant("four", np.int64(4))], "missing")
+    file.add("Concat", [file.constant("none", np.zeros(6, np.int64)), "missing"], "pads", axis=0)
+    file.add("Pad", ["x", "pads"], "padded")
+    file.conv("padded", "down", (3, 8), kernel=4, strides=[4, 4])
+    file.conv("down", "up", (8, 3), "ConvTranspose", kernel=4, strides=[4, 4])
+    file.constant("start", np.zeros(2, np.int64))
+    file.constant("axes", np.array([2, 3], np.int64))
+    file.add("Slice", ["up", "start", "sizes", "axes"], "y")
+    return file.save(path)
+
+
+def test_the_period_of_a_network_that_pads_inside(tmp_path: Path) -> None:
+    source = padding_inside(tmp_path / "a.onnx")
+    manifest = deblur_export.adopt(source, tmp_path / "b.onnx").manifest
+    assert manifest.input.multiple == 1
+    assert (manifest.tile.period, manifest.tile.proved) == (4, True)
+
+
+def test_the_field_of_a_file_of_one_size(tmp_path: Path) -> None:
+    """It cannot be proved; what was seen, 2, and the block of 8 that was changed."""
+    source = files.plain(tmp_path / "a.onnx", input=files.value("x", shape=(1, 3, 64, 96)))
+    tile = deblur_export.adopt(source, tmp_path / "b.onnx").manifest.tile
+    assert (tile.field, tile.period, tile.proved) == (10, 32, False)
 
 
 def test_only_squares(tmp_path: Path) -> None:
