@@ -28,6 +28,7 @@ from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.capture import Dimension, capture
 from deblur_export.export.graph import message_of
 from deblur_export.export.module_outputs import module_outputs
+from deblur_export.export.own_ops import with_own_ops
 from deblur_export.export.pairs.rewrite import without_complex_numbers
 from deblur_export.export.passes.attach_functions import attach_functions
 from deblur_export.export.passes.convolve_projections import convolve_projections
@@ -107,7 +108,7 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
     }
     with _quiet():
         program = torch.onnx.export(
-            captured.program,
+            with_own_ops(captured.program),
             (),
             dynamo=True,
             opset_version=TRACED_OPSET,

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from deblur_export.errors import CheckFailedError
 from deblur_export.export.graph import inlined, message_of
+from deblur_export.export.precision import policy
 from deblur_export.export.runtimes.emulated_session import element_types, emulated, float32_session
 from deblur_export.manifest_blocks import MultiplyAdds
 from deblur_export.precision import OVERFLOW_ADVICE, PRECISIONS, GraphPrecision
@@ -60,7 +61,7 @@ def check_precision(
         precision: the precision that it must have.
         min_fraction: smallest fraction, 0..1, of the convolutions' multiply-adds in it.
         refused: operators that the builder of the target does not support in this precision, see
-            `Target.refused`; they are not required to have it.
+            `Target.refused`; they are not required to have it. Nor are convolutions of a spectrum.
 
     Raises:
         CheckFailedError: the fraction is smaller.
@@ -69,10 +70,12 @@ def check_precision(
     types, macs = element_types(whole), multiply_adds(whole)
     wanted = TensorProto.DataType.Value(PRECISIONS[precision].onnx)
     totals = {True: [0, 0], False: [0, 0]}  # by "is a convolution": in the precision, all
+    spectral = {str(value.name) for n in policy.spectral(model.graph) for value in n.outputs}
     excused = 0
     for node in products(whole):
         total = totals[node.op_type in CONVOLUTIONS]
-        excused += macs[node.output[0]] * (node.op_type in refused)
+        free = node.op_type in refused or node.output[0] in spectral
+        excused += macs[node.output[0]] * free
         total[0] += macs[node.output[0]] * all(types[name] == wanted for name in node.input[:2])
         total[1] += macs[node.output[0]]
     convolutions, others = totals[True], totals[False]

@@ -80,7 +80,7 @@ def kept_nodes(
         for value in _floats((*node.inputs, *node.outputs)):
             if str(value.name) in keep:
                 kept.setdefault(node, keep[str(value.name)])
-    for node in _spectral(graph):
+    for node in spectral(graph):
         kept.setdefault(node, SPECTRUM)
     for node in graph:
         for value, reason in _precise_inputs(node):
@@ -95,7 +95,7 @@ def kept_nodes(
     return {node: kept[node] for node in graph if node in kept}
 
 
-def _spectral(graph: ir.Graph) -> Iterator[ir.Node]:
+def spectral(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes between a spectrum and its inverse transform, convolutions included; where none
     follows, up to the first convolution or matrix product."""
     nodes = [node for node in graph if node.domain == DOMAIN or _makes_float(node)]

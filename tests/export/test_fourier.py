@@ -9,6 +9,7 @@ import torch
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.precision.cast import lower_precision
+from deblur_export.export.precision.check import check_precision
 from deblur_export.export.to_onnx import lower, trace
 from deblur_export.models.image_spec import ImageSpec
 from deblur_export.plugins.parameters import SPECTRUM
@@ -48,6 +49,7 @@ def test_low_precision_keeps_a_spectrum(precision: GraphPrecision) -> None:
     graph = lower(trace(net, ImageSpec(2), None).graph, "portable")
     lowered, casting = lower_precision(graph, precision, "portable")
     assert any(name.endswith("Conv") or "conv" in name for name in casting.kept[SPECTRUM])
+    check_precision(lowered, precision)
     image = torch.rand(1, 3, 320, 320, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = net.double()(image.double())

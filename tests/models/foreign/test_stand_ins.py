@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.precision.cast import lower_precision
-from deblur_export.models.foreign.deformable import deform_conv2d
+from deblur_export.models.foreign.deformable import deform_conv2d, of_operator
 from deblur_export.models.foreign.locate import locate
 from deblur_export.models.foreign.stand_ins import contents, names_of, selective_scan_fn
 from deblur_export.models.image_spec import ImageSpec
@@ -164,6 +164,43 @@ def test_what_cannot_be_exported_is_refused() -> None:
         selective_scan_fn(sequence, sequence, matrix, matrix, matrix, return_last_state=True)
     with pytest.raises(DeblurExportError, match="depend on the input"):
         selective_scan_fn(sequence, sequence, matrix, matrix, matrix)
+
+
+class ByOperator(Padded):
+    """A deformable convolution as torchvision captures it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset, self.weight = nn.Conv2d(3, 18, 1), nn.Parameter(torch.rand(3, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors, bias = x.new_ones(x.shape[0], 0), self.weight.new_zeros(3)
+        sizes = (1, 1, 1, 1, 1, 1, 1, 1)
+        operator = torch.ops.torchvision.deform_conv2d.default
+        y: Tensor = operator(x, self.weight, self.offset(x), factors, bias, *sizes, False)
+        return y
+
+
+@missing("torchvision")
+def test_the_operator_of_torchvision() -> None:
+    """Its schema, of torchvision 0.28, with the stand-in for its kernel."""
+    library = torch.library.Library("torchvision", "DEF")
+    library.define(
+        "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
+        "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, "
+        "SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor"
+    )
+    library.impl("deform_conv2d", of_operator, "CPU")
+    torch.library.register_fake(
+        "torchvision::deform_conv2d",
+        lambda x, weight, *_: x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:]),
+        lib=library,
+    )
+    try:
+        graphs = assert_every_target_is(ByOperator().eval(), ImageSpec(2), ((1, 3, 8, 10),))
+    finally:
+        library._destroy()
+    assert any(node.op_type == "DeformConv2d" for node in graphs["portable"].graph)
 
 
 def test_names() -> None:
