@@ -21,6 +21,7 @@ from deblur_export.models.foreign.absent import stood_in
 from deblur_export.models.foreign.adapter import Adapter
 from deblur_export.models.foreign.examine import Examined, Given, described, examine
 from deblur_export.models.foreign.locate import Located, is_foreign, locate
+from deblur_export.models.foreign.stand_ins import names_of
 from deblur_export.models.random_weights import perturb
 from deblur_export.models.spec import ModelSpec
 
@@ -186,7 +187,9 @@ def _stand_ins() -> tuple[str, ...]:
     packages = ", ".join(stood_in())
     if not packages:
         return ()
-    return (f"not installed, and not needed so far: {packages}",)
+    names = ", ".join(names_of(stood_in()))
+    working = (f"computed by deblur-export in their place: {names}",) if names else ()
+    return (f"not installed, and not needed so far: {packages}", *working)
 
 
 def _spec(found: Located, examined: Examined) -> ModelSpec:

@@ -12,6 +12,7 @@ call, computed by PyTorch or by ops of this package.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -28,11 +29,11 @@ def contents(module: str) -> Mapping[str, object]:
 
 
 def names_of(packages: Iterable[str]) -> list[str]:
-    """The names of these packages that are stood in for by something that works, in full."""
+    """The names that work of the modules of these packages that were imported, in full."""
     return [
         f"{module}.{name}"
         for module, names in _CONTENTS.items()
-        if module.partition(".")[0] in packages
+        if module.partition(".")[0] in packages and module in sys.modules
         for name in names
     ]
 

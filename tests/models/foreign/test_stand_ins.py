@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -203,6 +205,9 @@ def test_the_operator_of_torchvision() -> None:
     assert any(node.op_type == "DeformConv2d" for node in graphs["portable"].graph)
 
 
-def test_names() -> None:
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of modules that were imported."""
+    monkeypatch.setitem(sys.modules, "timm.layers", ModuleType("timm.layers"))
     assert "timm.layers.DropPath" in names_of({"timm"})
+    assert not names_of({"basicsr"} - {name.partition(".")[0] for name in sys.modules})
     assert not contents("einops")
