@@ -157,11 +157,13 @@ def _after(graph: ir.Graph, inner: ir.Value, ends: Ends, shape: Any) -> None:
         chain.add("Div", np.array(high - low, np.float32))
     if ends.colour == "BGR" and shape[1] > 1:
         chain.add("Gather", np.array(flipped(shape[1]), np.int64), axis=1)
-    if not chain.nodes:
+    if not chain.nodes and inner.producer() is None:  # the image itself
         chain.add("Identity")
     graph.extend(chain.nodes)
+    inner.shape = None
+    # Without nodes it is the value itself: OpenVINO merges the ends of an Identity, and may give
+    # them the other name.
     outer = chain.value
     outer.name = RESTORED
     outer.shape, outer.type = ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
-    inner.shape = None
     graph.outputs[:] = [outer]
