@@ -124,6 +124,21 @@ def _attempt(
     return failure or Capture(program, shape, free, dynamic, ())
 
 
+def capture_again(
+    net: nn.Module, images: ImageSpec, free: tuple[Dimension, ...], shape: FixedShape
+) -> Capture:
+    """Capture a network of which it is known what can be free, without checks.
+
+    Args:
+        net, images: as for `capture`.
+        free: the free dimensions, as `capture` found them.
+        shape: the fixed shape, if nothing is free.
+    """
+    sample = sample_shape(free, images) if free else shape
+    dynamic = _dynamic(free, images)
+    return Capture(_export(net, sample, dynamic), sample, free, dynamic, ())
+
+
 def _export(
     net: nn.Module, shape: FixedShape, dynamic: dict[int, object] | None
 ) -> ExportedProgram:

@@ -108,18 +108,19 @@ def trace_model(
     check_behaviour(model.net, (1, channels, height, width))
     net, reports = prepare(model, options.reparam, progress)
     progress("capturing the network, checking the capture, and translating it to ONNX")
-    traced = translated(net, model.images, options.shape, progress)
+    traced = translated(net, model.images, options.shape, options.reparam, progress)
     tile, on_tiles = checked_tile(model)
     notes = (*notes_on_statistics(model.net), *traced.notes, *on_tiles)
     for note in notes:
         progress(note)
-    return TracedModel(traced.graph, reports, notes, tile)
+    return TracedModel(traced.graph, [*reports, *traced.reports], notes, tile)
 
 
 def translated(
     net: torch.nn.Module,
     images: ImageSpec,
     shape: FixedShape | None,
+    folds: bool = False,
     progress: Progress = lambda step: None,
 ) -> Traced:
     """`trace`, and the graph compared with the network. If it follows the network at the captured
@@ -128,7 +129,7 @@ def translated(
     Raises:
         CheckFailedError: the graph of a fixed size computes something else than the network.
     """
-    traced = trace(net, images, shape)
+    traced = trace(net, images, shape, folds, progress)
     progress("comparing the graph with the network")
     fixed = shape or (None if traced.free else sample_shape((), images))
     failure = translation_failure(traced.graph, net, images, traced.free, fixed)
@@ -139,7 +140,7 @@ def translated(
             f"the ONNX graph is not the network: {failure}; please report this network"
         )
     note = f"sizes cannot be free: the ONNX graph is not the network, {failure}"
-    again = translated(net, images, sample_shape((), images), progress)
+    again = translated(net, images, sample_shape((), images), folds, progress)
     return replace(again, notes=(*traced.notes, note))
 
 

@@ -25,8 +25,9 @@ from deblur_export.artifact import METADATA_KEY, Artifact, sidecar_path
 from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import CheckFailedError, DeblurExportError
-from deblur_export.export.capture import Dimension, capture
+from deblur_export.export.capture import Dimension, capture, capture_again
 from deblur_export.export.graph import message_of
+from deblur_export.export.graph_folds.fold import Progress, fold, folded_weights
 from deblur_export.export.module_outputs import module_outputs
 from deblur_export.export.own_ops import with_own_ops
 from deblur_export.export.pairs.rewrite import without_complex_numbers
@@ -42,6 +43,7 @@ from deblur_export.export.passes.split_gates import split_gates
 from deblur_export.export.passes.strip_metadata import strip_metadata
 from deblur_export.export.translations import TRANSLATIONS
 from deblur_export.manifest import Manifest
+from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.image_spec import ImageSpec
 from deblur_export.plugins.function_body import DOMAIN, VERSION
 from deblur_export.plugins.ops import OPS
@@ -50,7 +52,7 @@ from deblur_export.target import TARGETS, TargetName
 TRACED_OPSET = 18  # the newest opset that the torch exporter writes without a conversion
 
 
-def _without_padding(net: nn.Module) -> nn.Module:
+def without_padding(net: nn.Module) -> nn.Module:
     """The network with `forward_padded` as its forward: the exporter only sees sizes that are
     multiples of the network's size multiple."""
     core = copy.copy(net)
@@ -68,11 +70,13 @@ class Traced:
             custom ops have no function bodies yet.
         free: the dimensions of the input that may have any size.
         notes: why the other dimensions are fixed, where they were not asked to be; one line each.
+        reports: of the folds of the captured graph.
     """
 
     graph: ir.Model
     free: tuple[Dimension, ...]
     notes: tuple[str, ...]
+    reports: tuple[PassReport, ...] = ()
 
 
 def to_onnx(
@@ -82,22 +86,33 @@ def to_onnx(
     return lower(trace(net, images, shape).graph, target)
 
 
-def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced:
+def trace(
+    net: nn.Module,
+    images: ImageSpec,
+    shape: FixedShape | None,
+    folds: bool = False,
+    progress: Progress = lambda step: None,
+) -> Traced:
     """Capture a network that has `forward_padded`, and translate it to ONNX.
 
     Args:
         net: a float32 network in eval mode.
         images: which images it accepts; padding them becomes part of the graph.
         shape: fixed (N, C, H, W), or None for as many free dimensions as the network allows.
+        folds: whether the captured graph is folded; see `graph_folds`.
+        progress: called with a line of text for each step.
 
     Raises:
-        CheckFailedError, DeblurExportError: as `capture`.
+        CheckFailedError, DeblurExportError: as `capture`, and a fold changed the output.
     """
     fixed = None
     if shape is not None:
         fixed = (*shape[:2], *images.padded(*shape[2:]))
-    core = _without_padding(net)
+    core = without_padding(net)
     captured = capture(core, images, fixed)
+    reports: list[PassReport] = []
+    if folds:
+        captured, reports = fold(captured, images, progress=progress)
     without_complex_numbers(captured.program)
     table = {
         spec.torch_op: onnxscript.values.Op(
@@ -129,7 +144,21 @@ def trace(net: nn.Module, images: ImageSpec, shape: FixedShape | None) -> Traced
     elif shape is not None and captured.shape != shape:
         pad_and_crop(model, images, (shape[2], shape[3]))
     model.producer_name, model.producer_version = "deblur-export", __version__
-    return Traced(model, captured.free, captured.notes)
+    return Traced(model, captured.free, captured.notes, tuple(reports))
+
+
+def traced_weights(
+    net: nn.Module, images: ImageSpec, free: tuple[Dimension, ...], shape: FixedShape
+) -> list[torch.Tensor]:
+    """The float32 weights of the graph that `trace` gives with `folds`.
+
+    Args:
+        net, images: as for `trace`.
+        free: the free dimensions that it found.
+        shape: (N, C, H, W) if nothing is free.
+    """
+    shape = (*shape[:2], *images.padded(*shape[2:]))
+    return folded_weights(capture_again(without_padding(net), images, free, shape))
 
 
 def _require_free(model: ir.Model, free: tuple[Dimension, ...]) -> None:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deblur_export.export.float64 import float64_copy, run_float64
+from deblur_export.export.graph_folds import GRAPH_PASSES
 from deblur_export.export.parity.runners import TorchRunner
 from deblur_export.export.reparam.prepare import prepare
+from deblur_export.export.to_onnx import traced_weights
+from deblur_export.manifest import Manifest
 from deblur_export.models.checkpoint import LoadedModel
 from deblur_export.models.decisions import (
     FLOAT32,
@@ -104,13 +107,16 @@ class TorchReference:
     Args:
         model: the network.
         reparameterized: whether it was exported with the exact folds.
+        manifest: of the file; None if there is none, for a network whose graph was not folded.
     """
 
     name = "PyTorch"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, model: LoadedModel, reparameterized: bool) -> None:
-        self.model, self.reparameterized = model, reparameterized
+    def __init__(
+        self, model: LoadedModel, reparameterized: bool, manifest: Manifest | None = None
+    ) -> None:
+        self.model, self.reparameterized, self.manifest = model, reparameterized, manifest
         self.title = f"PyTorch {torch.__version__} float32, {model.title}, {model.origin}"
 
     @property
@@ -138,8 +144,24 @@ class TorchReference:
             return run_float64(self._exact, torch.from_numpy(image).double()).numpy()
 
     def weights(self) -> list[Array]:
-        values = [*self._exported.parameters(), *self._exported.buffers()]
+        values = [*self._exported.parameters(), *self._exported.buffers(), *self._folded()]
         return [v.detach().numpy() for v in values if v.dtype == torch.float32]
+
+    def _folded(self) -> list[torch.Tensor]:
+        """The weights that folds of the captured graph made, if there were any."""
+        names = {graph_pass.__name__ for graph_pass in GRAPH_PASSES}
+        if self.manifest is None or not any(
+            report.changed and report.name in names for report in self.manifest.passes
+        ):
+            return []
+        sizes = self.manifest.input.shape
+        fixed = tuple(size if isinstance(size, int) else 1 for size in sizes)
+        return traced_weights(
+            self._exported,
+            self.model.images,
+            self.manifest.free,
+            fixed,  # type: ignore[arg-type]
+        )
 
     def layers(self, image: Array) -> frozenset[str]:
         return frozenset(_called_once(self._exported, image))

@@ -192,7 +192,7 @@ def verify(
 def as_reference(artifact: Artifact, reference: LoadedModel | Reference) -> Reference:
     """The reference, a network as it was exported to the artifact."""
     if isinstance(reference, LoadedModel):
-        return TorchReference(reference, artifact.manifest.reparameterized)
+        return TorchReference(reference, artifact.manifest.reparameterized, artifact.manifest)
     return reference
 
 
