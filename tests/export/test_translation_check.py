@@ -45,8 +45,8 @@ def test_what_the_exporter_writes_passes(net: Any) -> None:
 def test_a_graph_right_at_one_size_gets_that_size(
     net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(net: Any, images: ImageSpec, shape: Any) -> Traced:
-        traced = trace(net, images, shape)
+    def faulty(net: Any, images: ImageSpec, shape: Any, *rest: Any) -> Traced:
+        traced = trace(net, images, shape, *rest)
         return bias_moved(traced, 0.1) if shape is None else traced
 
     monkeypatch.setattr(pipeline, "trace", faulty)
