@@ -17,6 +17,7 @@ from deblur_export.export.graph_folds.program import Program
 from deblur_export.export.reparam.infra import TOLERANCE
 from deblur_export.manifest_blocks import PassReport
 from deblur_export.models.image_spec import ImageSpec
+from deblur_export.shown import shown
 
 Progress = Callable[[str], None]
 
@@ -34,24 +35,36 @@ def fold(
     end the weights are rounded once to float32.
 
     Args:
-        captured: what `capture` gave; its program is edited and must not be used afterwards.
+        captured: what `capture` gave; it is not changed.
         images: which images it accepts.
         passes: rewrites of the graph, in order.
         progress: called with the name of each pass.
 
     Returns:
-        The folded program, and a report of each pass. A network that does not compute in float64 is
-        left as it is, which the reports say.
+        The folded program, and a report of each pass. A network that does not compute in float64,
+        or that a pass fails on, is left as it is, which the reports say.
 
     Raises:
         CheckFailedError: a pass changed the output by more than `TOLERANCE`.
     """
+    try:
+        return _folded(captured, images, passes, progress)
+    except CheckFailedError:
+        raise
+    except NotFloat64Error as rounded:
+        reason = str(rounded)
+    except Exception as failure:  # operators of a network that nobody here has seen
+        said = " ".join(str(failure).split())
+        reason = f"a pass fails on this network: {type(failure).__name__}: {shown(said)}"
+    return captured, [_declined(p.__name__, reason) for p in passes]
+
+
+def _folded(
+    captured: Capture, images: ImageSpec, passes: Sequence[GraphPass], progress: Progress
+) -> tuple[Capture, list[PassReport]]:
     program = Program(captured.program)
     image = _image(captured, images)
-    try:
-        expected, macs = _run(program, image)
-    except NotFloat64Error as rounded:
-        return captured, [_declined(p.__name__, str(rounded)) for p in passes]
+    expected, macs = _run(program, image)
     reports: list[PassReport] = []
     parameters = _count(program)
     for rewrite in passes:

@@ -8,6 +8,7 @@ and a wrong fold shows on one of the two: a layer scale that is still 0 would pr
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -33,10 +34,10 @@ SCOPED = "nn_module_stack"
 
 
 class Program:
-    """The graph of a captured program, edited in place, with its weights in float64.
+    """A copy of the graph of a captured program, edited in place, with its weights in float64.
 
     Args:
-        captured: a program of one image and one output, as `capture` gives it. Its graph is edited.
+        captured: a program of one image and one output, as `capture` gives it; it is not changed.
 
     Attributes:
         graph: the ATen graph, whose parameters, buffers and constants are placeholders.
@@ -47,8 +48,10 @@ class Program:
 
     def __init__(self, captured: ExportedProgram) -> None:
         self.captured = captured
-        self.module: fx.GraphModule = captured.graph_module
+        self.module = fx.GraphModule(captured.graph_module, copy.deepcopy(captured.graph))
         self.graph: fx.Graph = self.module.graph
+        for node, own in zip(self.graph.nodes, captured.graph.nodes, strict=True):
+            node.name = own.name  # a copy renames those that are functions of Python, as "input"
         nodes = {node.name: node for node in self.graph.nodes if node.op == "placeholder"}
         self.original: dict[str, Tensor] = {}
         self.specs: dict[str, InputSpec] = {}

@@ -14,6 +14,7 @@ from deblur_export.errors import CheckFailedError
 from deblur_export.export.capture import Capture, capture_again
 from deblur_export.export.graph_folds import GRAPH_PASSES
 from deblur_export.export.graph_folds.fold import fold, folded_weights
+from deblur_export.export.graph_folds.fold_batch_norm import fold_batch_norm
 from deblur_export.export.graph_folds.program import Program
 from deblur_export.export.reparam.infra import TOLERANCE, Changes
 from deblur_export.models.image_spec import ImageSpec
@@ -309,6 +310,17 @@ def test_a_network_that_rounds_is_left_as_it_is() -> None:
     found, reports = fold(captured(randomized(net)), EIGHT)
     assert calls(found)["batch_norm"] == 1
     assert all("rounds inside" in report.declined[0][1] for report in reports)
+
+
+def test_a_network_that_a_pass_fails_on_is_left_as_it_is() -> None:
+    def failing(program: Program) -> Changes:
+        fold_batch_norm(program)
+        raise KeyError("val")
+
+    net = randomized(nn.Sequential(conv(), bn()))
+    found, (report,) = fold(captured(net), EIGHT, [failing])
+    assert calls(found)["batch_norm"] == 1
+    assert "a pass fails on this network: KeyError" in report.declined[0][1]
 
 
 def test_weights_are_rounded_once() -> None:
