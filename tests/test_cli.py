@@ -314,14 +314,20 @@ def test_outputs_that_cannot_be_written(invoke: Invoke, tiny: Artifact, tmp_path
     assert_refused(invoke("verify", tiny.path, "--json", "file/r.json"), "file/r.json")
 
 
-def test_fixed_shape_refuses_other_sizes(
+def test_fixed_shape_restores_other_sizes_in_tiles(
     invoke: Invoke, exported: Exported, tmp_path: Path
 ) -> None:
     fixed = exported(model="nafnet", options=ExportOptions(shape=(1, 3, 17, 23)))
     photo(tmp_path / "fits.png")
     photo(tmp_path / "large.png", size=(30, 30))
     assert invoke("run", fixed.path, "fits.png", *CPU)[0] == 0
-    assert_refused(invoke("run", fixed.path, "large.png", *CPU), "23x17", "30x30")
+    code, out, err = invoke("run", fixed.path, "large.png", *CPU)
+    assert code == 0, err
+    assert "restored in tiles" in out + err
+    with Image.open(tmp_path / "restored" / "large.png") as result:
+        assert result.size == (30, 30)
+    refused = invoke("run", fixed.path, "large.png", "-o", "again", "--tile", "20", *CPU)
+    assert_refused(refused, "23x17", "not 20")
 
 
 def test_no_disk_space_leaves_nothing(tiny: Artifact, tmp_path: Path) -> None:
