@@ -52,10 +52,10 @@ class GraphCheck:
         expected = self.reference.run(case.image, choices)
         error = float(np.abs(found["restored"] - expected.restored).max())
         reasons = [result.reason] * bool(result.reason)
-        if not error <= FP32.tolerances.max_abs:
+        bound = FP32.tolerances.max_abs * result.peak
+        if not error <= bound:
             reasons.append(
-                f"its graph without roundings: max error {error:.1e} is above "
-                f"{FP32.tolerances.max_abs:.0e}"
+                f"its graph without roundings: max error {error:.1e} is above {bound:.0e}"
             )
         reasons += [
             f"without roundings, {check.reason}" for check in expected.checks if check.reason

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from deblur_export.errors import DeblurExportError
 
 Array = npt.NDArray[np.float64]
+BEYOND = 1.5  # what the restored image of a network for images in 0..1 does not reach
 
 # Wang, Bovik, Sheikh, Simoncelli: "Image quality assessment: from error visibility to structural
 # similarity", IEEE TIP 13(4), 2004, section III-C.
@@ -49,6 +50,13 @@ def psnr(
         squared = np.square(x - y)
     mse = _mean(squared, None if weight is None else _weight(weight, x.shape))
     return math.inf if mse == 0 else 20 * math.log10(data_range) - 10 * math.log10(mse)
+
+
+def peak(reference: npt.ArrayLike) -> float:
+    """The value that tolerances for images in 0..1 are multiplied by: 1, or the largest absolute
+    value of an image that reaches beyond 1.5, as of a network without trained weights."""
+    largest = float(np.abs(np.asarray(reference, np.float64)).max())
+    return largest if BEYOND < largest < math.inf else 1.0
 
 
 def psnr_8bit(a: npt.ArrayLike, b: npt.ArrayLike) -> float:

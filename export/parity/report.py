@@ -59,6 +59,7 @@ class CaseResult:
         without_rounding: of a file in low precision, the largest absolute error of its graph
             without the roundings; None for other files, or if there is no graph.
         photo: whether the input is a photo, and not noise.
+        peak: what the tolerances are multiplied by, see `metrics.peak`.
         images: images for the HTML report.
     """
 
@@ -77,6 +78,7 @@ class CaseResult:
     reference_float64: float | None = None
     without_rounding: float | None = None
     photo: bool = False
+    peak: float = 1.0
     images: CaseImages | None = dataclasses.field(default=None, compare=False, repr=False)
 
 

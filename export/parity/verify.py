@@ -7,6 +7,7 @@ too, with the tolerances of float32, see `float32_form`.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -125,7 +126,6 @@ def verify(
     deciding = () if is_engine else _deciding(artifact, expected)
     compared, obstacle = [], ""
     tolerance = _tolerances(artifact, precision)
-    tolerance = replace(tolerance, psnr=max(min_psnr or 0.0, tolerance.psnr))
     allowance = Allowance(tolerance.flips, tolerance.flip_distance)
     session = open_reproducible(artifact, runtime, deciding, precision, plugins)
     compared_pairs = None
@@ -143,7 +143,9 @@ def verify(
                 except NotFloat64Error as error:
                     obstacle = f"there is no float64 reference: {error}"
             images = found["restored"], wanted.restored
-            result = _compare(case, *images, wanted.checks, exactly, with_images, tolerance)
+            result = _compare(
+                case, *images, wanted.checks, exactly, with_images, tolerance, min_psnr
+            )
             if graph is not None:
                 progress(f"{case.name} without roundings")
                 result = graph.judged(case, result)
@@ -169,7 +171,7 @@ def verify(
         artifact=str(artifact.path),
         reference=expected.title,
         candidate=f"{session.title} ({platform.machine()})",
-        tolerance=tolerance.as_dict(),
+        tolerance=replace(tolerance, psnr=max(min_psnr or 0.0, tolerance.psnr)).as_dict(),
         cases=tuple(compared),
         layers=layers,
         first_diverged=next((layer.name for layer in layers if layer.diverged), None),
@@ -179,6 +181,7 @@ def verify(
             *expected.notes,
             *session.notes,
             *((note_on_graph(artifact, graph, compared),) if low else ()),
+            *_note_on_peak(compared),
             *built,
             *(note_on_choices(expected) if is_engine else ()),
             *(() if compared_pairs is None else compared_pairs.left_out),
@@ -204,8 +207,18 @@ def _open_graph(artifact: Artifact, reference: Reference) -> GraphCheck | None:
     return GraphCheck(file, reference, _deciding(file, reference))
 
 
+def _note_on_peak(compared: Sequence[CaseResult]) -> tuple[str, ...]:
+    peak = max((case.peak for case in compared), default=1.0)
+    if peak == 1:
+        return ()
+    return (
+        f"the network's output reaches {peak:.3g}, not about 1: the tolerances are relative to the "
+        "largest output of each case",
+    )
+
+
 def _outside_float32(result: CaseResult) -> bool:
-    return not (result.without_rounding or 0.0) <= FP32.tolerances.max_abs
+    return not (result.without_rounding or 0.0) <= FP32.tolerances.max_abs * result.peak
 
 
 def note_on_choices(reference: Reference) -> tuple[str, ...]:
@@ -240,6 +253,7 @@ def _compare(
     exact: NDArray[np.float64] | None,
     with_images: bool,
     tolerance: Tolerances,
+    min_psnr: float | None,
 ) -> CaseResult:
     if candidate.shape != reference.shape:
         raise DeblurExportError(
@@ -247,11 +261,13 @@ def _compare(
         )
     errors = metrics.error_summary(reference, candidate)
     reasons = [check.reason for check in checks if check.reason]
-    psnr = metrics.psnr(reference, candidate)
-    if not psnr >= tolerance.psnr:
-        reasons.insert(0, f"PSNR {psnr:.2f} dB is below {tolerance.psnr:g} dB")
-    if not errors.max_abs <= tolerance.max_abs:
-        reasons.insert(0, f"max error {errors.max_abs:.1e} is above {tolerance.max_abs:.0e}")
+    psnr, peak = metrics.psnr(reference, candidate), metrics.peak(reference)
+    lowest = max(min_psnr or 0.0, tolerance.psnr - 20 * math.log10(peak))
+    if not psnr >= lowest:
+        reasons.insert(0, f"PSNR {psnr:.2f} dB is below {lowest:.4g} dB")
+    if not errors.max_abs <= tolerance.max_abs * peak:
+        bound = tolerance.max_abs * peak
+        reasons.insert(0, f"max error {errors.max_abs:.1e} is above {bound:.0e}")
     if not np.isfinite(candidate).all() and np.isfinite(reference).all():
         reasons.insert(0, f"its output contains NaN or infinity: {OVERFLOW_ADVICE}")
     return CaseResult(
@@ -271,6 +287,7 @@ def _compare(
         candidate_float64=None if exact is None else float(np.abs(exact - candidate).max()),
         reference_float64=None if exact is None else float(np.abs(exact - reference).max()),
         photo=case.photo,
+        peak=peak,
         images=_images(case, reference, candidate) if with_images else None,
     )
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from deblur_export.artifact import Artifact
-from deblur_export.export.images.cases import random_cases
+from deblur_export.export.images.cases import Case, random_cases
 from deblur_export.export.parity import reference as module
 from deblur_export.export.parity.graph_check import GraphCheck
 from deblur_export.export.parity.report import ParityReport
-from deblur_export.export.parity.verify import compare_layers, reference_model, verify
+from deblur_export.export.parity.verify import _compare, compare_layers, reference_model, verify
 from deblur_export.export.pipeline import ExportOptions
 from deblur_export.models.decisions import Allowance, with_choices
 from deblur_export.precision import INT8, PRECISIONS
@@ -153,3 +153,17 @@ def test_choices(
     # The graph without roundings is judged as a float32 file.
     without_roundings = [Allowance()] * (precision != "fp32")
     assert given == [Allowance(bounds.flips, bounds.flip_distance), *without_roundings]
+
+
+@pytest.mark.parametrize(("reach", "peak"), [(1.0, 1.0), (1.4, 1.0), (-7.0, 7.0)])
+def test_tolerances_follow_outputs_beyond_images(reach: float, peak: float) -> None:
+    fp16 = PRECISIONS["fp16"].tolerances
+    reference = np.linspace(0, reach, 192, dtype=np.float32).reshape(1, 3, 8, 8)
+    case = Case("case", reference)
+    for error, passed in ((0.9, True), (1.1, False)):
+        candidate = reference + np.float32(error * peak * fp16.max_abs)
+        result = _compare(case, candidate, reference, (), None, False, replace(fp16, psnr=0), None)
+        assert result.passed == passed and result.peak == peak
+    # What the user asks for is an absolute PSNR.
+    candidate = reference + np.float32(0.01)
+    assert not _compare(case, candidate, reference, (), None, False, fp16, 40.1).passed
