@@ -30,8 +30,8 @@ TOLERANCE = 2e-5
         (foreign.SpectralWindows, 8),
         (foreign.SpectralConvolution, 2),
         (foreign.AmplitudeAndPhase, 4),
-        (foreign.AutoCorrelation, 2),
-        (foreign.Separate, 4),
+        pytest.param(foreign.AutoCorrelation, 2, marks=pytest.mark.matrix),
+        pytest.param(foreign.Separate, 4, marks=pytest.mark.matrix),
     ],
 )
 def test_free_sizes(block: type[Padded], multiple: int) -> None:
@@ -42,7 +42,7 @@ def test_free_sizes(block: type[Padded], multiple: int) -> None:
         assert not any(node.op_type in ("DFT", "STFT") for node in graph.graph)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.matrix)])
 def test_low_precision_keeps_a_spectrum(precision: GraphPrecision) -> None:
     """The mean of an image of 320x320 is a sum beyond float16 in its spectrum."""
     net = foreign.SpectralConvolution().eval()
@@ -57,7 +57,10 @@ def test_low_precision_keeps_a_spectrum(precision: GraphPrecision) -> None:
     assert_close(run_onnxruntime(lowered, image), expected, tolerance, precision)
 
 
-@pytest.mark.parametrize("block", [foreign.SpectralConvolution, foreign.Separate])
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(foreign.SpectralConvolution, marks=pytest.mark.matrix), foreign.Separate],
+)
 def test_odd_fixed_sizes(block: type[Padded]) -> None:
     shape = (1, 3, 15, 27)
     assert_every_target_is(block().eval(), ImageSpec(1), (shape,), shape, tolerance=TOLERANCE)

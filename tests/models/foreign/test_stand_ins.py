@@ -94,7 +94,10 @@ def missing(*packages: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize(
     ("code", "name"),
     [
-        pytest.param(SCAN, "SS2D", marks=missing("timm", "mamba_ssm", "basicsr")),
+        # Four static bodies of scans for each target: ten seconds.
+        pytest.param(
+            SCAN, "SS2D", marks=[missing("timm", "mamba_ssm", "basicsr"), pytest.mark.matrix]
+        ),
         pytest.param(DEFORMABLE, "Aligned", marks=missing("torchvision")),
     ],
 )
