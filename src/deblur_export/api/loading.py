@@ -36,7 +36,7 @@ def load_model(
     Args:
         model: a name that `deblur-export models` lists; `package.module:callable` or
             `path/file.py:Name` of your own, whose code is run; None recognises a checkpoint of the
-            former by its keys.
+            former by its keys, or of any architecture that an installed spandrel knows.
         weights: a checkpoint (what `torch.save` or safetensors wrote), "demo" or "random:SEED".
             None takes the demo weights of a variant that has any, else "random:0"; of your own
             network those that the callable gives it.

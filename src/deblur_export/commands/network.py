@@ -49,7 +49,8 @@ NAMING = (
         "--model",
         metavar="NAME",
         help=f"Network: {', '.join(NAMES)}; or your own: package.module:callable or "
-        "path/file.py:Name, whose code is run. Optional with a checkpoint of the former.",
+        "path/file.py:Name, whose code is run. Optional with a checkpoint of the former, or of an "
+        "architecture that an installed spandrel knows.",
     ),
     click.option("--variant", help="Variant of the network; see `deblur-export models`."),
     click.option(

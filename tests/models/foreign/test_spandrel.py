@@ -257,7 +257,7 @@ def test_portable_file_is_verified(architecture: str, line: Callable[[str], Any]
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("architecture", ["OmniSR", "SAFMN"])
+@pytest.mark.parametrize("architecture", ["Compact", "SwinIR"])
 def test_precisions_and_engines(architecture: str, line: Callable[[str], Any]) -> None:
     network = line(architecture)
     assert network.fp16().endswith(" dB") and network.int8()
