@@ -14,6 +14,7 @@ from deblur_export.engine_record import FixedShape
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.behaviour import check_behaviour, check_module, notes_on_statistics
 from deblur_export.export.capture import sample_shape
+from deblur_export.export.choices import notes_on_choices
 from deblur_export.export.images.cases import random_cases
 from deblur_export.export.precision.ranges import HeadroomRule, nothing_known, too_close
 from deblur_export.export.precision.rescale import reports as rescale_reports
@@ -27,6 +28,7 @@ from deblur_export.image_shape import Shape, enlarged
 from deblur_export.manifest import Manifest
 from deblur_export.manifest_blocks import Fact, Input, Output, PassReport, Tile, Weights
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.models.decisions import decisions
 from deblur_export.models.image_spec import ImageSpec
 from deblur_export.plugins.function_body import DOMAIN
 from deblur_export.precision import GraphPrecision
@@ -110,7 +112,8 @@ def trace_model(
     progress("capturing the network, checking the capture, and translating it to ONNX")
     traced = translated(net, model.images, options.shape, options.reparam, progress)
     tile, on_tiles = checked_tile(model)
-    notes = (*notes_on_statistics(model.net), *traced.notes, *on_tiles)
+    choices = () if model.foreign is None else notes_on_choices(traced.graph, decisions(net))
+    notes = (*notes_on_statistics(model.net), *traced.notes, *choices, *on_tiles)
     for note in notes:
         progress(note)
     return TracedModel(traced.graph, [*reports, *traced.reports], notes, tile)

@@ -19,6 +19,7 @@ from polygraphy.logger import G_LOGGER
 
 from deblur_export.artifact import Artifact
 from deblur_export.errors import DeblurExportError
+from deblur_export.export.choices import CHOICES
 from deblur_export.export.engines.elsewhere import check_built_elsewhere
 from deblur_export.export.float64 import NotFloat64Error
 from deblur_export.export.graph import inner_values
@@ -179,6 +180,7 @@ def verify(
         notes=(
             *artifact.notes,
             *expected.notes,
+            *(note for note in artifact.manifest.noted if note.startswith(CHOICES)),
             *session.notes,
             *((note_on_graph(artifact, graph, compared),) if low else ()),
             *_note_on_peak(compared),

@@ -105,6 +105,12 @@ class Manifest:
         return fact.value if fact is not None and isinstance(fact.value, str) else None
 
     @property
+    def noted(self) -> tuple[str, ...]:
+        """What the export found remarkable, one line each: why a size is not free, choices."""
+        fact = self.facts.get("notes")
+        return tuple(map(str, fact.value)) if fact and isinstance(fact.value, list | tuple) else ()
+
+    @property
     def title(self) -> str:
         """The network and its variant, "nafnet:32"."""
         return self.model.title
