@@ -142,9 +142,10 @@ def capture_again(
 def _export(
     net: nn.Module, shape: FixedShape, dynamic: dict[int, object] | None
 ) -> ExportedProgram:
-    # As torch.onnx does: a dimension of 1 is a size like any other.
+    # As torch.onnx does: a dimension of 1 is a size like any other. Without gradients, so that code
+    # which switches them off changes nothing, and needs no graph of its own.
     oblivious = config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with _quiet(), oblivious, SizedPooling():
+    with _quiet(), oblivious, torch.no_grad(), SizedPooling():
         return torch.export.export(
             copy.deepcopy(net),
             (torch.zeros(shape),),
@@ -157,7 +158,11 @@ def _export(
 def _quiet() -> Iterator[None]:
     """Within it torch prints no warnings, and not the graph that it could not finish: what people
     need to know of it is in the errors."""
-    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    loggers = [
+        logger
+        for logger in map(logging.getLogger, TALKATIVE)
+        if not any(isinstance(handler, GuardPlaces) for handler in logger.handlers)
+    ]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -26,6 +26,7 @@ from deblur_export.atomic import atomic_path
 from deblur_export.engine_record import FixedShape
 from deblur_export.errors import CheckFailedError, DeblurExportError
 from deblur_export.export.capture import Dimension, capture, capture_again
+from deblur_export.export.decompose import replacing_by_node
 from deblur_export.export.graph import message_of
 from deblur_export.export.graph_folds.fold import Progress, fold, folded_weights
 from deblur_export.export.module_outputs import module_outputs
@@ -121,9 +122,11 @@ def trace(
         for spec in OPS.values()
         if spec.torch_op is not None
     }
-    with _quiet():
-        program = torch.onnx.export(
-            with_own_ops(captured.program),
+    source = with_own_ops(captured.program)
+
+    def translated() -> torch.onnx.ONNXProgram | None:
+        return torch.onnx.export(
+            source,
             (),
             dynamo=True,
             opset_version=TRACED_OPSET,
@@ -133,6 +136,13 @@ def trace(
             output_names=["restored"],
             verbose=False,
         )
+
+    with _quiet():
+        try:
+            with replacing_by_node(source):
+                program = translated()
+        except torch.onnx.errors.OnnxExporterError:  # of an operator that only a trace gets rid of
+            program = translated()
     assert program is not None
     model = program.model
     assert program.exported_program is not None
