@@ -15,6 +15,7 @@ import json
 import logging
 import multiprocessing
 import re
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -177,7 +178,7 @@ def reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     own = isinstance(error, DeblurExportError)
     text = text if own else f"{type(error).__name__}: {text}"
-    text = re.sub(r"/\S+/(?=[^/\s]+\.py)", "", text)  # folders of this machine
+    text = re.sub(r"/\S+/(?=[^/\s]+\.(py|pth)\b)", "", text)  # folders of this machine
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
@@ -237,6 +238,10 @@ def table(found: Mapping[str, Mapping[str, tuple[bool, str]]]) -> str:
     )
     text = f"{both} of {len(VARIANTS)} architectures pass `verify` in float32 and in FP16."
     listed = "\n".join(f"- {', '.join(names)}: {why}" for why, names in sorted(failures.items()))
+    missing = [name for name in VARIANTS if name not in found]
+    if missing:
+        text += f" Not measured: {', '.join(sorted(missing, key=str.lower))}."
+    text = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
     return f"{text}\n\n" + "\n".join(rows) + f"\n\nWhy not:\n\n{listed}"
 
 
