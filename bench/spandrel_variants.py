@@ -53,13 +53,13 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
             "skip_connect_scale": 0.4,
         },
     ),
-    "CRAFT": ("CRAFT", {"embed_dim": 12, "depths": [1], "num_heads": [2], "upscale": 2}),
+    "CRAFT": ("CRAFT", {"embed_dim": 32, "depths": [1], "num_heads": [2], "upscale": 2}),
     "Compact": ("Compact", {"num_feat": 8, "num_conv": 2, "upscale": 2}),
     "DAT": (
         "DAT",
         {
             "img_size": 32,
-            "embed_dim": 16,
+            "embed_dim": 32,
             "split_size": [4, 8],
             "depth": [2],
             "num_heads": [2],
@@ -173,7 +173,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "RGT": (
         "RGT",
-        {"embed_dim": 12, "depth": [2], "num_heads": [2], "mlp_ratio": 2.0, "upscale": 2},
+        {"embed_dim": 32, "depth": [2], "num_heads": [2], "mlp_ratio": 2.0, "upscale": 2},
     ),
     "RealCUGAN": ("UpCunet2x", {}),
     "RestoreFormer": (
