@@ -109,7 +109,7 @@ def test_m2aenet_becomes_a_valid_int8_file_that_runs_and_verifies(
     precision_map, calibration = written.manifest.precision_map, written.manifest.calibration
     assert precision_map is not None and calibration is not None
     assert written.manifest.precision == "int8"
-    fraction = precision_map.multiply_adds.conv
+    fraction = precision_map.multiply_adds.conv_and_matmul
     assert fraction == pytest.approx(result.chosen.fraction, abs=1e-3)
     assert fraction > 0.6
     assert len(calibration.images) == 3
