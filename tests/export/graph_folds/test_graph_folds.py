@@ -312,6 +312,19 @@ def test_a_network_that_rounds_is_left_as_it_is() -> None:
     assert all("rounds inside" in report.declined[0][1] for report in reports)
 
 
+def test_a_network_that_overflows_with_moved_weights_is_left_as_it_is() -> None:
+    """Which proves nothing, and is no fault of a pass."""
+    net = Block(
+        lambda m, x: m.bn(m.conv(x)) * (0.01 - m.scale).log(),
+        conv=conv(),
+        bn=bn(),
+        scale=numbers(3, 1, 1),
+    )
+    found, reports = fold(captured(net.eval()), EIGHT)
+    assert calls(found)["batch_norm"] == 1
+    assert all("NaN or infinity" in report.declined[0][1] for report in reports)
+
+
 def test_a_network_that_a_pass_fails_on_is_left_as_it_is() -> None:
     def failing(program: Program) -> Changes:
         fold_batch_norm(program)
