@@ -109,7 +109,7 @@ def trace_model(
     _, channels, height, width = options.shape or sample_shape(("height", "width"), model.images)
     check_behaviour(model.net, (1, channels, height, width))
     net, reports = prepare(model, options.reparam, progress)
-    progress("capturing the network, checking the capture, and translating it to ONNX")
+    progress("capturing the network and checking the capture")
     traced = translated(net, model.images, options.shape, options.reparam, progress)
     tile, on_tiles = checked_tile(model)
     choices = () if model.foreign is None else notes_on_choices(traced.graph, decisions(net))

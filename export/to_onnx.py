@@ -114,6 +114,7 @@ def trace(
     reports: list[PassReport] = []
     if folds:
         captured, reports = fold(captured, images, progress=progress)
+    progress("translating to ONNX")
     without_complex_numbers(captured.program)
     table = {
         spec.torch_op: onnxscript.values.Op(
