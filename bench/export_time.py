@@ -119,7 +119,9 @@ def main() -> None:
     print(f"{', '.join(f'{k} {v}' for k, v in described.items())}; medians of {options.runs}\n")
     print(table(rows))
     if options.json:
-        options.json.write_text(json.dumps({"machine": described, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"machine": described, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _manifest(source: Source, probed: Probed) -> Manifest:
             "deblur_export": __version__,
             "onnx": onnx.__version__,
             "onnxscript": onnxscript.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            onnxruntime.__name__: onnxruntime.__version__,
         },
         model=Model(
             origin="onnx",

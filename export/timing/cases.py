@@ -12,6 +12,7 @@ import numpy as np
 
 from deblur_export.errors import DeblurExportError
 from deblur_export.export.images.cases import random_cases
+from deblur_export.export.runtimes.registry import DEFAULT
 from deblur_export.export.timing.candidates import BASELINE, CANDIDATES, REFERENCE, Row
 from deblur_export.export.timing.coverage import blob_mask, dilated_coverage
 from deblur_export.export.timing.files import Files
@@ -103,9 +104,7 @@ class Bench:
     def _job(self, row: Row, size: Size) -> Job:
         kind, subject = row.kind, row.subject
         if isinstance(subject.network, Original) and not kind.optimized:
-            return Job(
-                "onnxruntime", "fp32", self.settings.threads, adopted=subject.network.adopted
-            )
+            return Job(DEFAULT, "fp32", self.settings.threads, adopted=subject.network.adopted)
         file = self.files.of(row, size)
         network = subject.network
         return Job(

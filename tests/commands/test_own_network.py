@@ -94,7 +94,7 @@ def test_no_verb_imports_what_a_file_names(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "trap_of_a_file.py"
-    module.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    module.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n", encoding="utf-8")
     text = sidecar_path(exported).read_text(encoding="utf-8")
     for where in (f"{module}:Net", "trap_of_a_file:Net"):
         document = json.loads(text) | {}

@@ -76,6 +76,10 @@ class Untranslated(Padded):
 def test_what_has_no_translation_is_refused_with_its_line() -> None:
     with pytest.raises(DeblurExportError, match=r"log on complex numbers .*test_fourier\.py:\d+"):
         trace(Untranslated().eval(), ImageSpec(2), None)
-    line = next(n for n, t in enumerate(Path(__file__).read_text().splitlines(), 1) if "log(" in t)
+    line = next(
+        n
+        for n, t in enumerate(Path(__file__).read_text(encoding="utf-8").splitlines(), 1)
+        if "log(" in t
+    )
     with pytest.raises(DeblurExportError, match=rf":{line};"):
         trace(Untranslated().eval(), ImageSpec(2), None)

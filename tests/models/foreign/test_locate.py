@@ -89,7 +89,7 @@ def test_a_drive_letter_is_no_separator() -> None:
 
 
 def test_syntax_error_has_its_line(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import torch\ndef f(:\n")
+    (tmp_path / "broken.py").write_text("import torch\ndef f(:\n", encoding="utf-8")
     with pytest.raises(DeblurExportError, match=r"broken.py:2: syntax error"):
         locate(f"{tmp_path / 'broken.py'}:f")
 
@@ -99,10 +99,10 @@ def test_a_file_of_a_repository_is_imported_as_the_repository_does(tmp_path: Pat
     not installed, and no __init__ is run for a relative import."""
     archs = tmp_path / "repo" / "archs"
     archs.mkdir(parents=True)
-    (archs / "__init__.py").write_text("raise RuntimeError('trains')\n")
-    (archs / "near.py").write_text("from ..blocks_of_repo import W\nNEAR = 1\n")
-    (archs / "beside_it.py").write_text("BESIDE = 2\n")
-    (tmp_path / "repo" / "blocks_of_repo.py").write_text("W = 3\n")
+    (archs / "__init__.py").write_text("raise RuntimeError('trains')\n", encoding="utf-8")
+    (archs / "near.py").write_text("from ..blocks_of_repo import W\nNEAR = 1\n", encoding="utf-8")
+    (archs / "beside_it.py").write_text("BESIDE = 2\n", encoding="utf-8")
+    (tmp_path / "repo" / "blocks_of_repo.py").write_text("W = 3\n", encoding="utf-8")
     (archs / "net.py").write_text(
         "import lmdb_absent\nfrom cv_absent.io import imread\nfrom cv_absent import Base\n"
         "from torch import nn\n"
@@ -113,7 +113,8 @@ def test_a_file_of_a_repository_is_imported_as_the_repository_does(tmp_path: Pat
         "class Reads(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        imread('x')\n"
         "class Derives(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        Reader()\n"
+        "    def __init__(self):\n        super().__init__()\n        Reader()\n",
+        encoding="utf-8",
     )
     net = locate(f"{archs / 'net.py'}:Net").build({})
     assert tuple(net.weight.shape) == (2, 1, 3, 3)
@@ -126,7 +127,8 @@ def test_a_module_that_imports_something_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_nets_here.py").write_text(
-        "import absent_package\nfrom torch import nn\ndef make():\n    return nn.Identity()\n"
+        "import absent_package\nfrom torch import nn\ndef make():\n    return nn.Identity()\n",
+        encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)
     assert type(locate("my_nets_here:make").build({})).__name__ == "Identity"

@@ -103,7 +103,7 @@ def missing(*packages: str) -> pytest.MarkDecorator:
 )
 def test_a_network_without_its_packages(tmp_path: Path, code: str, name: str) -> None:
     file = tmp_path / "arch.py"
-    file.write_text(code)
+    file.write_text(code, encoding="utf-8")
     net = Wrapped(locate(f"{file}:{name}").build({})).eval()
     single = {key: value.clone() for key, value in net.state_dict().items()}
     graphs = assert_every_target_is(net, ImageSpec(2), ((1, 3, 8, 10), (1, 3, 11, 6)))
