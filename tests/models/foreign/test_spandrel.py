@@ -250,13 +250,13 @@ def test_commands(state: Callable[[str], State], tmp_path: Path) -> None:
     assert "are not there; pass --weights FILE" in str(refused.exception)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_portable_file_is_verified(architecture: str, line: Callable[[str], Any]) -> None:
     assert line(architecture).fp32()
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["Compact", "SwinIR"])
 def test_precisions_and_engines(architecture: str, line: Callable[[str], Any]) -> None:
     network = line(architecture)
