@@ -28,7 +28,7 @@ class ImageSpec:
         period: origins of tiles are multiples of this, in pixels; None for `multiple`.
 
     Raises:
-        ValueError: channels or scale are others, or a length is below 1.
+        ValueError: channels, scale or padding are others, or a length is below 1.
     """
 
     multiple: int
@@ -45,6 +45,8 @@ class ImageSpec:
             raise ValueError(f"{self.channels} channels are none of {CHANNELS}")
         if self.scale not in SCALES:
             raise ValueError(f"scale {self.scale} is none of {SCALES}")
+        if self.padding not in ("zeros", "reflect"):
+            raise ValueError(f"padding {self.padding!r} is neither zeros nor reflect")
         if min(self.multiple, self.minimum, self.tile_period) < 1 or (self.field or 0) < 0:
             raise ValueError("multiple, minimum, period or field is too small")
 

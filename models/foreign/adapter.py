@@ -27,6 +27,9 @@ class Interface:
         colour: the order of its channels.
         output: which of its outputs is the restored image, counted through lists, tuples and
             dicts in their order.
+
+    Raises:
+        ValueError: a range is empty, the colour is another, or the output is no number.
     """
 
     images: ImageSpec
@@ -34,6 +37,15 @@ class Interface:
     output_range: tuple[float, float] = UNIT
     colour: Colour = "RGB"
     output: int = 0
+
+    def __post_init__(self) -> None:
+        for low, high in (self.range, self.output_range):
+            if not low < high:
+                raise ValueError(f"range {low:g},{high:g}: the first must be the smaller")
+        if self.colour not in ("RGB", "BGR"):
+            raise ValueError(f"colour {self.colour!r} is neither RGB nor BGR")
+        if type(self.output) is not int or self.output < 0:
+            raise ValueError(f"output {self.output!r} is not the number of an output")
 
 
 class Adapter(nn.Module):

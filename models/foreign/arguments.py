@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deblur_export.errors import DeblurExportError
@@ -49,3 +50,21 @@ def _literal(name: str, value: str) -> Any:
             f"--arg {name}={shown(value)}: the value is no Python literal (48, 0.5, True, "
             "[4,6,6,8], 'text'); quote it for the shell if it has spaces"
         ) from error
+
+
+def as_literal(arguments: Mapping[str, Any]) -> str:
+    """Arguments as text of a Python literal.
+
+    Raises:
+        DeblurExportError: one is nothing that a manifest, which is JSON, can record.
+    """
+    for name, value in arguments.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DeblurExportError(
+                f"the argument {name} is {shown(repr(value), 60)}, which a manifest cannot record: "
+                "give numbers, texts, lists of them, True, False or None, or a function that "
+                "needs no such argument"
+            ) from error
+    return repr(dict(arguments))

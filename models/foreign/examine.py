@@ -28,8 +28,9 @@ from deblur_export.models.random_weights import perturb
 Range = tuple[float, float]
 Progress = Callable[[str], None]
 T = TypeVar("T")
-CHOOSING = ("topk", "sort", "argmax", "argmin", "round", "floor", "ceil", "bernoulli", "gt", "lt")
-WHOLE = "image"  # the field of a network whose output pixels depend on the whole image
+WHOLE: Literal["image"] = (
+    "image"  # the field of a network whose output pixels depend on the whole image
+)
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,21 @@ def examine(
         else:
             padding, notes = _padding(one, images, given, progress)
             images = replace(images, padding=padding.value)
-            field, period = _field(one, images, given, progress)
+            known = replace(given, field=WHOLE) if sizes.pools and given.field is None else given
+            field, period = _field(one, images, known, progress)
+            if known is not given:
+                field = Fact(None, "found")
     images = replace(images, field=field.value, period=period.value)
-    interface = Interface(
-        images,
-        given.range or UNIT,
-        given.output_range or given.range or UNIT,
-        given.colour or "RGB",
-        output,
-    )
-    _check(interface)
+    try:
+        interface = Interface(
+            images,
+            given.range or UNIT,
+            given.output_range or given.range or UNIT,
+            given.colour or "RGB",
+            output,
+        )
+    except ValueError as error:
+        raise DeblurExportError(str(error)) from error
     facts = {
         "channels": _fact(given.channels, images.channels),
         "scale": _fact(given.scale, images.scale),
@@ -282,20 +288,8 @@ def _notes(net: nn.Module, sizes: Sizes, output: int, given: Given) -> list[str]
     if sizes.count > 1 and given.output is None:
         notes.append(
             f"the network gives {sizes.count} tensors; number {output} is taken as the restored "
-            "image (--output)"
+            "image (--output-index)"
         )
     if "tanh" in sizes.last and given.range is None:
         notes.append("it ends in tanh: if it works on images in -1..1, give --range -1,1")
-    choosing = sorted(set(CHOOSING) & sizes.operators)
-    if choosing:
-        notes.append(
-            f"it chooses ({', '.join(choosing)}): where two values are almost equal, another "
-            "runtime may choose otherwise, and its result differs there"
-        )
     return notes
-
-
-def _check(interface: Interface) -> None:
-    for name, (low, high) in (("range", interface.range), ("output-range", interface.output_range)):
-        if not low < high:
-            raise DeblurExportError(f"--{name} {low:g},{high:g}: the first must be the smaller")

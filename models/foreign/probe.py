@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from deblur_export.errors import DeblurExportError
-from deblur_export.models.foreign.runs import WAYS, Run, Runs
+from deblur_export.models.foreign.runs import POOLED, WAYS, Run, Runs
 from deblur_export.models.foreign.user_code import user_code
 from deblur_export.models.image_spec import SCALES
 
@@ -35,7 +35,7 @@ class Sizes:
         multiple, minimum: in pixels.
         square: whether only squares are accepted.
         fixed: whether no other size than the one that was named is accepted.
-        operators: names of ATen operators.
+        pools: whether it pools over the whole image.
         last: the last operators, in their order.
     """
 
@@ -48,7 +48,7 @@ class Sizes:
     minimum: int
     square: bool
     fixed: bool
-    operators: frozenset[str]
+    pools: bool
     last: tuple[str, ...]
 
 
@@ -78,7 +78,7 @@ def probe_sizes(
     scale, outputs = found
     accepts = _Acceptance(runs, start[1], outputs[0], scale)
     found_grid = accepts.grid(start[2:], multiple)
-    if found_grid is None and shape is None:
+    if found_grid is None and (shape is None or multiple is not None):
         raise DeblurExportError(accepts.refusal(start[2:], multiple))
     grid, square = found_grid or (1, False)
     minimum = 1 if found_grid is None else accepts.minimum(grid, start[2], square)
@@ -92,7 +92,7 @@ def probe_sizes(
         minimum=minimum,
         square=square,
         fixed=found_grid is None,
-        operators=first.operators,
+        pools=POOLED in first.trace,
         last=first.trace[-4:],
     )
 
@@ -139,7 +139,7 @@ def _images(
 def _no_image(run: Run, start: tuple[int, ...], output: int | None) -> str:
     given = ", ".join("x".join(map(str, shape)) for shape in run.shapes[:4]) or "no tensor"
     if output is not None and output >= len(run.shapes):
-        return f"--output {output}: the network gives {len(run.shapes)} tensors ({given})"
+        return f"--output-index {output}: the network gives {len(run.shapes)} tensors ({given})"
     sent = "x".join(map(str, start))
     return (
         f"for an image of {sent} the network gives {given}: no image of the same channels, "

@@ -16,6 +16,8 @@ from deblur_export.models.foreign.adapter import tensors_of
 
 Way = Literal["meta", "fake", "real"]
 WAYS: tuple[Way, ...] = ("meta", "fake", "real")
+POOLED = "over the whole image"  # what a trace has for a pooling of that kind
+POOLS = ("mean", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "amax", "adaptive_max_pool2d")
 PADS = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "pad")
 
 
@@ -26,11 +28,6 @@ class Run:
 
     shapes: tuple[tuple[int, ...], ...]
     trace: tuple[str, ...]
-
-    @property
-    def operators(self) -> frozenset[str]:
-        """Names of the operators."""
-        return frozenset(step.partition("[")[0] for step in self.trace)
 
 
 class Runs:
@@ -83,7 +80,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = str(func.overloadpacket.__name__)
         widths = next((a for a in args if isinstance(a, (list, tuple))), "") if name in PADS else ""
         self.trace.append(f"{name}{list(widths)}" if widths else name)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if name in POOLS and _is_global(args[0], result):
+            self.trace.append(POOLED)
+        return result
+
+
+def _is_global(image: Tensor, result: Any) -> bool:
+    """Whether [1, C, H, W] was reduced to one value a channel."""
+    pooled = result[0] if isinstance(result, tuple) else result
+    sizes = image.shape
+    whole = len(sizes) == 4 and sizes[0] == 1 and sizes[2] > 1 and sizes[3] > 1
+    return whole and pooled.numel() == sizes[1]
 
 
 def image(shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -10,9 +10,8 @@ s is 1 for norm 0, 1 / sqrt(H W) for norm 1 and 1 / (H W) for norm 2: "backward"
 The bodies are matrix products with cosines and sines, first along the rows, then along the columns.
 They are made in the graph from the sizes, with angles reduced as integers to half a turn; where the
 sizes are known the runtimes fold them into constants. The scale s is part of the first matrix, so
-that no sum exceeds its result. No body has a DFT node: TensorRT does not know it, other builders
-refuse a spectrum of which the numbers are used, and ONNX Runtime 1.32 is 2 to 7 times slower with
-it (8x8 windows to 720x1280) and 70 to 250 times less exact at sizes that are no power of two.
+that no sum exceeds its result. No body has a DFT node: TensorRT does not know it, and OpenVINO
+refuses a spectrum whose numbers are used.
 
 The spectrum is float32 in every file: it is a sum over the image.
 """

@@ -71,6 +71,8 @@ def test_verify_with_another_network_of_these_weights(exported: Path) -> None:
         ("onnx --model {path}:Twice --shape 1x4x8x8", "fails on an image of 1x4x8x8"),
         ("inspect", "name a network"),
         ("inspect --model {path}:Labels", "no image of the same channels"),
+        ("inspect --model {where} --channels 2", "2 is none of 1, 3, 4"),
+        ("onnx --model {where} --arg width={{3}}", "the argument width is {{3}}, which a manifest"),
         ("inspect --model {where} --range 1,-1", "the first must be the smaller"),
     ],
 )
@@ -115,6 +117,10 @@ def test_facts_that_describe_no_network(exported: Path) -> None:
         {"channels": Fact(7, "given")},
         {"range": Fact(3, "given")},
         {"padding": Fact(None, "given")},
+        {"padding": Fact("mirror", "given")},
+        {"range": Fact([1, 1], "given")},
+        {"colour": Fact("CMYK", "given")},
+        {"output": Fact(-1, "given")},
     ]
     for facts in wrong:
         other = manifest.derived(facts={**manifest.facts, **facts})

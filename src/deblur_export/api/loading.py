@@ -10,6 +10,7 @@ from deblur_export.engine_record import FixedShape
 from deblur_export.errors import DeblurExportError
 from deblur_export.models import foreign
 from deblur_export.models.checkpoint import LoadedModel
+from deblur_export.models.foreign.arguments import as_literal
 from deblur_export.models.foreign.examine import Given
 from deblur_export.models.loading import NetworkChoice
 
@@ -65,7 +66,7 @@ def load_model(
         variant,
         local,
         ema,
-        repr(dict(arguments or {})),
+        as_literal(arguments or {}),
         given or Given(),
     )
     return load_choice(choice, shape, progress)

@@ -32,6 +32,21 @@ class RangeType(click.ParamType):  # type: ignore[type-arg]
         return low, high
 
 
+class CountType(click.ParamType):  # type: ignore[type-arg]
+    """One of a few numbers."""
+
+    name = "N"
+
+    def __init__(self, counts: tuple[int, ...]) -> None:
+        self.counts = counts
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        count = click.INT.convert(value, param, ctx)
+        if count not in self.counts:
+            self.fail(f"{count} is none of {', '.join(map(str, self.counts))}", param, ctx)
+        return int(count)
+
+
 class FieldType(click.ParamType):  # type: ignore[type-arg]
     """A radius in pixels, or `image`."""
 
@@ -72,8 +87,10 @@ NAMING = (
 )
 # The fields of `Given`.
 DESCRIBING = (
-    click.option("--channels", type=click.IntRange(1, 4), help=f"{OF_THE_USER}1, 3 or 4."),
-    click.option("--scale", type=click.IntRange(1, 8), help=f"{OF_THE_USER}how much it enlarges."),
+    click.option("--channels", type=CountType((1, 3, 4)), help=f"{OF_THE_USER}1, 3 or 4."),
+    click.option(
+        "--scale", type=CountType((1, 2, 3, 4, 8)), help=f"{OF_THE_USER}how much it enlarges."
+    ),
     click.option(
         "--output-index",
         "output_index",
@@ -129,7 +146,7 @@ def network_choice(options: dict[str, Any]) -> NetworkChoice:
     Raises:
         DeblurExportError: an --arg is malformed.
     """
-    from deblur_export.models.foreign.arguments import read_arguments
+    from deblur_export.models.foreign.arguments import as_literal, read_arguments
     from deblur_export.models.foreign.examine import Given
     from deblur_export.models.loading import NetworkChoice
 
@@ -140,6 +157,6 @@ def network_choice(options: dict[str, Any]) -> NetworkChoice:
         variant=options.pop("variant"),
         local=options.pop("local"),
         ema=options.pop("ema"),
-        arguments=repr(read_arguments(options.pop("arguments"))),
+        arguments=as_literal(read_arguments(options.pop("arguments"))),
         given=Given(**given),
     )

@@ -98,6 +98,14 @@ class Whole(Plain):
         return super().forward(x) + self.gamma * x.mean((2, 3), keepdim=True)
 
 
+class DeadGate(Plain):
+    """Pools over the image behind a ReLU that no gradient passes with these weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * (1 + F.relu(y.mean((2, 3), keepdim=True) - 1000))
+
+
 class Tanh(Plain):
     """Works on BGR images in -1..1."""
 

@@ -43,6 +43,7 @@ USUAL = {
         (networks.SquareOnly(), {"square": True}),
         (networks.AtLeast24(), {"minimum": 21}),
         (networks.Whole(), {"field": None}),
+        (networks.DeadGate(), {"field": None}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -82,7 +83,7 @@ def test_what_is_given_stands() -> None:
 def test_notes() -> None:
     examined = examine(networks.Tanh().eval(), Given())
     assert "ends in tanh" in " ".join(examined.notes)
-    assert "--output" in " ".join(examine(networks.Scales().eval(), Given()).notes)
+    assert "--output-index" in " ".join(examine(networks.Scales().eval(), Given()).notes)
     assert not examine(networks.Plain().eval(), Given()).notes
 
 
@@ -98,6 +99,7 @@ def test_notes() -> None:
             r"fails on an image of 1x4x256x256.*networks\.py:\d+",
         ),
         (networks.Twice(), Given(scale=3), r"enlarges by 2"),
+        (networks.Plain(), Given(range=(1.0, 1.0)), r"the first must be the smaller"),
     ],
 )
 def test_refused(net: nn.Module, given: Given, message: str) -> None:
@@ -109,6 +111,11 @@ def test_refused(net: nn.Module, given: Given, message: str) -> None:
 def test_a_known_shape_is_enough() -> None:
     examined = examine(networks.OneSize().eval(), Given(), shape=(1, 3, 48, 48))
     assert examined.interface.images.padded(48, 48) == (48, 48)
+
+
+def test_a_multiple_that_a_known_shape_contradicts_is_refused() -> None:
+    with pytest.raises(DeblurExportError, match="--multiple 8: the network does not accept"):
+        examine(networks.OneSize().eval(), Given(multiple=8), shape=(1, 3, 48, 48))
 
 
 def test_facts_describe_the_network_again() -> None:
